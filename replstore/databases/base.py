@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any, Protocol
 
 
 class Fault(StrEnum):
@@ -22,3 +23,56 @@ class Fault(StrEnum):
     def connection_is_gone(self) -> bool:
         """Whether a transaction that met this error no longer has a connection, so that its COMMIT may be in doubt."""
         return self in (Fault.REFUSED, Fault.SILENT, Fault.LOST_CONNECTION)
+
+
+class Hook(Protocol):
+    """What rides on one transaction of a Store's engine: the dialect calls it, the transaction layer implements it."""
+
+    marker: tuple[Any, ...] | None
+    """The marker row to write together with BEGIN, in the order of ``MARKER_COLUMNS``; None: the caller writes it, or none is wanted."""
+    began: bool
+    """Whether BEGIN has reached the server; a transaction without a statement never does, and its COMMIT is nothing."""
+
+    def committed(self) -> None:
+        """COMMIT has returned.  Acknowledges, or raises what the caller must see instead."""
+
+    def in_doubt(self, error: BaseException) -> None:
+        """The connection died during COMMIT.  Returns if the transaction is found committed, else raises."""
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """What a node's control tables say, read in one statement together with its boot identity.
+
+    The fields up to ``former_tick`` concern a node as writer, those from ``source`` on a node as follower.
+    """
+
+    node: str
+    role: str
+    term_no: int
+    term_uuid: str
+    boot: str
+    solo: bool
+    solo_boot: str
+    req: int
+    fenced_by_no: int | None
+    fenced_by_uuid: str | None
+    schema_no: int
+    basis: str | None
+    former_node: str | None
+    former_position: str | None
+    former_tick: str | None
+    pair: str
+    name: str
+    source: str | None
+    stream_no: int | None
+    stream_uuid: str | None
+    position: str | None
+    tick: str | None
+    batch: int | None
+    eligible_boot: str | None
+    copying: bool
+    stopped: str | None
+    heartbeat: int
+    shipped_at: str | None
+    guard_open: bool

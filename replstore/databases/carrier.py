@@ -1,0 +1,137 @@
+"""A carrier moves one batch from a writer to a follower: the database's part of shipping.  The protocol is in ``replication/journal/ship.py``.
+
+A carrier belongs to one direction and one thread at a time.  Order of calls for a batch: ``follower()``, ``snapshot()``, ``tick()``, ``still_there()``,
+``apply()``; or ``abandon()`` at any point.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from replstore.databases.base import NodeState
+from replstore.databases.catalog import Table
+
+
+class CompareFailed(Exception):
+    """The follower is no longer what the batch began from (HAZARDS 24, 25); nothing was written, begin again."""
+
+
+class Moved(CompareFailed):
+    """Another shipper was faster."""
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Which rows of a table to carry.
+
+    Attributes:
+        journal: the keys that the journal names as not shipped.
+        extra: more keys, each a JSON array of the key's values as the catalog's types print them.
+        whole: every row of the table; all others are removed from the follower.
+    """
+
+    journal: bool = True
+    extra: tuple[str, ...] = ()
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What one snapshot of the writer shows.
+
+    Attributes:
+        state: the writer's control tables and boot identity.
+        position: the snapshot's own position: what the follower has once this is applied.
+        has_tick: the tick that the follower holds is here, so time did not go back (HAZARDS 1, 23).
+        pruned_past: the journal was pruned further than the follower's position.
+        changed: by table id, how many rows the journal names as not shipped; None: the whole table.
+        markers: how many commit markers and tombstones were not shipped.
+        faults: by table id, what is wrong with its capture.
+    """
+
+    state: NodeState
+    position: str
+    has_tick: bool
+    pruned_past: bool
+    changed: Mapping[str, int | None]
+    markers: int
+    faults: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def empty(self) -> bool:
+        """Whether the follower has everything that this snapshot shows."""
+        return not self.changed and not self.markers
+
+
+@dataclass(frozen=True)
+class Landing:
+    """What the follower's transaction writes besides rows.
+
+    Attributes:
+        base: the follower as the batch began; compared again before anything is written.
+        writer: the writer whose snapshot this is.
+        position, tick: stored on the follower.
+        eligible: the follower may take over from now on, under the boot identity that ``base`` has.
+        rejoin: the follower is a fenced former writer and becomes a follower by this.
+    """
+
+    base: NodeState
+    writer: NodeState
+    position: str
+    tick: str
+    eligible: bool
+    rejoin: bool = False
+
+
+class Carrier(ABC):
+    """Moves batches from one node to the other."""
+
+    @abstractmethod
+    def follower(self, *, wait: float) -> NodeState:
+        """Takes the shipper's turn where the database has one, and reads the follower.
+
+        Args:
+            wait: s to wait for the turn.
+        """
+
+    @abstractmethod
+    def snapshot(self, *, since: str | None, held: str | None) -> Snapshot:
+        """Opens one snapshot of the writer and reads what was committed after a position.
+
+        Args:
+            since: the position; None: nothing was ever shipped (markers all count as not shipped, rows are named by the caller).
+            held: the tick to look for.
+        """
+
+    @abstractmethod
+    def tables(self) -> Mapping[str, Table]:
+        """The replicated tables as the snapshot's control tables define them."""
+
+    @abstractmethod
+    def tick(self, *, batch: int, held: str | None) -> str:
+        """Commits a tick on the writer, durably, from a second session; old ones but ``held`` are removed."""
+
+    @abstractmethod
+    def still_there(self) -> None:
+        """Raises if the snapshot's session has gone: the writer crashed between snapshot and tick."""
+
+    @abstractmethod
+    def apply(self, rows: Mapping[str, Keys], landing: Landing) -> int:
+        """Writes the batch in one transaction on the follower.
+
+        Returns:
+            How many rows were written.
+
+        Raises:
+            CompareFailed: the follower changed since ``follower()``.
+        """
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """Ends whatever is open; never raises."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Closes the connections; never raises."""

@@ -1,0 +1,48 @@
+"""What a batch writes on the follower besides rows: the comparison with what it began from, and the new position."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from replstore.control import Control
+from replstore.databases.carrier import Landing
+from replstore.timestamps import now
+
+Statement = tuple[str, tuple[Any, ...], str | None]
+
+
+def landing_statements(control: Control, landing: Landing) -> list[Statement]:
+    """The statements, in order, for the end of the follower's transaction.
+
+    Returns:
+        Each with its values (places marked ``?``) and, where it must touch exactly one row, what it means if it doesn't.
+    """
+    base, writer = landing.base, landing.writer
+    position, role = control.name("position"), control.name("role")
+    eligible = base.boot if landing.eligible else base.eligible_boot
+    landed = (
+        writer.node, writer.term_no, writer.term_uuid, landing.position, landing.tick, (base.batch or 0) + 1, eligible, False, writer.schema_no, now()
+    )  # fmt: skip
+    columns = ("source", "term_no", "term_uuid", "position", "tick", "batch", "eligible_boot", "copying", "schema_no", "shipped_at")
+    statements: list[Statement] = []
+    if landing.rejoin:
+        statements += [
+            (
+                f"UPDATE {role} SET role = 'follower', term_no = ?, term_uuid = ?, fenced_by_no = NULL, fenced_by_uuid = NULL, basis = NULL, "
+                "reason = ?, since = ? WHERE role = 'fenced' AND term_no = ? AND term_uuid = ?",
+                (writer.term_no, writer.term_uuid, "rejoined as the follower", now(), base.term_no, base.term_uuid),
+                "the former writer is no longer fenced under the term it had",
+            ),
+            (f"DELETE FROM {position}", (), None),
+            (f"DELETE FROM {control.name('journal')}", (), None),
+            (f"UPDATE {control.name('retention')} SET pruned_through = NULL", (), None),
+        ]
+    if base.position is None or landing.rejoin:
+        places = ", ".join("?" * len(columns))
+        insert = f"INSERT INTO {position} (id, {', '.join(columns)}) SELECT 1, {places} WHERE NOT EXISTS (SELECT 1 FROM {position})"
+        statements.append((insert, landed, "another shipper was the first"))
+    else:
+        sets = ", ".join(f"{column} = ?" for column in columns)
+        update = f"UPDATE {position} SET {sets}, stopped = NULL WHERE position = ? AND tick = ?"
+        statements.append((update, (*landed, base.position, base.tick), "the follower's position moved since the batch began"))
+    return statements

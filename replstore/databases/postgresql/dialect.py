@@ -1,0 +1,169 @@
+"""PostgreSQL through psycopg 3: BEGIN, the commit marker and the first statement share one round trip.
+
+The driver's connection stays in autocommit and BEGIN is ours: it is kept back until the first statement and sent with it in one pipeline.
+A transaction that never executes a statement costs nothing and leaves no marker.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+
+from replstore.control import MARKER_COLUMNS
+from replstore.databases.dialect import HookedConnection, HookedDialect, raw
+from replstore.databases.postgresql import faults
+
+MARKER_VALUES = MARKER_COLUMNS[:-1]  # the database's own clock gives the time
+INSERT_MARKER = f"INSERT INTO replstore.marker ({', '.join(MARKER_VALUES)}) VALUES ({', '.join(['%s'] * len(MARKER_VALUES))})"
+
+
+class StoreConnection(psycopg.Connection[Any], HookedConnection):
+    """A connection in autocommit whose BEGIN waits for the first statement."""
+
+    pending: str | None = None
+    """The BEGIN that has not been sent yet."""
+    manual: bool = True
+    """False: SQLAlchemy was asked for AUTOCOMMIT, no BEGIN is sent."""
+    backend_start: str = ""
+    """Start of the server's process, as text; with the pid it names the backend (HAZARDS 4)."""
+
+    def opening(self) -> list[tuple[str, tuple[Any, ...] | None]]:
+        """The statements that must go before the next one; they count as sent from now on."""
+        begin, self.pending = self.pending, None
+        if begin is None:
+            return []
+        statements: list[tuple[str, tuple[Any, ...] | None]] = [(begin, None)]
+        if self.hook is not None:
+            self.hook.began = True
+            if self.hook.marker is not None:
+                statements.append((INSERT_MARKER, self.hook.marker))
+        return statements
+
+    def open_now(self) -> None:
+        """Sends what must go before a statement that can't share its round trip."""
+        statements = self.opening()
+        if statements:
+            with self.pipeline():
+                self._send(statements)
+
+    def _send(self, statements: list[tuple[str, tuple[Any, ...] | None]]) -> None:
+        cursor = psycopg.Cursor(self)
+        for statement, parameters in statements:
+            cursor.execute(statement, parameters, prepare=parameters is not None and self.prepare_threshold is not None)  # type: ignore[arg-type]
+
+
+class StoreCursor(psycopg.Cursor[Any]):
+    """Sends the waiting BEGIN and marker before, and where possible together with, its first statement."""
+
+    def execute(self, query: Any, params: Any = None, *, prepare: bool | None = None, binary: bool | None = None) -> Any:
+        connection: Any = self.connection
+        if connection.pending is None:
+            return super().execute(query, params, prepare=prepare, binary=binary)
+        if not params:  # may hold several statements, which a pipeline refuses
+            connection.open_now()
+            return super().execute(query, params, prepare=prepare, binary=binary)
+        with connection.pipeline():
+            connection._send(connection.opening())
+            super().execute(query, params, prepare=prepare, binary=binary)
+        return self
+
+    def executemany(self, query: Any, params_seq: Any, *, returning: bool = False) -> None:
+        self.connection.open_now()  # type: ignore[attr-defined]
+        super().executemany(query, params_seq, returning=returning)
+
+    def stream(self, query: Any, params: Any = None, *, binary: bool | None = None, size: int = 1) -> Any:
+        self.connection.open_now()  # type: ignore[attr-defined]
+        return super().stream(query, params, binary=binary, size=size)
+
+    def copy(self, statement: Any, params: Any = None, *, writer: Any = None) -> Any:
+        self.connection.open_now()  # type: ignore[attr-defined]
+        return super().copy(statement, params, writer=writer)
+
+
+class StoreServerCursor(psycopg.ServerCursor[Any]):
+    """A named cursor: its DECLARE goes after the waiting BEGIN."""
+
+    def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
+        self.connection.open_now()  # type: ignore[attr-defined]
+        return super().execute(query, params, **options)
+
+
+class StorePostgreSQL(HookedDialect, PGDialect_psycopg):
+    """The dialect of a Store's engines on PostgreSQL: ``postgresql+replstore://…``."""
+
+    driver = "replstore"
+    supports_statement_cache = True
+
+    def connect(self, *cargs: Any, **cparams: Any) -> Any:
+        connection = StoreConnection.connect(*cargs, **{**cparams, "autocommit": True})
+        connection.cursor_factory = StoreCursor
+        connection.server_cursor_factory = StoreServerCursor
+        row = connection.execute(
+            "SELECT backend_start::text, current_setting('synchronous_commit') FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+        ).fetchone()
+        assert row is not None
+        connection.backend_start = row[0]
+        if row[1] == "off":  # an acknowledgement must outlive a crash (HAZARDS 1f)
+            connection.execute("SET synchronous_commit TO on")
+        return connection
+
+    def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
+        return faults.classify(e).connection_is_gone or super().is_disconnect(e, connection, cursor)
+
+    def begin(self, connection: Any) -> None:
+        if connection.manual:
+            connection.pending = begin_statement(connection)
+
+    def commit(self, connection: Any) -> None:
+        if connection.pending is not None:
+            connection.pending = None
+            return
+        connection.commit()
+
+    def do_rollback(self, dbapi_connection: Any) -> None:
+        raw(dbapi_connection).pending = None
+        super().do_rollback(dbapi_connection)
+
+    def commit_in_doubt(self, error: BaseException) -> bool:
+        return faults.commit_in_doubt(error)
+
+    def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:
+        connection = raw(dbapi_connection)
+        connection.manual = level != "AUTOCOMMIT"
+        connection.isolation_level = self._isolation_lookup[level] if connection.manual else None
+
+    def reset_isolation_level(self, dbapi_connection: Any) -> None:
+        connection = raw(dbapi_connection)
+        connection.manual, connection.isolation_level = True, None
+
+    def get_isolation_level(self, dbapi_connection: Any) -> Any:
+        connection = raw(dbapi_connection)
+        if not connection.manual:
+            return "AUTOCOMMIT"
+        if connection.isolation_level is not None:
+            return connection.isolation_level.name.replace("_", " ")
+        return super().get_isolation_level(dbapi_connection)
+
+
+def begin_statement(connection: Any) -> str:
+    """BEGIN with the characteristics that were set on the driver's connection."""
+    parts = ["BEGIN"]
+    if connection.isolation_level is not None:
+        parts.append("ISOLATION LEVEL " + psycopg.IsolationLevel(connection.isolation_level).name.replace("_", " "))
+    if connection.read_only is not None:
+        parts.append("READ ONLY" if connection.read_only else "READ WRITE")
+    if connection.deferrable is not None:
+        parts.append("DEFERRABLE" if connection.deferrable else "NOT DEFERRABLE")
+    return " ".join(parts)
+
+
+def literal(value: Any) -> str:
+    """A value as an SQL literal, for the few statements that take no parameters (COPY, SET)."""
+    return sql.Literal(value).as_string(None)
+
+
+registry.register("postgresql.replstore", __name__, "StorePostgreSQL")

@@ -1,0 +1,72 @@
+"""replstore's own sessions on PostgreSQL, straight on the driver: short-lived transactions with short server-side time limits.
+
+A frozen client's transaction is ended by the server after two seconds, so that it never stops the pair (HAZARDS 9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from sqlalchemy import Engine
+
+from replstore.databases.dialect import raw
+
+
+class Session:
+    """One driver connection that is opened when it is first needed and again after it broke.
+
+    Args:
+        engine: where to connect; its connect arguments carry the time limits.
+        setup: statements to run on each new connection; a failing one is left out silently if ``optional`` names it.
+    """
+
+    def __init__(self, engine: Engine, setup: Sequence[str] = ()) -> None:
+        self._engine, self._setup = engine, setup
+        self._connection: Any = None
+
+    @property
+    def connection(self) -> Any:
+        """The driver's connection."""
+        if self._connection is None or self._connection.closed:
+            fairy = self._engine.raw_connection()
+            fairy.detach()
+            self._connection = raw(fairy)
+            for statement in self._setup:
+                self._connection.execute(statement)
+        return self._connection
+
+    def cursor(self) -> Any:
+        """A cursor of the driver."""
+        return self.connection.cursor()
+
+    def last_result(self, statements: str) -> list[tuple[Any, ...]]:
+        """Executes one or more statements in one round trip and returns the rows of the last one, if it has any."""
+        with self.cursor() as cursor:
+            cursor.execute(statements, None)
+            while cursor.nextset():
+                pass
+            return cursor.fetchall() if cursor.description else []
+
+    def execute(self, statement: str, parameters: Sequence[Any]) -> int:
+        """Executes one statement with parameters and returns how many rows it touched."""
+        with self.cursor() as cursor:
+            cursor.execute(statement, parameters)
+            return int(cursor.rowcount)
+
+    def rollback(self) -> None:
+        """Ends an open transaction; a connection that can't is closed."""
+        if self._connection is None:
+            return
+        try:
+            self._connection.rollback()
+        except Exception:
+            self.close()
+
+    def close(self) -> None:
+        """Closes the connection; never raises."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(Exception):
+                connection.close()

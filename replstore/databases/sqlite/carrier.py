@@ -1,0 +1,237 @@
+"""Shipping from SQLite to SQLite: one connection has both files, so rows move inside SQLite, whatever their storage class.
+
+The follower's file is the main database, the writer's is attached and only read.  The transaction begins deferred: both are read first, and the
+follower's write lock is taken at the first change, which SQLite refuses (BUSY_SNAPSHOT) if the follower changed in the meantime (HAZARDS 25).  The
+lock is never held across a wait of this process for anything but its own statements (HAZARDS 9).
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import quote as url_quote
+from uuid import uuid4
+
+from replstore.control import MARKER_COLUMNS
+from replstore.databases.base import NodeState
+from replstore.databases.carrier import Carrier, CompareFailed, Keys, Landing, Moved, Snapshot
+from replstore.databases.catalog import Table
+from replstore.databases.landing import landing_statements
+from replstore.databases.sqlite.capture import KEYS, MARKER, quote, text
+from replstore.databases.sqlite.dialect import StoreConnection, file_identity, open_file
+from replstore.databases.sqlite.fingerprint import fingerprints
+from replstore.databases.sqlite.state import CONTROL, select_node_state
+from replstore.databases.state import node_state
+from replstore.timestamps import now
+
+
+class SQLiteCarrier(Carrier):
+    """Moves batches between two SQLite files.
+
+    Args:
+        writer, follower: paths of the files.
+        timeout: s to wait for another connection's lock.
+    """
+
+    def __init__(self, writer: str, follower: str, *, timeout: float = 2.0) -> None:
+        self._paths = (writer, follower)
+        self._timeout = timeout
+        self._both: StoreConnection | None = None
+        self._ticker: StoreConnection | None = None
+        self._writer_identity = ""
+        self._tables: dict[str, Table] = {}
+        self._fingerprints: dict[str, str] = {}
+        self._known: tuple[int, int] | None = None
+        self._faults: dict[str, str] = {}
+        self._since = 0
+
+    def _open(self) -> StoreConnection:
+        writer, follower = self._paths
+        if self._both is not None:
+            try:
+                self._both.check_file()
+                if file_identity(writer) != self._writer_identity:
+                    raise sqlite3.OperationalError("the writer's file was replaced")
+            except sqlite3.OperationalError:
+                self.close()
+        if self._both is None:
+            self._writer_identity = file_identity(writer)
+            both = open_file(follower, timeout=self._timeout)
+            try:
+                both.execute("ATTACH DATABASE ? AS src", (f"file:{url_quote(self._ticker_connection().path)}?mode=rw",))
+                both.execute(f"CREATE TEMP TABLE extra (tbl TEXT, {', '.join(f'k{n}' for n in range(1, KEYS + 1))})")
+            except BaseException:
+                both.close()
+                raise
+            self._both = both
+        return self._both
+
+    def _ticker_connection(self) -> StoreConnection:
+        if self._ticker is None:
+            self._ticker = open_file(self._paths[0], timeout=self._timeout)
+        self._ticker.check_file()
+        return self._ticker
+
+    def follower(self, *, wait: float) -> NodeState:
+        both = self._open()
+        both.execute(f"PRAGMA busy_timeout = {int(wait * 1000)}")
+        both.execute("DELETE FROM temp.extra")
+        both.execute("BEGIN")
+        row = both.execute(select_node_state(both.identity, "main.")).fetchone()
+        if row is None:
+            raise CompareFailed("the follower has no control tables' rows")
+        return node_state(row)
+
+    def snapshot(self, *, since: str | None, held: str | None) -> Snapshot:
+        both = self._open()
+        self._since = int(since) if since else 0
+        state = node_state(both.execute(select_node_state(self._writer_identity, "src.")).fetchone())
+        position = self._one("SELECT coalesce(max(seq), 0) FROM src.sqlite_sequence WHERE name = 'replstore_journal'")
+        self._check_capture(state)
+        changed: dict[str, int | None] = {}
+        markers = self._one("SELECT count(*) FROM src.replstore_marker") if since is None else 0
+        if since is not None:
+            for tbl, count in both.execute("SELECT tbl, count(*) FROM src.replstore_journal WHERE seq > ? GROUP BY tbl", (self._since,)):
+                if tbl == MARKER:
+                    markers = count
+                else:
+                    changed[tbl] = count
+        pruned = self._one("SELECT pruned_through FROM src.replstore_retention")
+        return Snapshot(
+            state,
+            str(position),
+            bool(self._one("SELECT EXISTS (SELECT 1 FROM src.replstore_tick WHERE tick = ?)", held or "")),
+            pruned is not None and int(pruned) > self._since,
+            changed,
+            markers,
+            self._faults,
+        )
+
+    def _one(self, statement: str, *values: Any) -> Any:
+        assert self._both is not None
+        row = self._both.execute(statement, values).fetchone()
+        return row[0] if row else None
+
+    def _check_capture(self, state: NodeState) -> None:
+        """Compares the capture with what migrate left, whenever the file's schema has changed."""
+        assert self._both is not None
+        known = (state.schema_no, self._one("PRAGMA src.schema_version"))
+        if known == self._known:
+            return
+        rows = self._both.execute("SELECT tbl, definition, fingerprint FROM src.replstore_replicated").fetchall()
+        self._tables = {row[0]: Table.from_json(row[1]) for row in rows}
+        found = fingerprints(self._both, list(self._tables), "src.")
+        self._faults = {
+            row[0]: "the table is gone" if row[0] not in found else "its columns or capture triggers are not those that migrate left"
+            for row in rows
+            if found.get(row[0]) != row[2]
+        }
+        self._known = known
+
+    def tables(self) -> Mapping[str, Table]:
+        return self._tables
+
+    def tick(self, *, batch: int, held: str | None) -> str:
+        tick = str(uuid4())
+        ticker = self._ticker_connection()
+        ticker.execute("BEGIN IMMEDIATE")
+        try:
+            ticker.execute("INSERT INTO replstore_tick (tick, batch, at) VALUES (?, ?, ?)", (tick, batch, now()))
+            ticker.execute("DELETE FROM replstore_tick WHERE batch < ? AND tick <> ?", (batch - 1000, held or ""))
+            ticker.commit()
+        except BaseException:
+            ticker.rollback()
+            raise
+        return tick
+
+    def still_there(self) -> None:
+        """A SQLite file has no server that could crash; what can go is the file."""
+        if file_identity(self._paths[0]) != self._writer_identity:
+            raise CompareFailed("the writer's file was replaced since the snapshot")
+
+    def apply(self, rows: Mapping[str, Keys], landing: Landing) -> int:
+        both = self._open()
+        try:
+            both.execute("UPDATE main.replstore_mark SET mark = 'apply'")
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_BUSY_SNAPSHOT:
+                raise Moved("the follower changed since the batch began") from error
+            raise
+        both.check_file()
+        written = 0
+        for name, keys in rows.items():
+            self._delete(self._tables[name], keys)
+        for name, keys in rows.items():
+            written += self._insert(self._tables[name], keys)
+        columns = ", ".join(MARKER_COLUMNS)
+        which = "" if self._since == 0 else f"WHERE id IN (SELECT k1 FROM src.replstore_journal WHERE tbl = '{MARKER}' AND seq > {self._since})"
+        both.execute(f"INSERT OR REPLACE INTO main.replstore_marker ({columns}) SELECT {columns} FROM src.replstore_marker {which}")
+        self._advance_sequences()
+        for statement, values, failure in landing_statements(CONTROL, landing):
+            if both.execute(statement, values).rowcount != 1 and failure is not None:
+                raise Moved(failure)
+        both.execute("UPDATE main.replstore_mark SET mark = NULL")
+        both.commit()
+        return written
+
+    def _delete(self, table: Table, keys: Keys) -> None:
+        assert self._both is not None
+        for key in keys.extra:
+            values = [_from_json(value) for value in json.loads(key)]
+            places = ", ".join(f"k{n}" for n in range(1, len(values) + 1))
+            self._both.execute(f"INSERT INTO temp.extra (tbl, {places}) VALUES (?, {', '.join('?' * len(values))})", (table.id, *values))
+        where = "" if keys.whole else f"WHERE {self._wanted(table, keys)}"
+        self._both.execute(f"DELETE FROM main.{quote(table.name)} {where}")
+
+    def _insert(self, table: Table, keys: Keys) -> int:
+        assert self._both is not None
+        columns = ", ".join(quote(column) for column in table.data_columns)
+        where = "" if keys.whole else f"WHERE {self._wanted(table, keys)}"
+        done = self._both.execute(f"INSERT INTO main.{quote(table.name)} ({columns}) SELECT {columns} FROM src.{quote(table.name)} {where}")
+        return max(0, done.rowcount)
+
+    def _wanted(self, table: Table, keys: Keys) -> str:
+        places = ", ".join(f"k{n}" for n in range(1, len(table.key) + 1))
+        sources = [f"SELECT {places} FROM temp.extra WHERE tbl = {text(table.id)}"]
+        if keys.journal:
+            sources.append(f"SELECT {places} FROM src.replstore_journal WHERE tbl = {text(table.id)} AND seq > {self._since}")
+        return f"({', '.join(quote(column) for column in table.key)}) IN ({' UNION ALL '.join(sources)})"
+
+    def _advance_sequences(self) -> None:
+        assert self._both is not None
+        theirs = "SELECT s.seq FROM src.sqlite_sequence s WHERE s.name = main.sqlite_sequence.name"
+        self._both.execute(
+            f"UPDATE main.sqlite_sequence SET seq = ({theirs}) WHERE name NOT LIKE 'replstore\\_%' ESCAPE '\\' AND seq < ({theirs})"
+        )
+        self._both.execute(
+            "INSERT INTO main.sqlite_sequence (name, seq) SELECT name, seq FROM src.sqlite_sequence s WHERE name NOT LIKE 'replstore\\_%' ESCAPE '\\' "
+            "AND NOT EXISTS (SELECT 1 FROM main.sqlite_sequence m WHERE m.name = s.name)"
+        )
+
+    def abandon(self) -> None:
+        for connection in (self._both, self._ticker):
+            if connection is not None:
+                with suppress(Exception):
+                    connection.rollback()
+
+    def close(self) -> None:
+        for connection in (self._both, self._ticker):
+            if connection is not None:
+                with suppress(Exception):
+                    connection.close()
+        self._both = self._ticker = None
+
+
+def _from_json(value: Any) -> Any:
+    """A key's value from its JSON form: blobs are ``{"blob": hex}``."""
+    return bytes.fromhex(value["blob"]) if isinstance(value, dict) else value
+
+
+def to_json(value: Any) -> Any:
+    """A key's value in a form that JSON holds exactly."""
+    return {"blob": value.hex()} if isinstance(value, bytes) else value
+
+

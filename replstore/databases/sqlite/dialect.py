@@ -1,0 +1,140 @@
+"""SQLite through the standard library's driver: every transaction begins IMMEDIATE, on the very file that was opened.
+
+What this removes (HAZARDS 18): two sessions that read, add and commit over each other; a busy error that no timeout waits for; commits that go
+on into a file that was moved away or deleted; an empty database that is created where the real one should be.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy.engine import URL
+
+from replstore.control import MARKER_COLUMNS
+from replstore.databases.dialect import HookedConnection, HookedDialect
+from replstore.databases.sqlite import faults
+
+#: s that a statement waits for another connection's lock.
+BUSY_TIMEOUT = 5.0
+MARKER_VALUES = MARKER_COLUMNS[:-1]  # the database's own clock gives the time
+INSERT_MARKER = f"INSERT INTO replstore_marker ({', '.join(MARKER_VALUES)}) VALUES ({', '.join('?' * len(MARKER_VALUES))})"
+
+
+def file_identity(path: str) -> str:
+    """Device, inode and the host's boot: what stays the same while a file isn't replaced and the host not restarted.
+
+    Raises:
+        sqlite3.OperationalError: the file is gone (with SQLite's own code for it).
+    """
+    try:
+        stat = os.stat(path)
+    except OSError as error:
+        raise cannot_open(f"unable to open database file: {error.strerror}: {path}") from error
+    return f"{stat.st_dev}:{stat.st_ino}:{_host_boot()}"
+
+
+def cannot_open(message: str) -> sqlite3.OperationalError:
+    """An error as SQLite raises it when a file can't be opened."""
+    error = sqlite3.OperationalError(message)
+    error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN  # type: ignore[attr-defined]
+    error.sqlite_errorname = "SQLITE_CANTOPEN"  # type: ignore[attr-defined]
+    return error
+
+
+def _host_boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:  # not Linux: the time of the host's start, to the minute
+        return str(int((time.time() - time.monotonic()) // 60))
+
+
+class StoreConnection(sqlite3.Connection, HookedConnection):
+    """A connection that knows which file it opened."""
+
+    path: str = ""
+    identity: str = ""
+
+    def check_file(self) -> None:
+        """Raises sqlite3.OperationalError (CANTOPEN) when the path no longer names the file that this connection has open."""
+        if file_identity(self.path) != self.identity:
+            raise cannot_open(f"the database file was replaced while it was open: {self.path}")
+
+
+def open_file(path: str, *, timeout: float = BUSY_TIMEOUT, **options: Any) -> StoreConnection:
+    """Opens an existing database file; BEGIN and COMMIT are the caller's.
+
+    Args:
+        path: the file; it is never created.
+        timeout: s to wait for locks.
+    """
+    path = os.path.abspath(path)
+    before = file_identity(path)
+    connection = sqlite3.connect(
+        f"file:{quote(path)}?mode=rw", uri=True, timeout=timeout, isolation_level=None, check_same_thread=False, factory=StoreConnection, **options
+    )
+    connection.path, connection.identity = path, before
+    try:
+        connection.execute("PRAGMA synchronous=FULL")  # an acknowledgement must outlive a power cut; the first statement also opens the file
+        connection.check_file()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+class StoreSQLite(HookedDialect, SQLiteDialect_pysqlite):
+    """The dialect of a Store's engines on SQLite: ``sqlite+replstore:///file``."""
+
+    driver = "replstore"
+    supports_statement_cache = True
+
+    def create_connect_args(self, url: URL) -> tuple[list[Any], dict[str, Any]]:
+        options = {name: float(str(value)) for name, value in url.query.items() if name == "timeout"}
+        return [url.database], options
+
+    def connect(self, *cargs: Any, **cparams: Any) -> Any:
+        return open_file(*cargs, **cparams)
+
+    def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
+        return faults.classify(e).connection_is_gone or super().is_disconnect(e, connection, cursor)
+
+    def begin(self, connection: Any) -> None:
+        connection.check_file()
+        connection.execute("BEGIN IMMEDIATE")
+        hook = connection.hook
+        if hook is None:
+            return
+        if hook.marker is not None:
+            try:
+                connection.execute(INSERT_MARKER, hook.marker)
+            except BaseException:
+                connection.rollback()
+                raise
+        hook.began = True
+
+    def commit(self, connection: Any) -> None:
+        connection.commit()
+
+    def commit_in_doubt(self, error: BaseException) -> bool:
+        return faults.commit_in_doubt(error)
+
+    def set_isolation_level(self, dbapi_connection: Any, level: str) -> None:
+        """SQLite is serializable whatever is asked for; AUTOCOMMIT would put statements outside of any transaction."""
+        if level not in ("SERIALIZABLE",):
+            raise ValueError(f"a Store's transaction on SQLite is SERIALIZABLE; {level} isn't available")
+
+    def reset_isolation_level(self, dbapi_connection: Any) -> None:
+        """Nothing was set."""
+
+    def get_default_isolation_level(self, dbapi_conn: Any) -> Any:
+        return "SERIALIZABLE"
+
+
+registry.register("sqlite.replstore", __name__, "StoreSQLite")
