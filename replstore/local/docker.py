@@ -51,7 +51,8 @@ class DockerPostgres(Server):
         self._closed = False
         self._testcontainer: Any = PostgresContainer(image, username="postgres", dbname="postgres")
         self._testcontainer.with_env("POSTGRES_HOST_AUTH_METHOD", "trust").with_command(command)
-        self._testcontainer.ports[5432] = ("127.0.0.1", self.port)  # it trusts everybody: for this machine only
+        ports: dict[str, Any] = self._testcontainer.ports
+        ports["5432/tcp"] = ("127.0.0.1", self.port)  # it trusts everybody: for this machine only
         atexit.register(self.close)
         try:
             self._testcontainer.start()

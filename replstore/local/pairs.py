@@ -192,7 +192,7 @@ def postgresql_pair(
     """Two PostgreSQL servers, started, with an empty database each.
 
     Args:
-        source: where the servers come from; ``auto``: what REPLSTORE_LOCAL says, else Docker, the wheel, an installed server, whichever is there first.
+        source: where the servers come from; ``auto``: what REPLSTORE_LOCAL says, else the first there is of Docker, the wheel, an installed server.
         database: name of the databases.
         settings: for both servers' configuration.
         fsync: False makes them faster; what they have written then still survives ``kill``, but not the loss of the machine.

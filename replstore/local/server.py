@@ -7,7 +7,7 @@ import signal
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal, LiteralString, Self, cast
+from typing import Any, Literal, Self
 
 StopMode = Literal["smart", "fast", "immediate"]
 
@@ -91,7 +91,7 @@ class Server(ABC):
         import psycopg
 
         with psycopg.connect(host="127.0.0.1", port=self.port, user="postgres", dbname=database, connect_timeout=10, autocommit=True) as connection:
-            cursor = connection.execute(cast(LiteralString, statement))
+            cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
 
     def create_database(self, name: str, owner: str = "postgres") -> None:
@@ -117,7 +117,7 @@ class Server(ABC):
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that nobody uses.
 
-    It is below the range that systems give to outgoing connections: from there a client could take the port while its server is down, or connect to itself.
+    Below the range that systems give to outgoing connections: from there a client could take it while its server is down, or connect to itself.
     """
     numbers = random.SystemRandom()
     for _ in range(1000):

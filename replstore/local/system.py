@@ -1,4 +1,4 @@
-"""What the servers need of the operating system: another user than root, signals to a whole server, and a watchdog that tidies up after a killed program."""
+"""What the servers need of the operating system: a user other than root, signals to a whole server, a watchdog that tidies up after us."""
 
 from __future__ import annotations
 
