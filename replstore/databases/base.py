@@ -30,6 +30,8 @@ class Hook(Protocol):
 
     marker: tuple[Any, ...] | None
     """The marker row to write together with BEGIN, in the order of ``MARKER_COLUMNS``; None: the caller writes it, or none is wanted."""
+    read_only: bool
+    """The transaction only reads: READ ONLY where the database has it, no write lock on SQLite."""
     began: bool
     """Whether BEGIN has reached the server; a transaction without a statement never does, and its COMMIT is nothing."""
 

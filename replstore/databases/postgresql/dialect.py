@@ -154,7 +154,9 @@ def begin_statement(connection: Any) -> str:
     parts = ["BEGIN"]
     if connection.isolation_level is not None:
         parts.append("ISOLATION LEVEL " + psycopg.IsolationLevel(connection.isolation_level).name.replace("_", " "))
-    if connection.read_only is not None:
+    if connection.hook is not None and connection.hook.read_only:
+        parts.append("READ ONLY")
+    elif connection.read_only is not None:
         parts.append("READ ONLY" if connection.read_only else "READ WRITE")
     if connection.deferrable is not None:
         parts.append("DEFERRABLE" if connection.deferrable else "NOT DEFERRABLE")

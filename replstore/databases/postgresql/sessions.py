@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+import psycopg
 from sqlalchemy import Engine
 
 from replstore.databases.dialect import raw
@@ -19,11 +20,12 @@ class Session:
 
     Args:
         engine: where to connect; its connect arguments carry the time limits.
-        setup: statements to run on each new connection; a failing one is left out silently if ``optional`` names it.
+        setup: statements to run on each new connection.
+        optional: the same, where the role has the right to.
     """
 
-    def __init__(self, engine: Engine, setup: Sequence[str] = ()) -> None:
-        self._engine, self._setup = engine, setup
+    def __init__(self, engine: Engine, setup: Sequence[str] = (), *, optional: Sequence[str] = ()) -> None:
+        self._engine, self._setup, self._optional = engine, setup, optional
         self._connection: Any = None
 
     @property
@@ -35,6 +37,9 @@ class Session:
             self._connection = raw(fairy)
             for statement in self._setup:
                 self._connection.execute(statement)
+            for statement in self._optional:
+                with suppress(psycopg.errors.InsufficientPrivilege):
+                    self._connection.execute(statement)
         return self._connection
 
     def cursor(self) -> Any:

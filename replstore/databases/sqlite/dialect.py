@@ -94,6 +94,8 @@ class StoreSQLite(HookedDialect, SQLiteDialect_pysqlite):
 
     driver = "replstore"
     supports_statement_cache = True
+    immediate = True
+    """False on engines of replstore's own sessions, which mostly read."""
 
     def create_connect_args(self, url: URL) -> tuple[list[Any], dict[str, Any]]:
         options = {name: float(str(value)) for name, value in url.query.items() if name == "timeout"}
@@ -107,8 +109,8 @@ class StoreSQLite(HookedDialect, SQLiteDialect_pysqlite):
 
     def begin(self, connection: Any) -> None:
         connection.check_file()
-        connection.execute("BEGIN IMMEDIATE")
         hook = connection.hook
+        connection.execute("BEGIN IMMEDIATE" if self.immediate and (hook is None or not hook.read_only) else "BEGIN")
         if hook is None:
             return
         if hook.marker is not None:

@@ -1,0 +1,191 @@
+"""The interface of one kind of database: everything above this package is written against it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.engine import URL, make_url
+
+from replstore.control import Control
+from replstore.databases.base import Fault, NodeState
+from replstore.databases.carrier import Carrier
+from replstore.databases.catalog import Table
+
+
+class Database(ABC):
+    """What replstore needs to know of a kind of database.  Stateless."""
+
+    name: ClassVar[str]
+    control: ClassVar[Control]
+
+    # -- connections
+
+    @abstractmethod
+    def user_engine(self, url: URL, **options: Any) -> Engine:
+        """The engine of the application's transactions; ``options`` go to ``create_engine``."""
+
+    @abstractmethod
+    def service_engine(self, url: URL, *, seconds: float) -> Engine:
+        """The engine of replstore's own sessions: few connections, and time limits kept by the server itself.
+
+        Args:
+            seconds: limit for connecting and for one statement.
+        """
+
+    @abstractmethod
+    def carrier(self, writer: Engine, follower: Engine) -> Carrier:
+        """What moves batches from one node to another of this kind; both are service engines."""
+
+    @abstractmethod
+    def identity(self, url: URL) -> str:
+        """What a URL names, in one form: two nodes with the same identity are the same database."""
+
+    def interrupt(self, connection: Any) -> None:
+        """Makes a thread that waits on this driver connection stop waiting; never raises."""
+
+    @abstractmethod
+    def backend(self, connection: Any) -> tuple[int, str] | None:
+        """Process id and start of the server's process behind a driver connection; None where there is none."""
+
+    def end_backend(self, connection: Connection, backend: tuple[int, str]) -> bool:
+        """Ends a server process if it is still the same one (HAZARDS 4); returns whether there was one to end."""
+        return False
+
+    # -- errors
+
+    @abstractmethod
+    def classify(self, error: BaseException) -> Fault:
+        """What an error means for the pair."""
+
+    # -- state, roles, guard.  Everything below runs in the caller's transaction.
+
+    @abstractmethod
+    def state(self, connection: Connection) -> NodeState | None:
+        """The node's control state; None: it has no control tables."""
+
+    @abstractmethod
+    def lock_roles(self, connection: Connection, *, seconds: float) -> None:
+        """Waits until no transaction that passed the guard is open, and keeps new ones out until the end of this transaction (HAZARDS 3).
+
+        Raises:
+            Exception: a driver error of kind TIMEOUT or TRANSIENT after ``seconds``.
+        """
+
+    @abstractmethod
+    def blockers(self, connection: Connection) -> list[str]:
+        """Who keeps ``lock_roles`` waiting, a sentence each."""
+
+    def end_blockers(self, connection: Connection) -> int:
+        """Ends replstore's own sessions that keep ``lock_roles`` waiting (frozen shippers, HAZARDS 9)."""
+        return 0
+
+    def set_guard(self, connection: Connection, *, term_no: int, writing: bool) -> None:
+        """Opens or closes the guard where it is more than the role row; the roles are locked."""
+
+    @abstractmethod
+    def position(self, connection: Connection) -> str:
+        """The node's own position now: everything committed before is in it."""
+
+    @abstractmethod
+    def mark(self, connection: Connection, mark: str | None) -> None:
+        """Lets this transaction pass the guard ('migrate': still captured; 'apply': not captured either); None takes the mark off."""
+
+    # -- tables
+
+    @abstractmethod
+    def tables(self, connection: Connection, only: Collection[str] | None = None) -> list[Table]:
+        """The user's tables."""
+
+    @abstractmethod
+    def refusal(self, connection: Connection, table: Table) -> str | None:
+        """Why a table can't be replicated by journal, in a sentence that says what to add; None: it can."""
+
+    @abstractmethod
+    def create_statements(self, connection: Connection, tables: Sequence[Table]) -> list[str]:
+        """The statements that recreate tables elsewhere exactly."""
+
+    @abstractmethod
+    def drop_statements(self, tables: Sequence[Table]) -> list[str]:
+        """The statements that remove tables."""
+
+    @abstractmethod
+    def control_statements(self, revision: str) -> list[str]:
+        """This database's own part of a revision of the control tables."""
+
+    @abstractmethod
+    def capture_statements(self, table: Table) -> list[str]:
+        """The statements that put guard and capture on a table, in place of older ones."""
+
+    @abstractmethod
+    def release_statements(self, table: Table) -> list[str]:
+        """The statements that take guard and capture off a table."""
+
+    @abstractmethod
+    def fingerprints(self, connection: Connection, tables: Collection[str]) -> dict[str, str]:
+        """By table: what must not change unnoticed while it is replicated."""
+
+    @abstractmethod
+    def execute_script(self, connection: Connection, statements: Sequence[str]) -> None:
+        """Executes statements as they are, one by one: nothing in them is taken for a parameter."""
+
+    @abstractmethod
+    def jump_sequences(self, connection: Connection, margin: int) -> None:
+        """Moves every sequence on, so that keys given by a lost writer aren't given again (HAZARDS 22)."""
+
+    @abstractmethod
+    def sequences(self, connection: Connection) -> dict[str, int | None]:
+        """The last value of every user sequence; None: never used."""
+
+    @abstractmethod
+    def suspend(self, connection: Connection, tables: Sequence[Table]) -> None:
+        """Takes off a follower what would act when rows are applied: user triggers, foreign keys (HAZARDS 7)."""
+
+    @abstractmethod
+    def resume(self, connection: Connection) -> None:
+        """Brings back what ``suspend`` took off."""
+
+    # -- reading for check and rejoin
+
+    @abstractmethod
+    def begin_snapshot(self, connection: Connection) -> None:
+        """Begins one read-only snapshot on a connection of a service engine."""
+
+    @abstractmethod
+    def unshipped_keys(self, connection: Connection, since: str) -> Mapping[str, set[str] | None]:
+        """By table, the keys that the journal names after a position, as JSON arrays; None: the whole table."""
+
+    @abstractmethod
+    def rows(self, connection: Connection, table: Table, keys: Collection[str] | None = None) -> list[tuple[str, str]]:
+        """Rows as (key, row), both JSON in text that tells any two values of a type apart.
+
+        Args:
+            keys: only these, as ``unshipped_keys`` gives them; None: all.
+        """
+
+    @abstractmethod
+    def stream(self, connection: Connection, table: Table) -> Any:
+        """Iterates over (sort key, key, values) of all rows in an order that Python's comparison of the sort keys reproduces.
+
+        ``key`` is JSON as in ``rows``; ``values`` is a tuple of the data columns' texts in the table's column order.
+        """
+
+
+def database_for(url: URL | str) -> Database:
+    """The database that a URL belongs to.
+
+    Raises:
+        ValueError: no supported database; the message lists them.
+    """
+    backend = make_url(url).get_backend_name()
+    if backend == "sqlite":
+        from replstore.databases.sqlite.database import SQLite
+
+        return SQLite()
+    if backend == "postgresql":
+        from replstore.databases.postgresql.database import PostgreSQL
+
+        return PostgreSQL()
+    raise ValueError(f"{backend} is not supported; replstore works on sqlite and postgresql")

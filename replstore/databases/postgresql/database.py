@@ -1,0 +1,224 @@
+"""PostgreSQL 15 and newer through psycopg 3."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, ClassVar
+
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.engine import URL
+from sqlalchemy.pool import QueuePool
+
+from replstore.control import Control
+from replstore.databases.base import Fault, NodeState
+from replstore.databases.catalog import Table
+from replstore.databases.database import Database
+from replstore.databases.dialect import raw
+from replstore.databases.postgresql import capture, catalog, dialect, faults, suspended
+from replstore.databases.postgresql.capture import GUARD, LOCK_CLASS, qualified, quote, text
+from replstore.databases.postgresql.carrier import UNSHIPPED, PostgreSQLCarrier, unpacked
+from replstore.databases.postgresql.sessions import Session
+from replstore.databases.postgresql.state import CONTROL, SELECT_STATE
+from replstore.databases.state import node_state
+
+#: How replstore's own sessions name themselves; only sessions of this name are ever ended by replstore.
+SERVICE_NAME = "replstore service"
+#: Settings under which two values that differ never have the same text (HAZARDS 14).
+TEXT_SETTINGS = (
+    "SET LOCAL datestyle TO 'ISO, YMD'; SET LOCAL intervalstyle TO 'postgres'; SET LOCAL timezone TO 'UTC'; SET LOCAL extra_float_digits TO 3; "
+    "SET LOCAL bytea_output TO 'hex'; SET LOCAL lc_monetary TO 'C'; SET LOCAL row_security TO off; SET LOCAL search_path TO pg_catalog"
+)
+GUARD_LOCK = f"l.locktype = 'advisory' AND l.classid = {LOCK_CLASS} AND l.objid = {GUARD} AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+
+
+class PostgreSQL(Database):
+    """See :class:`replstore.databases.database.Database`."""
+
+    name: ClassVar[str] = "postgresql"
+    control: ClassVar[Control] = CONTROL
+
+    def user_engine(self, url: URL, **options: Any) -> Engine:
+        # a dead host is noticed by the monitor; these limits are the net under it
+        network = {"connect_timeout": 3, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
+        arguments = {**network, **options.pop("connect_args", {})}
+        return create_engine(url.set(drivername="postgresql+replstore"), connect_args=arguments, **options)
+
+    def service_engine(self, url: URL, *, seconds: float) -> Engine:
+        limit = int(seconds * 1000)
+        settings = f"-c lock_timeout={limit} -c idle_in_transaction_session_timeout=2000 -c search_path=pg_catalog -c row_security=off -c statement_timeout={limit}"
+        arguments = {
+            "connect_timeout": max(2, int(seconds)),
+            "tcp_user_timeout": 2000,
+            "keepalives_idle": 1,
+            "keepalives_interval": 1,
+            "keepalives_count": 2,
+            "application_name": SERVICE_NAME,
+            "options": settings,
+        }
+        return create_engine(url.set(drivername="postgresql+replstore"), connect_args=arguments, poolclass=QueuePool, pool_size=2, max_overflow=10)
+
+    def carrier(self, writer: Engine, follower: Engine) -> PostgreSQLCarrier:
+        reading = ["SET statement_timeout = 0"]
+        applying = ["SET statement_timeout = 0", "SET synchronous_commit = on"]
+        return PostgreSQLCarrier(
+            Session(writer, reading), Session(writer), Session(follower, applying, optional=["SET session_replication_role = replica"])
+        )
+
+    def identity(self, url: URL) -> str:
+        host = str(url.query.get("host", url.host or "localhost"))
+        host = "localhost" if host in ("127.0.0.1", "::1") else host
+        return f"postgresql {host}:{url.port or url.query.get('port') or 5432}/{url.database or url.username}"
+
+    def interrupt(self, connection: Any) -> None:
+        with suppress(Exception):  # a copy of the descriptor: the driver closes its own
+            wire = socket.socket(fileno=os.dup(raw(connection).fileno()))
+            try:
+                wire.shutdown(socket.SHUT_RDWR)
+            finally:
+                wire.close()
+
+    def backend(self, connection: Any) -> tuple[int, str] | None:
+        driver = raw(connection)
+        return driver.info.backend_pid, driver.backend_start
+
+    def end_backend(self, connection: Connection, backend: tuple[int, str]) -> bool:
+        statement = "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE pid = %s AND backend_start::text = %s"
+        return bool(connection.exec_driver_sql(statement, backend).scalar())
+
+    def classify(self, error: BaseException) -> Fault:
+        return faults.classify(error)
+
+    def state(self, connection: Connection) -> NodeState | None:
+        if connection.exec_driver_sql("SELECT to_regclass('replstore.role') IS NULL").scalar():
+            return None
+        row = connection.exec_driver_sql(SELECT_STATE).fetchone()
+        return None if row is None else node_state(row)
+
+    def lock_roles(self, connection: Connection, *, seconds: float) -> None:
+        limit = max(1, int(seconds * 1000))
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {limit}")
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {limit + 1000}")
+        connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, {GUARD})")
+
+    def blockers(self, connection: Connection) -> list[str]:
+        rows = connection.exec_driver_sql(f"""
+            SELECT CASE WHEN l.pid IS NULL THEN 'a prepared transaction (' || coalesce((SELECT string_agg(gid, ', ') FROM pg_prepared_xacts
+                        WHERE database = current_database()), 'unknown') || ')'
+                   ELSE 'backend ' || l.pid || coalesce(' of ' || nullif(a.application_name, ''), '') || ', ' || coalesce(a.state, 'unknown') END
+            FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid WHERE {GUARD_LOCK} AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()""")
+        return [row[0] for row in rows]
+
+    def end_blockers(self, connection: Connection) -> int:
+        rows = connection.exec_driver_sql(f"""
+            SELECT pg_terminate_backend(l.pid, 500) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+            WHERE {GUARD_LOCK} AND l.granted AND l.pid <> pg_backend_pid() AND a.application_name = {text(SERVICE_NAME)}""")
+        return len(rows.fetchall())
+
+    def set_guard(self, connection: Connection, *, term_no: int, writing: bool) -> None:
+        connection.exec_driver_sql(f"SELECT setval('replstore.guard', {term_no * 2 + int(writing)})")
+
+    def position(self, connection: Connection) -> str:
+        return str(connection.exec_driver_sql("SELECT pg_current_snapshot()::text").scalar())
+
+    def mark(self, connection: Connection, mark: str | None) -> None:
+        connection.exec_driver_sql(f"SET LOCAL replstore.mark = {text(mark or '')}")
+
+    def tables(self, connection: Connection, only: Collection[str] | None = None) -> list[Table]:
+        return catalog.tables(connection, CONTROL, only=only)
+
+    def refusal(self, connection: Connection, table: Table) -> str | None:
+        if sentence := catalog.refusal(table):
+            return sentence
+        hidden = connection.exec_driver_sql(
+            f"SELECT row_security_active({text(qualified(table))}) AND NOT (SELECT rolbypassrls OR rolsuper FROM pg_roles WHERE rolname = current_user)"
+        ).scalar()
+        if hidden:  # rows that the shipper can't see would count as deleted (HAZARDS 13)
+            return f"table {table.id} has row level security in force for this role: replicating it needs a role with BYPASSRLS"
+        return None
+
+    def create_statements(self, connection: Connection, tables: Sequence[Table]) -> list[str]:
+        return catalog.create_statements(tables, connection)
+
+    def drop_statements(self, tables: Sequence[Table]) -> list[str]:
+        return catalog.drop_statements(tables)
+
+    def control_statements(self, revision: str) -> list[str]:
+        return capture.CONTROL_STATEMENTS if revision == "0001" else []
+
+    def capture_statements(self, table: Table) -> list[str]:
+        return capture.install_statements(table)
+
+    def release_statements(self, table: Table) -> list[str]:
+        return capture.remove_statements(table)
+
+    def fingerprints(self, connection: Connection, tables: Collection[str]) -> dict[str, str]:
+        ids = ", ".join(text(name) for name in tables) or "''"
+        with raw(connection.connection).cursor() as cursor:
+            cursor.execute(capture.FINGERPRINTS.format(tables=ids))
+            return dict(cursor.fetchall())
+
+    def execute_script(self, connection: Connection, statements: Sequence[str]) -> None:
+        with raw(connection.connection).cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
+    def jump_sequences(self, connection: Connection, margin: int) -> None:
+        catalog.jump_sequences(connection, CONTROL, margin)
+
+    def sequences(self, connection: Connection) -> dict[str, int | None]:
+        return catalog.sequences(connection, CONTROL)
+
+    def suspend(self, connection: Connection, tables: Sequence[Table]) -> None:
+        suspended.suspend(connection, tables)
+
+    def resume(self, connection: Connection) -> None:
+        suspended.resume(connection)
+
+    def begin_snapshot(self, connection: Connection) -> None:
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        for setting in TEXT_SETTINGS.split("; "):
+            connection.exec_driver_sql(setting)
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+
+    def unshipped_keys(self, connection: Connection, since: str) -> Mapping[str, set[str] | None]:
+        condition = UNSHIPPED.format(name="j", position=f"{text(since)}::pg_snapshot")
+        rows = connection.exec_driver_sql(
+            f"SELECT j.tbl, k.v::text FROM replstore.journal j LEFT JOIN LATERAL jsonb_array_elements(j.keys) k(v) ON true WHERE {condition}"
+        )
+        keys: dict[str, set[str] | None] = {}
+        for name, key in rows:
+            known = keys.setdefault(name, set())
+            if key is None:
+                keys[name] = None
+            elif known is not None:
+                known.add(key)
+        return keys
+
+    def rows(self, connection: Connection, table: Table, keys: Collection[str] | None = None) -> list[tuple[str, str]]:
+        key = f"jsonb_build_array({', '.join('t.' + quote(column) for column in table.key)})::text"
+        row = f"jsonb_build_object({', '.join(f'{text(column)}, t.{quote(column)}::text' for column in table.data_columns)})::text"
+        source = f"{qualified(table)} t"
+        with raw(connection.connection).cursor() as cursor:
+            if keys is None:
+                cursor.execute(f"SELECT {key}, {row} FROM {source}")
+            else:
+                on = " AND ".join(f"t.{quote(column)} = j.k{n}" for n, column in enumerate(table.key))
+                cursor.execute(f"SELECT {key}, {row} FROM {source} JOIN ({unpacked(table)}) j ON {on}", ("[" + ",".join(keys) + "]",))
+            return list(cursor.fetchall())
+
+    def stream(self, connection: Connection, table: Table) -> Iterator[tuple[Any, str, tuple[str | None, ...]]]:
+        key = f"jsonb_build_array({', '.join('t.' + quote(column) for column in table.key)})::text"
+        values = ", ".join(f"t.{quote(column)}::text" for column in table.data_columns)
+        with raw(connection.connection).cursor("replstore_stream") as cursor:
+            cursor.itersize = 5000
+            cursor.execute(f'SELECT md5({key}) COLLATE "C" AS h, {key}, {values} FROM {qualified(table)} t ORDER BY 1')
+            for row in cursor:
+                yield row[0], row[1], tuple(row[2:])
+
+
+_ = dialect  # registers postgresql+replstore

@@ -1,0 +1,192 @@
+"""SQLite 3.35 and newer through the standard library's driver, files in WAL mode."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, ClassVar
+
+from sqlalchemy import Connection, Engine, create_engine, delete, event, func, insert, select
+from sqlalchemy.engine import URL
+from sqlalchemy.pool import QueuePool
+
+from replstore.control import Control
+from replstore.databases.base import Fault, NodeState
+from replstore.databases.catalog import Table
+from replstore.databases.database import Database
+from replstore.databases.dialect import raw
+from replstore.databases.sqlite import capture, catalog, dialect, faults
+from replstore.databases.sqlite.capture import MARKER, quote, text
+from replstore.databases.sqlite.carrier import SQLiteCarrier, to_json
+from replstore.databases.sqlite.fingerprint import fingerprints
+from replstore.databases.sqlite.state import CONTROL, select_node_state
+from replstore.databases.state import node_state
+
+
+class SQLite(Database):
+    """See :class:`replstore.databases.database.Database`."""
+
+    name: ClassVar[str] = "sqlite"
+    control: ClassVar[Control] = CONTROL
+
+    def user_engine(self, url: URL, **options: Any) -> Engine:
+        return create_engine(url.set(drivername="sqlite+replstore"), poolclass=QueuePool, **options)
+
+    def service_engine(self, url: URL, *, seconds: float) -> Engine:
+        engine = create_engine(
+            url.set(drivername="sqlite+replstore", query={}), connect_args={"timeout": seconds}, poolclass=QueuePool, pool_size=2, max_overflow=10
+        )
+        engine.dialect.immediate = False  # type: ignore[attr-defined]
+        event.listen(engine, "connect", _read_any_text)
+        return engine
+
+    def carrier(self, writer: Engine, follower: Engine) -> SQLiteCarrier:
+        return SQLiteCarrier(str(writer.url.database), str(follower.url.database))
+
+    def identity(self, url: URL) -> str:
+        return f"sqlite {os.path.realpath(str(url.database))}"
+
+    def interrupt(self, connection: Any) -> None:
+        with suppress(Exception):
+            raw(connection).interrupt()
+
+    def backend(self, connection: Any) -> tuple[int, str] | None:
+        return None
+
+    def classify(self, error: BaseException) -> Fault:
+        return faults.classify(error)
+
+    def state(self, connection: Connection) -> NodeState | None:
+        if not connection.exec_driver_sql("SELECT count(*) FROM sqlite_master WHERE name = 'replstore_role'").scalar():
+            return None
+        row = connection.exec_driver_sql(select_node_state(raw(connection.connection).identity)).fetchone()
+        return None if row is None else node_state(row)
+
+    def lock_roles(self, connection: Connection, *, seconds: float) -> None:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {max(1, int(seconds * 1000))}")
+        connection.exec_driver_sql("UPDATE replstore_role SET role = role")  # takes the one write lock
+
+    def blockers(self, connection: Connection) -> list[str]:
+        return ["another process holds the file's write lock"]
+
+    def position(self, connection: Connection) -> str:
+        seq = connection.exec_driver_sql("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'replstore_journal'").scalar()
+        return str(seq)
+
+    def mark(self, connection: Connection, mark: str | None) -> None:
+        connection.exec_driver_sql("UPDATE replstore_mark SET mark = ?", (mark,))
+
+    def tables(self, connection: Connection, only: Collection[str] | None = None) -> list[Table]:
+        return catalog.tables(connection, CONTROL, only=only)
+
+    def refusal(self, connection: Connection, table: Table) -> str | None:
+        return catalog.refusal(table)
+
+    def create_statements(self, connection: Connection, tables: Sequence[Table]) -> list[str]:
+        return catalog.create_statements(tables, connection)
+
+    def drop_statements(self, tables: Sequence[Table]) -> list[str]:
+        return catalog.drop_statements(tables)
+
+    def control_statements(self, revision: str) -> list[str]:
+        return capture.CONTROL_STATEMENTS if revision == "0001" else []
+
+    def capture_statements(self, table: Table) -> list[str]:
+        return capture.install_statements(table)
+
+    def release_statements(self, table: Table) -> list[str]:
+        return capture.remove_statements(table)
+
+    def fingerprints(self, connection: Connection, tables: Collection[str]) -> dict[str, str]:
+        return fingerprints(raw(connection.connection), tables)
+
+    def execute_script(self, connection: Connection, statements: Sequence[str]) -> None:
+        driver = raw(connection.connection)
+        for statement in statements:
+            driver.execute(statement)
+
+    def jump_sequences(self, connection: Connection, margin: int) -> None:
+        catalog.jump_sequences(connection, CONTROL, margin)
+
+    def sequences(self, connection: Connection) -> dict[str, int | None]:
+        return catalog.sequences(connection, CONTROL)
+
+    def suspend(self, connection: Connection, tables: Sequence[Table]) -> None:
+        suspended = CONTROL.suspended
+        seq = connection.execute(select(func.coalesce(func.max(suspended.c.seq), 0))).scalar_one()
+        for table in tables:
+            for name, definition in table.triggers:
+                seq += 1
+                connection.execute(insert(suspended).values(seq=seq, kind="trigger", tbl=table.id, name=name, restore=definition))
+                self.execute_script(connection, [f"DROP TRIGGER {quote(name)}"])
+
+    def resume(self, connection: Connection) -> None:
+        suspended = CONTROL.suspended
+        restores = connection.execute(select(suspended.c.restore).order_by(suspended.c.seq)).scalars().all()
+        self.execute_script(connection, restores)
+        connection.execute(delete(suspended))
+
+    def begin_snapshot(self, connection: Connection) -> None:
+        connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")  # the first read opens the snapshot
+
+    def unshipped_keys(self, connection: Connection, since: str) -> Mapping[str, set[str] | None]:
+        widths = {row[0]: len(json.loads(row[1])["key"]) for row in connection.exec_driver_sql("SELECT tbl, definition FROM replstore_replicated")}
+        keys: dict[str, set[str] | None] = {}
+        rows = raw(connection.connection).execute(f"SELECT * FROM replstore_journal WHERE seq > ? AND tbl <> '{MARKER}'", (int(since),))
+        for row in rows:
+            known = keys.setdefault(row[1], set())
+            assert known is not None
+            known.add(_key(row[2 : 2 + widths.get(row[1], 1)]))
+        return keys
+
+    def rows(self, connection: Connection, table: Table, keys: Collection[str] | None = None) -> list[tuple[str, str]]:
+        found = self._select(connection, table, keys)
+        return [(key, json.dumps(dict(zip(table.data_columns, values, strict=True)))) for _, key, values in found]
+
+    def stream(self, connection: Connection, table: Table) -> Iterator[tuple[Any, str, tuple[str | None, ...]]]:
+        return self._select(connection, table, None)
+
+    def _select(self, connection: Connection, table: Table, keys: Collection[str] | None) -> Iterator[tuple[Any, str, tuple[str | None, ...]]]:
+        columns = ", ".join(quote(column) for column in (*table.key, *table.data_columns))
+        order = ", ".join(f"typeof({quote(column)}), {quote(column)} COLLATE BINARY" for column in table.key)
+        width = len(table.key)
+        driver = raw(connection.connection)
+        select_all = f"SELECT {columns} FROM {quote(table.name)}"
+        if keys is None:
+            found: Any = driver.execute(f"{select_all} ORDER BY {order}")
+        else:
+            where = " AND ".join(f"{quote(column)} = ?" for column in table.key)
+            wanted = [[bytes.fromhex(v["blob"]) if isinstance(v, dict) else v for v in json.loads(key)] for key in keys]
+            found = (row for key in wanted for row in driver.execute(f"{select_all} WHERE {where}", key))
+        for row in found:
+            yield tuple(_order(value) for value in row[:width]), _key(row[:width]), tuple(_text(value) for value in row[width:])
+
+
+def _read_any_text(connection: sqlite3.Connection, record: Any) -> None:
+    connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")  # SQLite doesn't insist on valid UTF-8
+
+
+def _key(values: Sequence[Any]) -> str:
+    return json.dumps([to_json(value) for value in values])
+
+
+def _order(value: Any) -> tuple[str, Any]:
+    """Sorts in Python as ``typeof(x), x COLLATE BINARY`` does in SQLite."""
+    if isinstance(value, str):
+        return "text", value.encode("utf-8", "surrogateescape")
+    return {bytes: "blob", int: "integer", float: "real"}.get(type(value), "null"), value
+
+
+def _text(value: Any) -> str | None:
+    """A value as an SQL literal, so that 1, 1.0, '1' and x'31' are four texts; None for NULL."""
+    if value is None:
+        return None
+    if isinstance(value, bytes):
+        return f"x'{value.hex()}'"
+    return text(value) if isinstance(value, str) else repr(value)
+
+
+_ = dialect  # registers sqlite+replstore
