@@ -78,3 +78,24 @@ class NodeState:
     heartbeat: int
     shipped_at: str | None
     guard_open: bool
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One journal entry, or one marker, of a former writer.
+
+    Attributes:
+        table: the table's id; None: this entry is a marker.
+        key: the row's key as JSON; None: the whole table (or a marker).
+        tx: id of the transaction's marker; None: it was written without a Store.
+        at: when, by the node's clock.
+        durability, outcome, marker_key: the marker's; None where there is none.
+    """
+
+    table: str | None
+    key: str | None
+    tx: str | None
+    at: str | None
+    durability: str | None = None
+    outcome: str | None = None
+    marker_key: str | None = None

@@ -75,6 +75,8 @@ class Landing:
         position, tick: stored on the follower.
         eligible: the follower may take over from now on, under the boot identity that ``base`` has.
         rejoin: the follower is a fenced former writer and becomes a follower by this.
+        journal_seen: with ``rejoin``: the former writer's journal as its orphans were read from it, count and last number; compared.
+        forget: with ``rejoin``: ids of the former writer's markers that the writer doesn't have.
     """
 
     base: NodeState
@@ -83,6 +85,8 @@ class Landing:
     tick: str
     eligible: bool
     rejoin: bool = False
+    journal_seen: str | None = None
+    forget: tuple[str, ...] = ()
 
 
 class Carrier(ABC):

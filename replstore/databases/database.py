@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import URL, make_url
 
 from replstore.control import Control
-from replstore.databases.base import Fault, NodeState
+from replstore.databases.base import Entry, Fault, NodeState
 from replstore.databases.carrier import Carrier
 from replstore.databases.catalog import Table
 
@@ -124,7 +124,7 @@ class Database(ABC):
         """The statements that take guard and capture off a table."""
 
     @abstractmethod
-    def fingerprints(self, connection: Connection, tables: Collection[str]) -> dict[str, str]:
+    def fingerprints(self, connection: Connection, tables: Sequence[Table]) -> dict[str, str]:
         """By table: what must not change unnoticed while it is replicated."""
 
     @abstractmethod
@@ -156,6 +156,14 @@ class Database(ABC):
     @abstractmethod
     def unshipped_keys(self, connection: Connection, since: str) -> Mapping[str, set[str] | None]:
         """By table, the keys that the journal names after a position, as JSON arrays; None: the whole table."""
+
+    @abstractmethod
+    def entries(self, connection: Connection, since: str) -> list[Entry]:
+        """The journal's entries and markers after a position, in order."""
+
+    @abstractmethod
+    def prune(self, connection: Connection, shipped: str) -> None:
+        """Removes journal entries that a follower's position covers, and records how far (HAZARDS 1d)."""
 
     @abstractmethod
     def rows(self, connection: Connection, table: Table, keys: Collection[str] | None = None) -> list[tuple[str, str]]:

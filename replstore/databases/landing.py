@@ -11,6 +11,12 @@ from replstore.timestamps import now
 Statement = tuple[str, tuple[Any, ...], str | None]
 
 
+def journal_seen(control: Control) -> str:
+    """SQL expression of the journal's state: how many entries, and the last one's number."""
+    number = "id" if control.schema else "seq"
+    return f"(SELECT count(*) || ':' || coalesce(max({number}), 0) FROM {control.name('journal')})"
+
+
 def landing_statements(control: Control, landing: Landing) -> list[Statement]:
     """The statements, in order, for the end of the follower's transaction.
 
@@ -29,9 +35,10 @@ def landing_statements(control: Control, landing: Landing) -> list[Statement]:
         statements += [
             (
                 f"UPDATE {role} SET role = 'follower', term_no = ?, term_uuid = ?, fenced_by_no = NULL, fenced_by_uuid = NULL, basis = NULL, "
-                "reason = ?, since = ? WHERE role = 'fenced' AND term_no = ? AND term_uuid = ?",
-                (writer.term_no, writer.term_uuid, "rejoined as the follower", now(), base.term_no, base.term_uuid),
-                "the former writer is no longer fenced under the term it had",
+                "reason = ?, since = ? WHERE role = 'fenced' AND term_no = ? AND term_uuid = ? "
+                f"AND {journal_seen(control)} = ?",
+                (writer.term_no, writer.term_uuid, "rejoined as the follower", now(), base.term_no, base.term_uuid, landing.journal_seen),
+                "the former writer is no longer fenced under the term it had, or its journal grew",
             ),
             (f"DELETE FROM {position}", (), None),
             (f"DELETE FROM {control.name('journal')}", (), None),

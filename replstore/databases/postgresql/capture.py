@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import sha256
 
 from replstore.databases.catalog import Table
@@ -111,13 +112,19 @@ def remove_statements(table: Table) -> list[str]:
     return [f"DROP TRIGGER IF EXISTS replstore_{name} ON {qualified(table)}" for name in names] + [f"DROP FUNCTION IF EXISTS {capture_function(table)}()"]
 
 
-#: One row per table: what must not change unnoticed while it is replicated (HAZARDS 8).  {tables}: a list of id literals.
+#: One row per table: what must not change unnoticed while it is replicated (HAZARDS 8).  {tables}: VALUES of id, schema, name.
 FINGERPRINTS = """
-SELECT n.nspname || '.' || c.relname,
+SELECT w.id,
     c.oid || ' ' || (SELECT string_agg(a.attnum || ':' || a.attname || ':' || a.atttypid || ':' || a.atttypmod, ',' ORDER BY a.attnum)
                      FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
     || ' ' || coalesce((SELECT string_agg(t.tgname || ':' || t.tgenabled || ':' || t.tgtype || ':' || t.tgfoid, ',' ORDER BY t.tgname)
                         FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname LIKE 'replstore\\_%'), 'none')
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r' AND (n.nspname || '.' || c.relname) IN ({tables})
+FROM (VALUES {tables}) w(id, schema, name) JOIN pg_namespace n ON n.nspname = w.schema
+JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind = 'r'
 """
+
+
+def select_fingerprints(tables: Iterable[Table]) -> str:
+    """The SELECT of id and fingerprint of those tables that exist."""
+    values = ", ".join(f"({text(table.id)}, {text(table.schema or 'public')}, {text(table.name)})" for table in tables)
+    return FINGERPRINTS.format(tables=values or "(NULL, NULL, NULL)")

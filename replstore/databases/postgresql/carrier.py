@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 from uuid import uuid4
 
 from replstore.control import MARKER_COLUMNS
@@ -70,13 +68,12 @@ class PostgreSQLCarrier(Carrier):
         from_position = f"{text(since)}::pg_snapshot" if since else None
         journal = UNSHIPPED.format(name="j", position=from_position) if since else "false"
         marker = UNSHIPPED.format(name="m", position=from_position) if since else "true"
-        ids = ", ".join(text(name) for name in self._tables) or "''"
         (shown,) = self._writer.last_result(f"""
             SELECT (SELECT coalesce(jsonb_agg(jsonb_build_array(t.tbl, t.whole, t.keys)), '[]')::text FROM (
                         SELECT j.tbl, bool_or(j.keys IS NULL) AS whole, jsonb_agg(DISTINCT k.v) FILTER (WHERE k.v IS NOT NULL)::text AS keys
                         FROM replstore.journal j LEFT JOIN LATERAL jsonb_array_elements(j.keys) k(v) ON true WHERE {journal} GROUP BY j.tbl) t),
                 (SELECT coalesce(jsonb_agg(to_jsonb(m) - 'xid'), '[]')::text FROM replstore.marker m WHERE {marker}),
-                (SELECT coalesce(jsonb_object_agg(f.id, f.print), '{{}}')::text FROM ({capture.FINGERPRINTS.format(tables=ids)}) f(id, print)),
+                (SELECT coalesce(jsonb_object_agg(f.id, f.print), '{{}}')::text FROM ({capture.select_fingerprints(self._tables.values())}) f(id, print)),
                 ({SEQUENCES}),
                 EXISTS (SELECT 1 FROM replstore.tick WHERE tick = {text(held or "")}),
                 (SELECT pruned_through FROM replstore.retention)""")
@@ -146,6 +143,8 @@ class PostgreSQLCarrier(Carrier):
                 self._follower.execute(f"DELETE FROM {qualified(table)} t USING ({unpacked(table)}) j WHERE {on}", (sources[name][1],))
         for name in rows:
             written += self._copy(self._tables[name], sources[name][0])
+        if landing.forget:
+            self._follower.execute("DELETE FROM replstore.marker WHERE id = ANY(%s)", (list(landing.forget),))
         if self._markers != "[]":
             columns = ", ".join(MARKER_COLUMNS)
             self._follower.execute(

@@ -8,12 +8,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
 
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, update
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import QueuePool
 
 from replstore.control import Control
-from replstore.databases.base import Fault, NodeState
+from replstore.databases.base import Entry, Fault, NodeState
 from replstore.databases.catalog import Table
 from replstore.databases.database import Database
 from replstore.databases.dialect import raw
@@ -155,10 +155,9 @@ class PostgreSQL(Database):
     def release_statements(self, table: Table) -> list[str]:
         return capture.remove_statements(table)
 
-    def fingerprints(self, connection: Connection, tables: Collection[str]) -> dict[str, str]:
-        ids = ", ".join(text(name) for name in tables) or "''"
+    def fingerprints(self, connection: Connection, tables: Sequence[Table]) -> dict[str, str]:
         with raw(connection.connection).cursor() as cursor:
-            cursor.execute(capture.FINGERPRINTS.format(tables=ids))
+            cursor.execute(capture.select_fingerprints(tables))
             return dict(cursor.fetchall())
 
     def execute_script(self, connection: Connection, statements: Sequence[str]) -> None:
@@ -198,6 +197,20 @@ class PostgreSQL(Database):
             elif known is not None:
                 known.add(key)
         return keys
+
+    def entries(self, connection: Connection, since: str) -> list[Entry]:
+        position = f"{text(since)}::pg_snapshot"
+        rows = connection.exec_driver_sql(f"""
+            SELECT j.tbl, k.v::text, m.id, j.at::text, m.durability, m.outcome, m.key FROM replstore.journal j
+            LEFT JOIN LATERAL jsonb_array_elements(j.keys) k(v) ON true LEFT JOIN replstore.marker m ON m.xid = j.xid
+            WHERE {UNSHIPPED.format(name="j", position=position)} UNION ALL
+            SELECT NULL, NULL, m.id, m.at::text, m.durability, m.outcome, m.key FROM replstore.marker m WHERE {UNSHIPPED.format(name="m", position=position)}
+            ORDER BY 4""")
+        return [Entry(*row) for row in rows]
+
+    def prune(self, connection: Connection, shipped: str) -> None:
+        connection.exec_driver_sql(f"DELETE FROM replstore.journal WHERE xid < pg_snapshot_xmin({text(shipped)}::pg_snapshot)")
+        connection.execute(update(CONTROL.retention).values(pruned_through=shipped))
 
     def rows(self, connection: Connection, table: Table, keys: Collection[str] | None = None) -> list[tuple[str, str]]:
         key = f"jsonb_build_array({', '.join('t.' + quote(column) for column in table.key)})::text"

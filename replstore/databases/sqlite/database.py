@@ -9,12 +9,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
 
-from sqlalchemy import Connection, Engine, create_engine, delete, event, func, insert, select
+from sqlalchemy import Connection, Engine, create_engine, delete, event, func, insert, select, update
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import QueuePool
 
 from replstore.control import Control
-from replstore.databases.base import Fault, NodeState
+from replstore.databases.base import Entry, Fault, NodeState
 from replstore.databases.catalog import Table
 from replstore.databases.database import Database
 from replstore.databases.dialect import raw
@@ -100,8 +100,8 @@ class SQLite(Database):
     def release_statements(self, table: Table) -> list[str]:
         return capture.remove_statements(table)
 
-    def fingerprints(self, connection: Connection, tables: Collection[str]) -> dict[str, str]:
-        return fingerprints(raw(connection.connection), tables)
+    def fingerprints(self, connection: Connection, tables: Sequence[Table]) -> dict[str, str]:
+        return fingerprints(raw(connection.connection), [table.id for table in tables])
 
     def execute_script(self, connection: Connection, statements: Sequence[str]) -> None:
         driver = raw(connection.connection)
@@ -133,7 +133,7 @@ class SQLite(Database):
         connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")  # the first read opens the snapshot
 
     def unshipped_keys(self, connection: Connection, since: str) -> Mapping[str, set[str] | None]:
-        widths = {row[0]: len(json.loads(row[1])["key"]) for row in connection.exec_driver_sql("SELECT tbl, definition FROM replstore_replicated")}
+        widths = self._key_widths(connection)
         keys: dict[str, set[str] | None] = {}
         rows = raw(connection.connection).execute(f"SELECT * FROM replstore_journal WHERE seq > ? AND tbl <> '{MARKER}'", (int(since),))
         for row in rows:
@@ -141,6 +141,35 @@ class SQLite(Database):
             assert known is not None
             known.add(_key(row[2 : 2 + widths.get(row[1], 1)]))
         return keys
+
+    def entries(self, connection: Connection, since: str) -> list[Entry]:
+        driver = raw(connection.connection)
+        markers = {
+            row[0]: row[1:]
+            for row in driver.execute(
+                "SELECT id, durability, outcome, key, at FROM replstore_marker WHERE id IN "
+                f"(SELECT k1 FROM replstore_journal WHERE tbl = '{MARKER}' AND seq > ?)",
+                (int(since),),
+            )
+        }
+        widths = self._key_widths(connection)
+        entries: list[Entry] = []
+        tx: str | None = None
+        for row in driver.execute("SELECT * FROM replstore_journal WHERE seq > ? ORDER BY seq", (int(since),)):
+            is_marker = row[1] == MARKER
+            if is_marker:  # transactions don't overlap on SQLite: what follows a marker belongs to its transaction
+                tx = row[2]
+            durability, outcome, key, at = markers.get(tx, (None, None, None, None))
+            rest = (tx, at, durability, outcome, key)
+            entries.append(Entry(None, None, *rest) if is_marker else Entry(row[1], _key(row[2 : 2 + widths.get(row[1], 1)]), *rest))
+        return entries
+
+    def prune(self, connection: Connection, shipped: str) -> None:
+        connection.exec_driver_sql("DELETE FROM replstore_journal WHERE seq <= ?", (int(shipped),))
+        connection.execute(update(CONTROL.retention).values(pruned_through=shipped))
+
+    def _key_widths(self, connection: Connection) -> dict[str, int]:
+        return {row[0]: len(json.loads(row[1])["key"]) for row in connection.exec_driver_sql("SELECT tbl, definition FROM replstore_replicated")}
 
     def rows(self, connection: Connection, table: Table, keys: Collection[str] | None = None) -> list[tuple[str, str]]:
         found = self._select(connection, table, keys)

@@ -1,0 +1,114 @@
+"""One node: its engines, and what it answers when it is asked how it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.engine import URL
+
+from replstore.databases.base import Fault, NodeState
+from replstore.databases.database import Database, database_for
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a node answered.
+
+    Attributes:
+        state: its control state; None: it did not answer, or has no control tables.
+        fault: why it did not; None: it answered.
+        error: the sentence it answered with, without password.
+    """
+
+    state: NodeState | None
+    fault: Fault | None = None
+    error: str = ""
+
+
+class Node:
+    """One database of the pair.
+
+    Args:
+        name: ``primary`` or ``standby``; it never changes, whatever the role.
+        url: SQLAlchemy URL.
+        seconds: limit for one statement of replstore's own sessions.
+        engine_options: passed to ``create_engine`` for the application's transactions.
+    """
+
+    def __init__(self, name: str, url: URL, *, seconds: float = 1.0, engine_options: dict[str, Any] | None = None) -> None:
+        self.name = name
+        self.url = url
+        self.database: Database = database_for(url)
+        self.engine: Engine = self.database.user_engine(url, **(engine_options or {}))
+        self.service: Engine = self.database.service_engine(url, seconds=seconds)
+        self._prober = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"replstore probe {name}")
+        self._probing: Any = None  # the driver connection of the running probe
+        self._late: Future[Observation] | None = None
+
+    def __repr__(self) -> str:
+        return f"Node({self.name!r}, {self.url.render_as_string(hide_password=True)!r})"
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """A transaction of replstore's own on this node."""
+        with self.service.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """One read-only snapshot on this node."""
+        with self.service.connect() as connection:
+            self.database.begin_snapshot(connection)
+            yield connection
+            connection.rollback()
+
+    def observe(self, seconds: float) -> Observation:
+        """Asks the node for its state, and doesn't wait longer than ``seconds`` for the answer."""
+        future = self._late or self._prober.submit(self._observe)
+        self._late = None
+        try:
+            return future.result(timeout=seconds)
+        except TimeoutError:
+            self._late = future
+            self.database.interrupt(self._probing)
+            return Observation(None, Fault.SILENT, f"no answer within {seconds:g} s")
+
+    def _observe(self) -> Observation:
+        deadline = time.monotonic() + 0.5
+        while True:
+            try:
+                with self.service.connect() as connection:
+                    self._probing = connection.connection.dbapi_connection
+                    state = self.database.state(connection)
+                    connection.rollback()
+                if state is None:
+                    return Observation(None, None, "it has no replstore control tables: run `replstore migrate`")
+                return Observation(state)
+            except Exception as error:
+                fault = self.database.classify(error)
+                # an old connection died: whether the node did, a new one tells
+                if fault in (Fault.LOST_CONNECTION, Fault.TRANSIENT) and time.monotonic() < deadline:
+                    continue
+                return Observation(None, fault, one_line(error))
+            finally:
+                self._probing = None
+
+    def close(self) -> None:
+        """Closes every connection; doesn't wait for a node that doesn't answer."""
+        self.database.interrupt(self._probing)
+        self._prober.shutdown(wait=False, cancel_futures=True)
+        for engine in (self.engine, self.service):
+            with suppress(Exception):
+                engine.dispose()
+
+
+def one_line(error: BaseException) -> str:
+    """An error as one line: the driver's own message, without SQLAlchemy's statement and parameters."""
+    error = getattr(error, "orig", None) or error
+    return " ".join(str(error).split()) or type(error).__name__
