@@ -21,7 +21,7 @@ def engine_answers() -> bool:
         return False
     try:
         import docker
-        import testcontainers.core.container  # noqa: F401
+        import testcontainers.community.postgres  # noqa: F401
     except ImportError:
         return False
     with contextlib.suppress(Exception):  # whatever it is, it isn't an answer
@@ -42,7 +42,7 @@ class DockerPostgres(Server):
     """
 
     def __init__(self, *, settings: Mapping[str, str] | None = None, fsync: bool = True, image: str = "postgres:18") -> None:
-        from testcontainers.postgres import PostgresContainer
+        from testcontainers.community.postgres import PostgresContainer
 
         self.port = free_port()  # fixed, because a port that Docker chooses changes when the container is started again
         given = {**SETTINGS, "listen_addresses": "*", "fsync": "on" if fsync else "off", **(settings or {})}
@@ -51,8 +51,7 @@ class DockerPostgres(Server):
         self._closed = False
         self._testcontainer: Any = PostgresContainer(image, username="postgres", dbname="postgres")
         self._testcontainer.with_env("POSTGRES_HOST_AUTH_METHOD", "trust").with_command(command)
-        ports: dict[str, Any] = self._testcontainer.ports
-        ports["5432/tcp"] = ("127.0.0.1", self.port)  # it trusts everybody: for this machine only
+        self._testcontainer.ports = {"5432/tcp": ("127.0.0.1", self.port)}  # it trusts everybody: for this machine only
         atexit.register(self.close)
         try:
             self._testcontainer.start()

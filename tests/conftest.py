@@ -1,0 +1,3 @@
+"""The fixtures are in ``fix_*.py``, by concern."""
+
+pytest_plugins = ("tests.fix_pairs", "tests.fix_proxy", "tests.fix_containers")

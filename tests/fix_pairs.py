@@ -1,0 +1,65 @@
+"""Real pairs: two SQLite files, two databases on shared PostgreSQL servers, or two PostgreSQL servers of the test's own."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from replstore import local
+
+_numbers = itertools.count(1)
+
+#: The servers come from the wheel, which starts in a moment; REPLSTORE_LOCAL runs the same tests on another source.
+_source: local.Source = "auto" if os.environ.get("REPLSTORE_LOCAL") else "wheel"
+
+
+@pytest.fixture
+def sqlite_pair(tmp_path: Path) -> Iterator[local.SqlitePair]:
+    """Two SQLite files that don't exist yet."""
+    with local.sqlite_pair(tmp_path) as pair:
+        yield pair
+
+
+@pytest.fixture(scope="session")
+def postgresql_servers() -> Iterator[local.PostgresPair]:
+    """Two servers for the whole run (of each worker, under xdist), without fsync."""
+    with local.postgresql_pair(_source, fsync=False) as pair:
+        yield pair
+
+
+@pytest.fixture
+def postgresql_pair(postgresql_servers: local.PostgresPair) -> Iterator[local.PostgresPair]:
+    """An empty database on each of the two shared servers, with the superuser's URLs. Servers that a test leaves killed or frozen are revived."""
+    with postgresql_servers.fresh(f"test_{next(_numbers)}") as pair:
+        yield pair
+
+
+@pytest.fixture
+def ordinary_postgresql_pair(postgresql_servers: local.PostgresPair) -> Iterator[local.PostgresPair]:
+    """The same, with the URLs of the databases' owner, a role without privileges."""
+    with postgresql_servers.fresh(f"test_{next(_numbers)}", owner="ordinary") as pair:
+        yield pair
+
+
+@pytest.fixture
+def own_postgresql_pair() -> Iterator[local.PostgresPair]:
+    """Two servers of the test's own, with fsync, to be killed, frozen and reconfigured."""
+    with local.postgresql_pair(_source) as pair:
+        yield pair
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_pair(request: pytest.FixtureRequest) -> local.Pair:
+    """An empty pair of each kind, in turn."""
+    pair: local.Pair = request.getfixturevalue(f"{request.param}_pair")
+    return pair
+
+
+@pytest.fixture
+def pair_urls(any_pair: local.Pair) -> tuple[str, str]:
+    """The URLs of the primary and the standby of an empty pair of each kind, in turn."""
+    return any_pair.primary_url, any_pair.standby_url
