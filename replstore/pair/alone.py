@@ -1,0 +1,232 @@
+"""Going on alone, the one decision that matters: one node answers, the other doesn't.  Solo, takeover, or waiting.
+
+Silence is not death.  A refused node is dead (behind a proxy that isn't so: ``refused_means_dead=False`` makes it silence); a silent one may be
+alive, with another process writing to it.  A node that is locked out lives: it is never a reason to go on without it.
+"""
+
+from __future__ import annotations
+
+from replstore.pair.view import Acknowledge, Action, Decision, NodeView, Reach, Role, View
+
+
+def writer_alone(view: View, writer: NodeView, lost: NodeView) -> Decision:
+    """The writer answers and its follower doesn't: solo only with proof that the follower is dead, or with the witness's word.
+
+    Args:
+        view: what the process knows.
+        writer: the node that answers; its role is writer.
+        lost: the other one.
+    """
+    async_ = view.policy.durability == "async"
+    confirmed = view.contact is not None and (view.contact.writer, view.contact.term, view.contact.writer_boot) == (
+        writer.name,
+        writer.term,
+        writer.boot,
+    )
+    goes_on = writer.name if confirmed or async_ else None
+    away = describe(lost)
+    by_hand = f"bring {lost.name} back, or run `replstore solo`"
+
+    def wait(reason: str, next_step: str = by_hand) -> Decision:
+        return Decision(Action.WAIT, None, goes_on, Acknowledge.NONE, reason, next_step)
+
+    if is_superseded(writer, lost):
+        return Decision(
+            Action.FENCE,
+            writer.name,
+            None,
+            Acknowledge.NONE,
+            f"{writer.name} says writer of {writer.term}, but {lost.name} wrote under {lost.term}",
+            f"bring {lost.name} back, or run `replstore takeover --force {writer.name}`",
+        )
+    if view.witness and view.witness.reach is Reach.UP and writer.term and view.witness.term.outranks(writer.term):
+        return _wait_for_the_granted(view.witness.writer, writer, lost, str(view.witness.term))
+    if async_:
+        restarted = (
+            ""
+            if confirmed
+            else ", and has not met its follower since it or this program started: if the other node took over, this node's changes become orphans"
+        )
+        return Decision(
+            Action.WRITE, None, writer.name, Acknowledge.ALONE, f"{away}; {writer.name} goes on alone (async){restarted}", f"bring {lost.name} back"
+        )
+    if writer.is_solo:
+        return Decision(Action.WRITE, None, writer.name, Acknowledge.SOLO, f"{away}; {writer.name} acknowledges alone", f"bring {lost.name} back")
+    if lost.reach is Reach.LOCKED_OUT:
+        return wait(
+            f"{away}: a node that answers is not a lost one, and without it nothing is acknowledged", f"mend {lost.name}, or run `replstore solo`"
+        )
+    if view.policy.on_follower_down == "block":
+        return wait(f"{away}, and the pair's policy is to block while the follower is down")
+    if view.paused:
+        return wait("this program stood still and looks again before it judges")
+    if view.witness:
+        return _solo_by_witness(view, writer, lost) or wait(*_why_no_solo_by_witness(view, writer, lost))
+    if not is_dead(view, lost):
+        return wait(f"{away}; it may be alive and out of reach, so {writer.name} acknowledges nothing")
+    if not confirmed:
+        return wait(
+            f"{writer.name} is unconfirmed: it, or this program, started after the last contact with {lost.name}, which may have gone on without it; {away}",
+            f"bring {lost.name} back, or, if it can't have taken over, run `replstore takeover --force {writer.name}`",
+        )
+    if view.contact is not None and view.contact.age >= view.policy.detection_time:
+        return wait(f"{away}, but the last contact is {view.contact.age:.1f} s old: {lost.name} may have taken over in between")
+    return Decision(
+        Action.GO_SOLO,
+        writer.name,
+        writer.name,
+        Acknowledge.SOLO,
+        f"{away} right after a contact; {writer.name} goes on alone",
+        f"bring {lost.name} back",
+    )
+
+
+def follower_alone(view: View, follower: NodeView, lost: NodeView) -> Decision:
+    """The follower answers and the writer doesn't: takeover if the writer is lost and the follower is eligible.
+
+    Args:
+        view: what the process knows.
+        follower: the node that answers; its role is follower.
+        lost: the other one.
+    """
+    away = describe(lost)
+
+    def wait(reason: str, next_step: str = "") -> Decision:
+        return Decision(Action.WAIT, None, None, Acknowledge.NONE, reason, next_step)
+
+    if lost.reach is Reach.LOCKED_OUT:
+        return wait(f"{away}: a node that answers is not a lost one, so {follower.name} doesn't take over", f"mend {lost.name}")
+    if not is_dead(view, lost):
+        if view.paused:
+            return wait("this program stood still and looks again before it judges")
+        if lost.silent_for < view.policy.detection_time:
+            return wait(f"{away}, not yet for the detection time")
+        if follower.still_for < view.policy.detection_time:
+            return wait(
+                f"{away}, but {follower.name}'s heartbeat stood still for {follower.still_for:.1f} s only: another program may reach {lost.name}",
+                f"mend the connection to {lost.name}",
+            )
+    if ineligible := why_not_eligible(view, follower, lost):
+        return wait(
+            f"{away} and {follower.name} is not eligible: {ineligible}",
+            f"bring {lost.name} back, or, if its last changes may be lost, run `replstore takeover --force {follower.name}`",
+        )
+    if view.witness and (refusal := _why_no_takeover_by_witness(view, follower)):
+        return wait(
+            f"{away}, but {refusal}",
+            f"bring {lost.name} or the witness back, or, if its last changes may be lost, run `replstore takeover --force {follower.name}`",
+        )
+    if view.policy.takeover == "manual":
+        return wait(f"{away} and {follower.name} is eligible; the pair's policy leaves the takeover to a person", "run `replstore takeover`")
+    return Decision(
+        Action.TAKE_OVER,
+        follower.name,
+        follower.name,
+        Acknowledge.SOLO if view.policy.durability == "replicated" else Acknowledge.ALONE,
+        f"{away} and {follower.name} is eligible",
+    )
+
+
+def fenced_alone(view: View, fenced: NodeView, lost: NodeView) -> Decision:
+    """A fenced node answers and its counterpart doesn't: nothing may be written.
+
+    Args:
+        view: what the process knows.
+        fenced: the node that answers.
+        lost: the other one.
+    """
+    if fenced.fenced_by is None:
+        reason = f"a switchover from {fenced.name} to {lost.name} is unfinished, and {describe(lost)}"
+    else:
+        reason = f"{fenced.name} is fenced by {fenced.fenced_by}, whose writer doesn't answer: {describe(lost)}"
+    return Decision(
+        Action.WAIT,
+        None,
+        None,
+        Acknowledge.NONE,
+        reason,
+        f"bring {lost.name} back, or, if its last changes may be lost, run `replstore takeover --force {fenced.name}`",
+    )
+
+
+def describe(node: NodeView) -> str:
+    """How a node that doesn't serve is named in a sentence: "primary is refused (connection refused)"."""
+    detail = f" ({node.error})" if node.error else ""
+    if node.reach is Reach.SILENT:
+        return f"{node.name} is silent for {node.silent_for:.1f} s{detail}"
+    return f"{node.name} is {node.reach}{detail}"
+
+
+def is_dead(view: View, node: NodeView) -> bool:
+    """Whether the node is known to be dead.  Refused means dead only on direct connections."""
+    return node.reach is Reach.REFUSED and view.policy.refused_means_dead
+
+
+def is_superseded(writer: NodeView, other: NodeView) -> bool:
+    """Whether the other node is known to have been, or followed, a later writer."""
+    return writer.term is not None and other.term is not None and other.term.outranks(writer.term)
+
+
+def why_not_eligible(view: View, follower: NodeView, lost: NodeView) -> str:
+    """Why the follower may not take over; an empty string if it may."""
+    if follower.eligible_boot is None:
+        return "it has not been in sync since it became the follower"
+    if follower.eligible_boot != follower.boot:
+        return f"it was restarted or replaced since it was last in sync, and {lost.name} may have gone on alone"
+    if follower.copying:
+        return "a copy of it is under way"
+    if follower.stopped:
+        return f"shipping to it has stopped ({follower.stopped})"
+    if follower.stream_term != follower.term or is_superseded(follower, lost):
+        return "it has nothing yet of the last writer's term"
+    if follower.batch < view.seen_batch:
+        return f"it went back in time: its batch is {follower.batch}, and it has had {view.seen_batch}"
+    return ""
+
+
+def _solo_by_witness(view: View, writer: NodeView, lost: NodeView) -> Decision | None:
+    if _why_no_solo_by_witness(view, writer, lost)[0]:
+        return None
+    return Decision(
+        Action.GO_SOLO,
+        writer.name,
+        writer.name,
+        Acknowledge.SOLO,
+        f"{describe(lost)}; {writer.name} goes on alone if the witness agrees",
+        f"bring {lost.name} back",
+    )
+
+
+def _why_no_solo_by_witness(view: View, writer: NodeView, lost: NodeView) -> tuple[str, str]:
+    by_hand = f"bring {lost.name} or the witness back, or run `replstore solo`"
+    if lost.reach is Reach.SILENT and lost.silent_for < view.policy.detection_time:
+        return f"{describe(lost)}, not yet for the detection time", ""
+    if view.witness is None or view.witness.reach is not Reach.UP:
+        return f"{describe(lost)} and the witness can't be reached", by_hand
+    if (view.witness.term, view.witness.writer) != (writer.term, writer.name):
+        return (
+            f"{describe(lost)} and the witness knows {view.witness.writer} as writer of {view.witness.term}, not {writer.name} of {writer.term}",
+            by_hand,
+        )
+    return "", ""
+
+
+def _why_no_takeover_by_witness(view: View, follower: NodeView) -> str:
+    if view.witness is None or view.witness.reach is not Reach.UP:
+        return "the witness can't be reached"
+    if view.witness.term != follower.term:
+        return f"the witness knows {view.witness.writer} as writer of {view.witness.term}, and {follower.name} follows {follower.term}"
+    if follower.name not in view.witness.in_sync:
+        return f"the witness says that {view.witness.writer} went on without {follower.name}"
+    return ""
+
+
+def _wait_for_the_granted(granted: str, writer: NodeView, lost: NodeView, term: str) -> Decision:
+    return Decision(
+        Action.WAIT,
+        None,
+        None,
+        Acknowledge.NONE,
+        f"the witness has given the pair to {granted} under {term}, so {writer.name} is no longer the writer; {describe(lost)}",
+        f"bring {lost.name} back, or, if its last changes may be lost, run `replstore takeover --force {writer.name}`",
+    )
