@@ -1,0 +1,375 @@
+"""The pair: who writes now, and the one place that carries out what ``decide`` decides.
+
+Two threads per Store: the monitor looks at both nodes every ``probe_interval``, counts the heartbeat up, takes over or goes solo, and frees callers that wait
+for a silent node; the keeper does what takes longer: fencing, rejoin, resync, and shipping what programs without a Store have written.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import weakref
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from replstore.config import Settings
+from replstore.databases.carrier import CompareFailed
+from replstore.errors import NoWriter, NotTheWriter, ReplicationStopped, ReplstoreError
+from replstore.node import Node, one_line
+from replstore.pair.decide import Acknowledge, Action, Decision, NodeView, Policy, Reach, Role, Term, View, decide
+from replstore.pair.flip import settle_guard
+from replstore.pair.rejoin import fence_former, rejoin
+from replstore.pair.solo import go_solo
+from replstore.pair.switchover import hand_over, take_back
+from replstore.pair.takeover import take_over
+from replstore.pair.watch import Watch
+from replstore.pair.witness import Witness
+from replstore.replication.journal.group import GroupCommit
+from replstore.replication.journal.ship import Shipped, Shipper
+
+log = logging.getLogger("replstore.pair")
+
+
+@dataclass(frozen=True)
+class Lead:
+    """Who writes, as this process last saw it.
+
+    Attributes:
+        node: the writer.
+        follower: the other node.
+        term: the term.
+        acknowledge: how its commits are acknowledged.
+        confirmed: when that was seen, on the monotonic clock.
+        reason: a sentence.
+    """
+
+    node: Node
+    follower: Node
+    term: Term
+    acknowledge: Acknowledge
+    confirmed: float
+    reason: str
+
+
+class Pair:
+    """Both nodes, and who writes.
+
+    Args:
+        settings: the Store's settings; those of the pair have been compared with its control tables.
+        background: start the monitor and the keeper; a command that looks once doesn't need them.
+    """
+
+    def __init__(self, settings: Settings, *, background: bool = True) -> None:
+        self.settings = settings
+        self.primary = Node("primary", settings.primary_url, seconds=settings.probe_timeout, engine_options=settings.engine_options("primary"))
+        self.standby = Node("standby", settings.standby_url, seconds=settings.probe_timeout, engine_options=settings.engine_options("standby"))
+        self.nodes = {"primary": self.primary, "standby": self.standby}
+        self.witness = Witness(settings.witness_url, seconds=settings.probe_timeout) if settings.witness_url else None
+        self.policy = Policy(
+            durability=settings.durability,
+            takeover=settings.takeover,
+            on_follower_down=settings.on_follower_down,
+            rejoin=settings.rejoin,
+            refused_means_dead=settings.refused_means_dead,
+            detection_time=settings.detection_time,
+        )
+        gap = max(1.0, 2 * settings.probe_interval + settings.probe_timeout)
+        self.watch = Watch(self.primary, self.standby, self.policy, timeout=settings.probe_timeout, gap=gap, witness=self.witness)
+        self.lead: Lead | None = None
+        self.decision: Decision | None = None
+        self.stopped: str = ""
+        self.synced_at: float = float("-inf")
+        self._settling = threading.RLock()
+        self._changed = threading.Condition()
+        self._shipping = threading.Lock()
+        self._shippers: dict[str, tuple[Shipper, GroupCommit[Shipped]]] = {}
+        self._in_flight: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+        self._closed = threading.Event()
+        self._nudged = threading.Event()
+        self._threads = [threading.Thread(target=target, name=f"replstore {name}", daemon=True) for name, target in (("monitor", self._monitor), ("keeper", self._keep))]
+        self.background = background
+        if background:
+            for thread in self._threads:
+                thread.start()
+
+    def other(self, node: Node) -> Node:
+        """The other node."""
+        return self.standby if node is self.primary else self.primary
+
+    # -- deciding and acting
+
+    def look(self) -> tuple[View, Decision]:
+        """Observes both nodes, decides, and remembers who leads."""
+        view = self.watch.view()
+        decision = decide(view)
+        self._remember(view, decision)
+        return view, decision
+
+    def _remember(self, view: View, decision: Decision) -> None:
+        lead = None
+        if decision.writer is not None and decision.action is not Action.TAKE_OVER:
+            seen = _named(view, decision.writer)
+            if seen.role is Role.WRITER and seen.term is not None:
+                node = self.nodes[decision.writer]
+                lead = Lead(node, self.other(node), seen.term, decision.acknowledge, time.monotonic(), decision.reason)
+        if self.decision is None or decision.action is not self.decision.action:
+            log.info("%s: %s", decision.action, decision.reason)
+        with self._changed:
+            old = self.lead
+            if lead is None and old is not None and not self._lost(view, old):
+                lead = old  # not confirmed, but nothing says that it is gone either
+            if old is not None and (lead is None or lead.term != old.term):
+                self._interrupt(old.node)
+            self.lead, self.decision = lead, decision
+            self._changed.notify_all()
+
+    def _lost(self, view: View, lead: Lead) -> bool:
+        """Whether a writer is gone for good as far as callers that wait for it are concerned."""
+        seen = _named(view, lead.node.name)
+        if seen.reach is Reach.UP:
+            return seen.role is not Role.WRITER or seen.term != lead.term
+        return seen.reach is Reach.REFUSED or (seen.reach is Reach.SILENT and seen.silent_for >= self.policy.detection_time)
+
+    def act(self, view: View, decision: Decision) -> None:
+        """Carries out a decision: the one place that does.
+
+        Raises:
+            ReplstoreError, driver errors: the act failed; the next look decides anew.
+        """
+        node = self.nodes[decision.node] if decision.node else None
+        if node is None:
+            return
+        seen, other = _named(view, node.name), _named(view, self.other(node).name)
+        if decision.action is Action.TAKE_OVER:
+            take_over(
+                node,
+                seen,
+                reason=f"{other.name}: {other.error or other.reach}",
+                on_silence=other.reach is not Reach.REFUSED,
+                witness=self.witness,
+                granted=view.witness,
+                writer=other.name,
+            )
+        elif decision.action is Action.GO_SOLO:
+            both = frozenset(self.nodes)
+            go_solo(node, seen, reason=f"{other.name}: {other.error or other.reach}", witness=self.witness, both=both, granted=view.witness)
+        elif decision.action is Action.FINISH:
+            self._finish(view, node, seen, other)
+        elif decision.action is Action.FENCE:
+            term = other.term
+            if term is not None:
+                fence_former(node, term)
+        elif decision.action is Action.REJOIN:
+            rejoin(self.other(node), node)
+            self._granted_resync(self.other(node))
+        elif decision.action is Action.RESYNC:
+            self.ship()
+
+    def _finish(self, view: View, node: Node, seen: NodeView, other: NodeView) -> None:
+        """Finishes a takeover that the witness has granted, or a switchover whose program died."""
+        if seen.role is Role.FENCED:
+            node, seen, other = self.nodes[other.name], other, seen
+        if other.role is Role.FENCED and other.reach is Reach.UP:
+            self.ship_from(self.nodes[other.name])
+            seen = _named(self.watch.view(), node.name)
+        take_over(node, seen, reason="switchover finished", on_silence=False, witness=self.witness, granted=view.witness, writer=other.name)
+
+    def settle(self, deadline: float, *, above: int = 0) -> Lead:
+        """Looks and acts until some node may write.
+
+        Args:
+            deadline: on the monotonic clock.
+            above: the least term number that will do.
+
+        Raises:
+            NoWriter: no node may write; the message says what each node's state is and what to do.
+        """
+        while True:
+            with self._settling:
+                view, decision = self.look()
+                if decision.action in (Action.TAKE_OVER, Action.GO_SOLO, Action.FINISH):
+                    try:
+                        self.act(view, decision)
+                    except Exception as error:  # decided on what has changed in the meantime: look again
+                        log.info("%s failed: %s", decision.action, one_line(error))
+                    else:
+                        view, decision = self.look()
+                lead = self.lead
+                if lead is not None and lead.term.number >= above:
+                    self._open_guard(lead)
+                    return lead
+            if decision.action is Action.STOP or time.monotonic() >= deadline or self._closed.is_set():
+                raise NoWriter(f"{decision.reason}; {decision.next_step}" if decision.next_step else decision.reason)
+            self._closed.wait(min(0.05, self.settings.probe_interval))
+
+    def _open_guard(self, lead: Lead) -> None:
+        state = self.watch.states.get(lead.node.name)
+        if state is not None and state.state is not None and state.state.role == "writer" and not state.state.guard_open:
+            with suppress(Exception):
+                settle_guard(lead.node)
+
+    def current(self, deadline: float, *, fresh: float | None = None) -> Lead:
+        """Who writes: as last seen, or after a look if that was more than ``fresh`` s ago or nobody is known."""
+        lead = self.lead
+        fresh = self.settings.detection_time if fresh is None else fresh
+        if lead is not None and time.monotonic() - lead.confirmed <= fresh:
+            return lead
+        return self.settle(deadline)
+
+    def doubt(self, lead: Lead) -> None:
+        """Something went wrong at this writer: the next ``current`` looks for itself."""
+        with self._changed:
+            if self.lead is not None and self.lead.term == lead.term:
+                self.lead = None
+
+    # -- shipping
+
+    def ship(self, deadline: float | None = None) -> Shipped:
+        """Ships from the writer, for all threads that wait (group commit).
+
+        Raises:
+            TimeoutError, NotTheWriter, ReplicationStopped, CompareFailed, driver errors.
+        """
+        lead = self.lead
+        if lead is None:
+            raise NotTheWriter("nobody is known to be the writer")
+        return self.ship_from(lead.node, deadline)
+
+    def ship_from(self, node: Node, deadline: float | None = None) -> Shipped:
+        """The same from a node that is named."""
+        with self._shipping:
+            if node.name not in self._shippers:
+                shipper = Shipper(node, self.other(node))
+                self._shippers[node.name] = (shipper, GroupCommit(lambda: self._ship(shipper)))
+            group = self._shippers[node.name][1]
+        return group.cover(time.monotonic() + 30.0 if deadline is None else deadline)
+
+    def _ship(self, shipper: Shipper) -> Shipped:
+        began = time.monotonic()
+        try:
+            shipped = shipper.ship()
+        except ReplicationStopped as error:
+            self._stop(str(error))
+            raise
+        if shipped.resynced:
+            self._granted_resync(shipper.writer, shipped.req)
+        self.stopped, self.synced_at = "", began
+        return shipped
+
+    def _stop(self, reason: str) -> None:
+        if reason != self.stopped:
+            log.error("shipping stopped: %s", reason)
+        self.stopped = reason
+
+    def _granted_resync(self, writer: Node, req: int | None = None) -> None:
+        if self.witness is None:
+            return
+        with writer.snapshot() as connection:
+            state = writer.database.state(connection)
+        if state is not None and state.role == "writer":
+            self.witness.grant_resync(Term(state.term_no, state.term_uuid), writer.name, frozenset(self.nodes), state.req if req is None else req)
+
+    # -- callers that wait for a node
+
+    def enter(self, connection: Any, node: Node) -> None:
+        """A transaction runs on this driver connection; it is freed when the node falls silent."""
+        self._in_flight[connection] = node.name
+
+    def leave(self, connection: Any) -> None:
+        """The transaction ended."""
+        self._in_flight.pop(connection, None)
+
+    def _interrupt(self, node: Node) -> None:
+        for connection, name in list(self._in_flight.items()):
+            if name == node.name:
+                node.database.interrupt(connection)
+
+    # -- by a person
+
+    def switchover(self, *, seconds: float = 10.0) -> Lead:
+        """Changes the roles' places; see ``pair/switchover.py``."""
+        with self._settling:
+            lead = self.settle(time.monotonic() + seconds)
+            self.ship()  # most of the work before anybody has to wait
+            hand_over(lead.node, lead.term, seconds=seconds)
+            try:
+                self.ship_from(lead.node)
+                view = self.watch.view()
+                seen = _named(view, lead.follower.name)
+                take_over(lead.follower, seen, reason="switchover", on_silence=False, witness=self.witness, granted=view.witness, writer=lead.node.name)
+            except Exception:
+                with suppress(Exception):
+                    take_back(lead.node, lead.term)
+                raise
+            new = self.settle(time.monotonic() + seconds, above=lead.term.number + 1)
+            fence_former(lead.node, new.term)
+            rejoin(new.node, lead.node)
+            self._granted_resync(new.node)
+            return self.settle(time.monotonic() + seconds, above=new.term.number)
+
+    # -- threads
+
+    def _monitor(self) -> None:
+        while not self._closed.is_set():
+            began = time.monotonic()
+            try:
+                with self._settling:
+                    view, decision = self.look()
+                    if decision.action in (Action.TAKE_OVER, Action.GO_SOLO, Action.FINISH):
+                        self.act(view, decision)
+                        view, decision = self.look()
+                    if self.lead is not None:
+                        self._open_guard(self.lead)
+                if decision.writer is not None:
+                    self.watch.heartbeat(view, decision.writer)
+                if decision.action in (Action.FENCE, Action.REJOIN, Action.RESYNC):
+                    self._nudged.set()
+            except Exception as error:
+                log.info("monitor: %s", one_line(error))
+            self._closed.wait(max(0.0, self.settings.probe_interval - (time.monotonic() - began)))
+
+    def _keep(self) -> None:
+        while not self._closed.is_set():
+            self._nudged.wait(self.settings.ship_interval)
+            self._nudged.clear()
+            decision = self.decision
+            if self._closed.is_set() or decision is None or self.lead is None:
+                continue
+            try:
+                if decision.action in (Action.FENCE, Action.REJOIN):
+                    view, decision = self.look()
+                    if decision.action in (Action.FENCE, Action.REJOIN):
+                        self.act(view, decision)
+                        self._nudged.set()
+                elif decision.action is Action.RESYNC or decision.acknowledge is not Acknowledge.SOLO:
+                    self.ship()
+            except (ReplstoreError, CompareFailed, TimeoutError) as error:
+                if decision.action is Action.REJOIN:
+                    self._stop(str(error))
+                log.info("keeper: %s", error)
+                self._closed.wait(self.settings.probe_interval)
+            except Exception as error:
+                log.info("keeper: %s", one_line(error))
+                self._closed.wait(self.settings.probe_interval)
+
+    def close(self) -> None:
+        """Stops the threads and closes every connection, within about a second."""
+        self._closed.set()
+        self._nudged.set()
+        if self.background:
+            for thread in self._threads:
+                if thread is not threading.current_thread():
+                    thread.join(timeout=1.0)
+        for shipper, _ in self._shippers.values():
+            shipper.close()
+        self.watch.close()
+        for node in self.nodes.values():
+            node.close()
+        if self.witness is not None:
+            self.witness.close()
+
+
+def _named(view: View, name: str) -> NodeView:
+    return view.primary if view.primary.name == name else view.standby

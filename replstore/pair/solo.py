@@ -1,0 +1,54 @@
+"""Solo: the writer acknowledges alone because the follower is lost.  Recorded on the writer before anything is acknowledged so."""
+
+from __future__ import annotations
+
+import logging
+
+from sqlalchemy import and_, update
+
+from replstore.errors import TakeoverRefused
+from replstore.node import Node
+from replstore.pair.decide import NodeView, WitnessView
+from replstore.pair.witness import Witness
+from replstore.timestamps import now
+
+log = logging.getLogger("replstore.pair")
+
+
+def go_solo(
+    node: Node, seen: NodeView, *, reason: str, witness: Witness | None = None, both: frozenset[str] = frozenset(), granted: WitnessView | None = None, forced: bool = False
+) -> bool:
+    """Lets the writer acknowledge alone.
+
+    Args:
+        node: the writer.
+        seen: the writer as the decision saw it.
+        reason: sentence for the log and for ``status``.
+        witness, both, granted: the witness, both nodes' names, and what the witness said when the decision was made.
+        forced: a person decided.
+
+    Returns:
+        False when the writer has changed since it was seen: the follower became required again, or the role moved.
+    """
+    if seen.term is None:
+        raise TakeoverRefused(f"{node.name} has no term: run `replstore migrate`")
+    if witness is not None and not forced and granted is not None and granted.in_sync != frozenset({node.name}):
+        if not witness.grant_solo(seen.term, node.name, both, seen.req):
+            return False
+    control = node.database.control
+    with node.begin() as connection:
+        state = node.database.state(connection)
+        # an UPDATE first would do on every database but SQLite, whose deferred transaction reads before it writes: both compare the same
+        if state is None or state.role != "writer" or (state.term_no, state.term_uuid) != (seen.term.number, seen.term.uuid) or state.boot != seen.boot:
+            return False
+        role = control.role.c
+        still_writer = control.role.select().where(and_(role.role == "writer", role.term_uuid == seen.term.uuid)).exists()
+        done = connection.execute(
+            update(control.acknowledge)
+            .where(control.acknowledge.c.req == seen.req, still_writer)
+            .values(solo=True, boot=seen.boot, reason=("forced: " if forced else "") + reason, since=now())
+        )
+        if done.rowcount != 1:
+            return False
+    log.warning("%s acknowledges alone from now on, term %d (%s)", node.name, seen.term.number, reason)
+    return True

@@ -1,0 +1,126 @@
+"""Takeover: the follower becomes the writer, by ONE compare-and-set on the follower."""
+
+from __future__ import annotations
+
+import logging
+from uuid import uuid4
+
+from sqlalchemy import Connection, update
+
+from replstore.databases.base import NodeState
+from replstore.errors import TakeoverRefused
+from replstore.node import Node
+from replstore.pair.decide import NodeView, Term, WitnessView
+from replstore.pair.flip import settle_guard, under_role_lock
+from replstore.pair.witness import Witness
+from replstore.timestamps import now
+
+log = logging.getLogger("replstore.pair")
+
+#: How far a forced term jumps, so that it can't be one that the other node has taken (HAZARDS 32).
+FORCED_JUMP = 1000
+#: How far sequences jump, so that keys which the lost writer gave and didn't ship aren't given again (HAZARDS 22).
+SEQUENCE_MARGIN = 1000
+
+
+def take_over(
+    node: Node,
+    seen: NodeView,
+    *,
+    reason: str,
+    on_silence: bool,
+    witness: Witness | None = None,
+    granted: WitnessView | None = None,
+    writer: str = "",
+    forced: bool = False,
+    seconds: float = 5.0,
+) -> Term:
+    """Makes a follower the writer.
+
+    Args:
+        node: the follower.
+        seen: the follower as the decision saw it.
+        reason: sentence for the log and for ``status``.
+        on_silence: the old writer is merely silent, so the heartbeat must still stand where it was seen.
+        witness: asked first, if the pair has one.
+        granted: what the witness said when the decision was made.
+        writer: name of the writer so far.
+        forced: a person decided; eligibility isn't asked for, and the term jumps.
+        seconds: limit for waiting for a batch under way.
+
+    Returns:
+        The new term.
+
+    Raises:
+        TakeoverRefused: the follower is no longer what was seen, or another node won at the witness.
+    """
+    if seen.term is None:
+        raise TakeoverRefused(f"{node.name} has no term: run `replstore migrate`")
+    term = Term(seen.term.number + (FORCED_JUMP if forced else 1), str(uuid4()))
+    if witness is not None and granted is not None:
+        term = _ask_witness(witness, granted, node.name, writer, seen.term, term, forced)
+
+    def change(connection: Connection, state: NodeState) -> None:
+        refusal = None if forced and state.role != "writer" else _refusal(state, seen, on_silence)
+        if refusal:
+            raise TakeoverRefused(f"{node.name} can't take over: {refusal}")
+        _become_writer(node, connection, state, term, reason, forced)
+
+    under_role_lock(node, change, seconds=seconds)
+    settle_guard(node)
+    log.warning("%s took over as writer, term %d (%s)", node.name, term.number, reason)
+    return term
+
+
+def _ask_witness(witness: Witness, seen: WitnessView, candidate: str, writer: str, old: Term, new: Term, forced: bool) -> Term:
+    if forced:
+        witness.force(new, candidate)
+        return new
+    if seen.writer == candidate and seen.term.number > old.number:  # granted before, and the candidate died half-way
+        return seen.term
+    if seen.term != old or not witness.grant_takeover(old, writer, seen, new, candidate):
+        raise TakeoverRefused(f"the witness doesn't let {candidate} take over: it isn't in sync, or another decision was faster")
+    return new
+
+
+def _refusal(state: NodeState, seen: NodeView, on_silence: bool) -> str | None:
+    """Which rule forbids the takeover, by the follower's state under the lock."""
+    if state.role != "follower":
+        return f"its role is {state.role}"
+    if seen.term is None or (state.term_no, state.term_uuid) != (seen.term.number, seen.term.uuid):
+        return "its term has changed"
+    if state.eligible_boot is None or state.eligible_boot != state.boot:
+        return "it was restarted or replaced since it was last in sync, and the writer may have gone on alone"
+    if state.copying:
+        return "it is being copied"
+    if state.stopped:
+        return f"shipping to it had stopped: {state.stopped}"
+    if on_silence and state.heartbeat != seen.heartbeat:
+        return "somebody has reached the writer in the meantime"
+    return None
+
+
+def _become_writer(node: Node, connection: Connection, state: NodeState, term: Term, reason: str, forced: bool) -> None:
+    control, database = node.database.control, node.database
+    basis = database.position(connection)
+    connection.execute(
+        update(control.role).values(
+            role="writer",
+            term_no=term.number,
+            term_uuid=term.uuid,
+            basis=basis,
+            former_node=state.source if state.role == "follower" else None,
+            former_position=state.position if state.role == "follower" else None,
+            former_tick=state.tick if state.role == "follower" else None,
+            fenced_by_no=None,
+            fenced_by_uuid=None,
+            reason=("forced: " if forced else "") + reason,
+            since=now(),
+        )
+    )
+    # the old writer can't acknowledge without this node, so this one may go on alone at once
+    connection.execute(
+        update(control.acknowledge).values(solo=True, boot=state.boot, req=control.acknowledge.c.req + 1, reason="took over", since=now())
+    )
+    database.resume(connection)
+    database.jump_sequences(connection, SEQUENCE_MARGIN)

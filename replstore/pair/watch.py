@@ -1,0 +1,143 @@
+"""What this process knows of both nodes: the facts that ``decide`` decides by.
+
+Only this process's own monotonic clock is used, and only for what it watched without a gap: after a pause of the process itself (SIGSTOP, a
+suspended laptop) every watch begins anew (HAZARDS 22).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from sqlalchemy import update
+
+from replstore.databases.base import Fault, NodeState
+from replstore.node import Node, Observation
+from replstore.pair.decide import Contact, NodeView, Policy, Reach, Role, Term, View
+from replstore.pair.witness import Witness
+
+REACH = {
+    None: Reach.LOCKED_OUT,  # it answered, but without control tables
+    Fault.REFUSED: Reach.REFUSED,
+    Fault.SILENT: Reach.SILENT,
+    Fault.LOST_CONNECTION: Reach.SILENT,
+    Fault.TIMEOUT: Reach.SILENT,
+    Fault.TRANSIENT: Reach.SILENT,
+}
+
+
+@dataclass
+class _Since:
+    """Since when something stands as it is; a gap between two looks voids what was seen before."""
+
+    value: object = None
+    began: float = 0.0
+    looked: float = 0.0
+
+    def look(self, value: object, gap: float) -> float:
+        """Returns for how many s ``value`` has been seen without change."""
+        now = time.monotonic()
+        if value != self.value or now - self.looked > gap:
+            self.value, self.began = value, now
+        self.looked = now
+        return now - self.began
+
+
+class Watch:
+    """Observes both nodes.
+
+    Args:
+        primary, standby: the nodes.
+        policy: the pair's policy.
+        timeout: s to wait for a node's answer.
+        gap: s between two looks after which a watch begins anew.
+    """
+
+    def __init__(self, primary: Node, standby: Node, policy: Policy, *, timeout: float, gap: float, witness: Witness | None = None) -> None:
+        self.nodes = (primary, standby)
+        self.policy = policy
+        self.witness = witness
+        self.contact: Contact | None = None
+        self._sent = 0.0
+        self._timeout, self._gap = timeout, gap
+        self._silent = {node.name: _Since() for node in self.nodes}
+        self._still = {node.name: _Since() for node in self.nodes}
+        self._batches: dict[tuple[str, str], int] = {}
+        self._lock = threading.Lock()
+        self._askers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="replstore ask")
+        self.states: dict[str, Observation] = {}
+
+    def view(self) -> View:
+        """Asks both nodes, and the witness, and returns what is known now."""
+        observations = list(self._askers.map(lambda node: node.observe(self._timeout), self.nodes))
+        with self._lock:
+            views = [self._node_view(node, seen) for node, seen in zip(self.nodes, observations, strict=True)]
+            self.states = {node.name: seen for node, seen in zip(self.nodes, observations, strict=True)}
+            contact = self.contact
+            if contact is not None:
+                contact = Contact(time.monotonic() - self._sent, contact.term, contact.writer, contact.writer_boot, contact.follower_boot)
+            seen_batch = max((self._remember(view) for view in views if view.role is Role.FOLLOWER), default=0)
+        return View(views[0], views[1], self.policy, contact, self.witness.view() if self.witness else None, seen_batch)
+
+    def _remember(self, view: NodeView) -> int:
+        """The highest batch number ever seen on a follower under its term: less means that it went back in time."""
+        term = view.stream_term.uuid if view.stream_term else ""
+        known = max(self._batches.get((view.name, term), 0), view.batch)
+        self._batches[view.name, term] = known
+        return known
+
+    def _node_view(self, node: Node, seen: Observation) -> NodeView:
+        reach = Reach.UP if seen.state else REACH.get(seen.fault, Reach.LOCKED_OUT)
+        if reach is Reach.REFUSED and not self.policy.refused_means_dead:
+            reach = Reach.SILENT
+        silent_for = self._silent[node.name].look(reach, self._gap)
+        if seen.state is None:
+            return NodeView(name=node.name, reach=reach, silent_for=silent_for if reach is Reach.SILENT else 0.0, error=seen.error)
+        still_for = self._still[node.name].look((seen.state.heartbeat, seen.state.boot, seen.state.term_uuid), self._gap)
+        return node_view(seen.state, node.name, still_for)
+
+    def heartbeat(self, view: View, writer: str) -> None:
+        """Counts the follower's heartbeat up, having just seen the writer; an answered one is a contact."""
+        ahead, behind = (view.primary, view.standby) if writer == view.primary.name else (view.standby, view.primary)
+        if ahead.role is not Role.WRITER or behind.role is not Role.FOLLOWER or ahead.term is None or ahead.term != behind.term:
+            return
+        node = next(node for node in self.nodes if node.name == behind.name)
+        control = node.database.control
+        sent = time.monotonic()
+        with node.begin() as connection:
+            connection.execute(update(control.heartbeat).values(no=control.heartbeat.c.no + 1))
+            state = node.database.state(connection)
+        if state is not None and state.role == "follower" and Term(state.term_no, state.term_uuid) == ahead.term and state.boot == behind.boot:
+            with self._lock:
+                self._sent = sent
+                self.contact = Contact(0.0, ahead.term, ahead.name, ahead.boot, state.boot)
+
+    def close(self) -> None:
+        """Stops asking."""
+        self._askers.shutdown(wait=False, cancel_futures=True)
+
+
+def node_view(state: NodeState, name: str, still_for: float = 0.0) -> NodeView:
+    """A node's control state in the words that ``decide`` uses."""
+    follows = state.stream_no is not None
+    return NodeView(
+        name=name,
+        node=state.node,
+        role=Role(state.role),
+        term=Term(state.term_no, state.term_uuid),
+        boot=state.boot,
+        solo=state.solo,
+        solo_boot=state.solo_boot,
+        req=state.req,
+        fenced_by=Term(state.fenced_by_no, state.fenced_by_uuid or "") if state.fenced_by_no is not None else None,
+        source=state.source or "",
+        stream_term=Term(state.stream_no or 0, state.stream_uuid or "") if follows else None,
+        eligible_boot=state.eligible_boot,
+        copying=state.copying,
+        stopped=state.stopped or "",
+        heartbeat=state.heartbeat,
+        batch=state.batch or 0,
+        still_for=still_for,
+    )

@@ -1,0 +1,118 @@
+"""The witness: a third small SQL database with one row that is changed only by compare-and-set.  No lease, no clock.
+
+Going solo takes the other node out of ``in_sync``; a takeover raises the term and is open only to a node that is in ``in_sync``; so exactly one of the
+two can win.  ``req`` is the writer's count of "follower required": a resync counts only if it is newer than the solo that it ends (HAZARDS 2).
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Engine, Integer, MetaData, String, Table, Text, create_engine, event, insert, select, update
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from replstore.errors import NotAPair
+from replstore.pair.decide import Reach, Term, WitnessView
+
+metadata = MetaData()
+witness = Table(
+    "replstore_witness",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("pair", String(36), nullable=False),
+    Column("term_no", BigInteger, nullable=False),
+    Column("term_uuid", String(36), nullable=False),
+    Column("writer", Text, nullable=False),
+    Column("in_sync", Text, nullable=False),
+    Column("req", BigInteger, nullable=False),
+)
+
+
+class Witness:
+    """The witness of one pair.
+
+    Args:
+        url: where it is kept; a machine other than the two nodes' for a pair of servers.
+        seconds: limit for an answer.
+    """
+
+    def __init__(self, url: URL, *, seconds: float = 1.0) -> None:
+        arguments: dict[str, Any] = {"connect_timeout": 2} if url.get_backend_name() == "postgresql" else {"timeout": seconds}
+        if url.get_drivername() in ("postgresql", "psycopg2"):
+            url = url.set(drivername="postgresql+psycopg")
+        self.engine: Engine = create_engine(url, connect_args=arguments, pool_pre_ping=True)
+        if self.engine.dialect.name == "sqlite":
+            event.listen(self.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=FULL"))
+
+    def create(self, pair: str, term: Term, writer: str, in_sync: frozenset[str]) -> None:
+        """Creates the row of a new pair; an existing one must be this pair's.
+
+        Raises:
+            NotAPair: the witness is another pair's.
+        """
+        metadata.create_all(self.engine)
+        with suppress(IntegrityError), self.engine.begin() as connection:
+            connection.execute(
+                insert(witness).values(id=1, pair=pair, term_no=term.number, term_uuid=term.uuid, writer=writer, in_sync=_text(in_sync), req=-1)
+            )
+        with self.engine.connect() as connection:
+            found = connection.execute(select(witness.c.pair)).scalar()
+        if found != pair:
+            raise NotAPair("the witness belongs to another pair: give each pair a witness of its own")
+
+    def view(self) -> WitnessView:
+        """What the witness says now; silent if it doesn't answer."""
+        try:
+            with self.engine.connect() as connection:
+                row = connection.execute(select(witness)).one_or_none()
+        except SQLAlchemyError:
+            row = None
+        if row is None:
+            return WitnessView(Reach.SILENT, Term(0, ""), "", frozenset(), 0)
+        return WitnessView(Reach.UP, Term(row.term_no, row.term_uuid), row.writer, frozenset(filter(None, row.in_sync.split(","))), row.req)
+
+    def grant_solo(self, term: Term, writer: str, both: frozenset[str], req: int) -> bool:
+        """Compare-and-set ``in_sync``: both nodes → the writer alone."""
+        return self._set(term, writer, both, in_sync=_text(frozenset({writer})), req=req)
+
+    def grant_takeover(self, term: Term, writer: str, seen: WitnessView, new: Term, candidate: str) -> bool:
+        """Compare-and-set the term, if the candidate is in sync."""
+        if candidate not in seen.in_sync:
+            return False
+        return self._set(term, writer, seen.in_sync, term_no=new.number, term_uuid=new.uuid, writer=candidate, in_sync=candidate, req=-1)
+
+    def grant_resync(self, term: Term, writer: str, both: frozenset[str], req: int) -> bool:
+        """Compare-and-set ``in_sync``: back to both nodes, if the follower was required again since the solo."""
+        with self.engine.begin() as connection:
+            done = connection.execute(
+                update(witness)
+                .where(witness.c.term_no == term.number, witness.c.term_uuid == term.uuid, witness.c.writer == writer, witness.c.req < req)
+                .values(in_sync=_text(both), req=req)
+            )
+            return done.rowcount == 1
+
+    def force(self, new: Term, writer: str) -> None:
+        """A person's decision: the term and the writer are what they say."""
+        with self.engine.begin() as connection:
+            connection.execute(update(witness).values(term_no=new.number, term_uuid=new.uuid, writer=writer, in_sync=writer, req=-1))
+
+    def _set(self, term: Term, writer: str, in_sync: frozenset[str], **values: Any) -> bool:
+        with self.engine.begin() as connection:
+            done = connection.execute(
+                update(witness)
+                .where(
+                    witness.c.term_no == term.number, witness.c.term_uuid == term.uuid, witness.c.writer == writer, witness.c.in_sync == _text(in_sync)
+                )
+                .values(**values)
+            )
+            return done.rowcount == 1
+
+    def close(self) -> None:
+        """Closes its connections."""
+        self.engine.dispose()
+
+
+def _text(names: frozenset[str]) -> str:
+    return ",".join(sorted(names))

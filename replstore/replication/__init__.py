@@ -1,0 +1,1 @@
+"""How changes get from the writer to the follower."""

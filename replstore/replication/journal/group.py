@@ -1,0 +1,65 @@
+"""Group commit: one thread ships for all that wait.
+
+A batch whose snapshot was opened after a commit returned covers that commit.  So a caller needs the end of any batch that began after it
+came here: it begins one if none is running, else it waits for the running one and then for, or with, the next.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Result = TypeVar("Result")
+
+
+class GroupCommit(Generic[Result]):
+    """Runs a function for many callers at once.
+
+    Args:
+        run: what one caller does for all.
+    """
+
+    def __init__(self, run: Callable[[], Result]) -> None:
+        self._run = run
+        self._changed = threading.Condition()
+        self._started = 0
+        self._finished = 0
+        self._running = False
+        self._last: Result | BaseException | None = None
+
+    def cover(self, deadline: float) -> Result:
+        """Returns the result of a run that began after this call did.
+
+        Args:
+            deadline: on the monotonic clock.
+
+        Raises:
+            TimeoutError: the deadline passed; the run goes on for others.
+            BaseException: what the run raised.
+        """
+        with self._changed:
+            needed = self._started + 1
+            while self._running:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0 or not self._changed.wait(remaining):
+                    raise TimeoutError("the batch under way didn't end in time")
+                if self._finished >= needed:
+                    return self._outcome()
+            self._running = True
+            self._started += 1
+        try:
+            outcome: Result | BaseException = self._run()
+        except BaseException as error:
+            outcome = error
+        with self._changed:
+            self._running = False
+            self._finished, self._last = self._started, outcome
+            self._changed.notify_all()
+            return self._outcome()
+
+    def _outcome(self) -> Result:
+        if isinstance(self._last, BaseException):
+            raise self._last
+        return self._last  # type: ignore[return-value]

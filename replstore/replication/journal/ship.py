@@ -1,0 +1,174 @@
+"""The shipper: one snapshot of the writer becomes one transaction on the follower.
+
+What it promises: after ``ship()`` returned, the follower holds everything that was committed on the writer before the call, under the term that was
+expected, and all of it is in the writer's durable log.  In this order (HAZARDS 1, 23, 24, 25), each step for a reason:
+
+1. Read the follower: its boot identity (before the writer is asked whether it went solo), position and tick.
+2. If the follower isn't eligible, or the writer acknowledges alone: first make the follower required again, on the writer; then begin anew.
+3. Open one snapshot of the writer, read what the journal names after that position.
+4. Commit a tick on the writer, durably, from a second session: whatever the snapshot saw is then earlier in the writer's log.
+5. Ask the snapshot's session for a sign of life: a writer that crashed in between has lost it.
+6. One transaction on the follower: compare position, tick, term and boot with those of step 1; rows; new position and tick.
+
+What it doesn't promise: that it is fast.  An empty batch costs two round trips.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import update
+
+from replstore.databases.base import NodeState
+from replstore.databases.carrier import Carrier, CompareFailed, Keys, Landing, Snapshot
+from replstore.errors import NeedsCopy, NotTheWriter, ReplicationStopped
+from replstore.node import Node
+from replstore.timestamps import now
+
+log = logging.getLogger("replstore.ship")
+
+#: How often a batch is begun again because another shipper was faster.
+ATTEMPTS = 50
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What one call of ``ship`` did.
+
+    Attributes:
+        rows: how many rows travelled.
+        resynced: the follower became eligible by this.
+        req: the writer's count of "follower required", as of the batch (for the witness).
+        batch: number of the follower's last batch.
+        term_no, term_uuid: the term under which the follower holds it.
+    """
+
+    rows: int
+    resynced: bool
+    req: int
+    batch: int
+    term_no: int
+    term_uuid: str
+
+
+class Shipper:
+    """Ships from one node to the other; one thread at a time.
+
+    Args:
+        writer, follower: the nodes.
+        turn: s to wait for another process's batch.
+    """
+
+    def __init__(self, writer: Node, follower: Node, *, turn: float = 2.0) -> None:
+        self.writer, self.follower, self._turn = writer, follower, turn
+        self.carrier: Carrier = writer.database.carrier(writer.service, follower.service)
+
+    def ship(self, *, copy: Collection[str] = ()) -> Shipped:
+        """Ships everything that was committed on the writer before the call.
+
+        Args:
+            copy: ids of tables to carry whole.
+
+        Raises:
+            NotTheWriter: the nodes' roles or terms aren't those of a writer and its follower.
+            ReplicationStopped: a state that needs a migration, a copy or a person.
+            Exception: a driver's error, from either node.
+        """
+        required = False
+        for _ in range(ATTEMPTS):
+            try:
+                base = self._read_follower()
+                snapshot = self.carrier.snapshot(since=base.position, held=base.tick)
+                check_roles(snapshot.state, base)
+                resync = base.eligible_boot != base.boot or snapshot.state.solo
+                if resync and (not required or snapshot.state.solo):
+                    self.carrier.abandon()
+                    self.require_follower(snapshot.state)
+                    required = True
+                    continue
+                return self._finish(base, snapshot, resync, copy)
+            except CompareFailed as error:
+                log.debug("batch begins again: %s", error)
+                time.sleep(0.005)
+            finally:
+                self.carrier.abandon()
+        raise CompareFailed(f"the follower changed in each of {ATTEMPTS} attempts to ship a batch")
+
+    def _read_follower(self) -> NodeState:
+        return self.carrier.follower(wait=self._turn)
+
+    def _finish(self, base: NodeState, snapshot: Snapshot, resync: bool, copy: Collection[str]) -> Shipped:
+        check_continuity(base, snapshot)
+        rows = self._rows(base, snapshot, copy)
+        if snapshot.empty and not resync and not copy:
+            return Shipped(0, False, snapshot.state.req, base.batch or 0, base.term_no, base.term_uuid)
+        tick = self.carrier.tick(batch=(base.batch or 0) + 1, held=base.tick)
+        self.carrier.still_there()
+        written = self.carrier.apply(rows, Landing(base, snapshot.state, snapshot.position, tick, eligible=resync))
+        if resync:
+            log.info("%s is in sync with %s and may take over, term %d", base.name, snapshot.state.name, snapshot.state.term_no)
+        return Shipped(written, resync, snapshot.state.req, (base.batch or 0) + 1, base.term_no, base.term_uuid)
+
+    def _rows(self, base: NodeState, snapshot: Snapshot, copy: Collection[str]) -> Mapping[str, Keys]:
+        known = self.carrier.tables()
+        if base.position is None:  # nothing was ever shipped
+            return {name: Keys(whole=True) for name in known}
+        rows = {name: Keys(whole=count is None) for name, count in snapshot.changed.items() if name in known}
+        rows.update({name: Keys(whole=True) for name in copy if name in known})
+        return rows
+
+    def require_follower(self, writer: NodeState) -> None:
+        """Leaves solo: from now on nothing is acknowledged without the follower (HAZARDS 2); also voids a solo decision under way."""
+        control = self.writer.database.control
+        with self.writer.begin() as connection:
+            connection.execute(
+                update(control.acknowledge).values(solo=False, req=control.acknowledge.c.req + 1, reason="the follower is back", since=now())
+            )
+            state = self.writer.database.state(connection)
+            if state is None or (state.role, state.term_no, state.term_uuid) != (writer.role, writer.term_no, writer.term_uuid):
+                raise NotTheWriter(f"{self.writer.name} is no longer the writer of term {writer.term_no}")
+
+    def close(self) -> None:
+        """Closes the shipper's connections; never raises."""
+        self.carrier.close()
+
+
+def check_roles(writer: NodeState, follower: NodeState) -> None:
+    """Raises unless the two are a writer and its follower, of one pair and one term.
+
+    A writer that was fenced for a switchover still ships the rest, under the same term.
+    """
+    writing = writer.role == "writer" or (writer.role == "fenced" and writer.fenced_by_no is None)
+    if not writing:
+        raise NotTheWriter(f"{writer.name} is not the writer: its role is {writer.role}, term {writer.term_no}")
+    if follower.role != "follower":
+        raise NotTheWriter(f"{follower.name} is not a follower: its role is {follower.role}, term {follower.term_no}")
+    if (writer.term_no, writer.term_uuid) != (follower.term_no, follower.term_uuid):
+        raise NotTheWriter(f"{writer.name} is of term {writer.term_no}, {follower.name} of term {follower.term_no}: they aren't one pair's writer and follower")
+    if writer.pair != follower.pair:
+        raise NotTheWriter(f"{writer.name} and {follower.name} belong to different pairs")
+
+
+def check_continuity(follower: NodeState, snapshot: Snapshot) -> None:
+    """Raises unless the writer's history continues what the follower holds (HAZARDS 1) and every table's capture is whole (HAZARDS 8)."""
+    writer = snapshot.state
+    if follower.position is not None:
+        if follower.source != writer.node:
+            raise NeedsCopy(f"{follower.name} followed another node than {writer.name}: it needs a copy; run `replstore rejoin --copy`")
+        if snapshot.pruned_past:
+            raise NeedsCopy(f"{writer.name}'s journal no longer reaches back to what {follower.name} has: it needs a copy; run `replstore rejoin --copy`")
+        if not snapshot.has_tick:
+            raise ReplicationStopped(
+                f"writer_rewound: {writer.name} doesn't know the last batch that {follower.name} holds, so one of them went back in time (crash, restored "
+                "backup, copied file); compare them with `replstore check`, then run `replstore rejoin --copy`"
+            )
+    if snapshot.faults:
+        name, fault = next(iter(snapshot.faults.items()))
+        raise ReplicationStopped(f"capture_missing: table {name} on {writer.name}: {fault}; run `replstore migrate`, which mends it and copies the table")
+    if writer.schema_no != follower.schema_no:
+        raise ReplicationStopped(
+            f"schema_skew: {writer.name} has had {writer.schema_no} migrations and {follower.name} {follower.schema_no}; run `replstore migrate`"
+        )

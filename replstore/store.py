@@ -1,0 +1,352 @@
+"""Store: what programs import.  Transactions on the writer, reads on either node, and the pair's state."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import tenacity
+from sqlalchemy import Connection, Engine, MetaData
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session, sessionmaker
+
+from replstore.config import Settings
+from replstore.databases.base import Fault
+from replstore.databases.dialect import raw
+from replstore.errors import NotTheWriter, NoWriter, StaleRead, TransactionLost
+from replstore.node import Node, one_line
+from replstore.pair.admission import admit
+from replstore.pair.pair import Lead, Pair
+from replstore.reading import Reader, Token
+from replstore.status import Status, status
+from replstore.transaction.acknowledge import acknowledge
+from replstore.transaction.attempt import Attempt
+from replstore.transaction.keyed import claim, store_result
+
+log = logging.getLogger("replstore")
+Result = TypeVar("Result")
+RETRIED = (TransactionLost, NotTheWriter)
+
+
+class Store:
+    """A primary/standby pair as one data-access object.  Thread-safe; make one per process.
+
+    Args:
+        path: settings file; by default ``replstore.toml`` or ``[tool.replstore]`` of the working directory, if there is one.
+        background: look after the pair in background threads (heartbeats, takeover of an idle program, shipping for others).
+        overrides: any setting by its name: ``primary="sqlite:///a.db", standby="sqlite:///b.db", durability="replicated", …``.
+
+    Raises:
+        ConfigError: the settings can't be used, or aren't those of this pair.
+
+    >>> store = Store(primary="sqlite:///a.db", standby="sqlite:///b.db")  # doctest: +SKIP
+    """
+
+    def __init__(self, path: str | Path | None = None, *, background: bool = True, **overrides: Any) -> None:
+        self.settings = admit(Settings.load(path, **overrides))
+        self.pair = Pair(self.settings, background=background)
+        for node in self.pair.nodes.values():
+            node.engine.dialect.new_hook = self._new_hook  # type: ignore[attr-defined]
+        self._reader = Reader(self.pair)
+
+    @classmethod
+    def from_config(cls, path: str | Path, **overrides: Any) -> Self:
+        """A Store from a settings file."""
+        return cls(path, **overrides)
+
+    def _new_hook(self) -> Attempt:
+        return Attempt(self.pair, self.pair.current(self._deadline()), self.settings.durability)
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self.settings.takeover_timeout
+
+    # -- writing
+
+    @contextmanager
+    def begin(self, *, durability: str | None = None, isolation: str | None = None) -> Iterator[Session]:
+        """A Session in a transaction on the writer; it commits at the end of the block and rolls back on an exception.
+
+        Fails over when it begins.  Returns from the block only when the commit is safe, as ``durability`` demands.
+
+        Args:
+            durability: ``replicated`` or ``async`` for this transaction; by default the pair's.
+            isolation: isolation level, such as ``SERIALIZABLE``; by default the database's.
+
+        Raises:
+            NoWriter: no node may write now.
+            TransactionLost: the writer was lost during the block; nothing took effect, you may repeat it.
+            CommitUnknown: whether it committed can't be decided now.
+            CommittedNotReplicated: committed, and not known to be on the follower; don't repeat it.
+        """
+        connection, attempt = self._begin_now(durability, isolation)
+        with self._closing(connection, attempt), Session(connection, expire_on_commit=False) as session, self._translated(attempt), session.begin():
+            yield session
+
+    def run(
+        self, fn: Callable[[Session], Result], *, key: str | None = None, durability: str | None = None, isolation: str | None = None, attempts: int = 10
+    ) -> Result:
+        """Calls ``fn(session)`` in a transaction, again over a failover, a deadlock or a serialization failure, and takes effect exactly once.
+
+        Args:
+            fn: the transaction's body; it may be called several times, so it should change nothing but the database.
+            key: the call takes effect once under this key, for ever, from every process; its result must fit into JSON, and every later call
+                with the key gets that result without calling ``fn``.
+            durability, isolation: as for ``begin``.
+            attempts: how often at most.
+
+        Returns:
+            What ``fn`` returned; with ``key``, as JSON gives it back.
+
+        Raises:
+            What ``fn`` raises; NoWriter, CommitUnknown, CommittedNotReplicated, KeyReused, ResultNotSerializable; the last error after ``attempts``.
+        """
+        for retry in self._retrying(attempts):
+            with retry:
+                return self._call(fn, key, durability, isolation)
+        raise AssertionError("tenacity returns or raises")
+
+    def attempts(self, *, durability: str | None = None, isolation: str | None = None, attempts: int = 10) -> Iterator[Any]:
+        """Retries a whole block: ``for attempt in store.attempts(): with attempt as session: …``; exactly once, as ``run``."""
+        for retry in self._retrying(attempts):
+            yield _Block(self, retry, durability, isolation)
+
+    def _retrying(self, attempts: int) -> tenacity.Retrying:
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception(self._is_retried),
+            stop=tenacity.stop_after_attempt(attempts),
+            wait=tenacity.wait_random_exponential(multiplier=0.01, max=0.5),
+            reraise=True,
+        )
+
+    def _is_retried(self, error: BaseException) -> bool:
+        if isinstance(error, RETRIED):
+            return True
+        return isinstance(error, DBAPIError) and self.pair.primary.database.classify(error) is Fault.TRANSIENT
+
+    def _call(self, fn: Callable[[Session], Result], key: str | None, durability: str | None, isolation: str | None) -> Result:
+        connection, attempt = self._connect(durability, isolation, keyed=key is not None)
+        done = None
+        with self._closing(connection, attempt), Session(connection, expire_on_commit=False) as session, self._translated(attempt):
+            with session.begin():
+                if key is not None:
+                    done = claim(session, attempt, key, fn)
+                if done is None:
+                    result: Any = fn(session)
+                    return result if key is None else self._stored(session, attempt, result)
+        acknowledge(self.pair, attempt.lead, done.id, attempt.durability)
+        return done.result
+
+    def _stored(self, session: Session, attempt: Attempt, result: Any) -> Any:
+        return store_result(session, attempt, result)
+
+    def sessionmaker(self, **options: Any) -> sessionmaker[Session]:
+        """A sessionmaker whose Sessions keep the Store's promises: each transaction begins on the writer of that moment, and ``commit()`` returns when it
+        is safe or raises as ``begin`` does.
+
+        Args:
+            options: passed to SQLAlchemy's ``sessionmaker``.
+        """
+        store = self
+
+        class StoreSession(Session):
+            def get_bind(self, *args: Any, **kwargs: Any) -> Engine | Connection:
+                return store.pair.current(store._deadline()).node.engine
+
+        return sessionmaker(class_=StoreSession, **options)
+
+    # -- one transaction's connection
+
+    def _connect(self, durability: str | None, isolation: str | None, *, keyed: bool = False) -> tuple[Connection, Attempt]:
+        """A connection to the writer on which the next transaction rides as an attempt; looks for another writer where the node doesn't answer."""
+        deadline = self._deadline()
+        while True:
+            lead = self.pair.current(deadline)
+            attempt = Attempt(self.pair, lead, durability or self.settings.durability, keyed=keyed)
+            try:
+                connection = lead.node.engine.connect()
+            except DBAPIError as error:
+                self._give_way(lead, error, deadline)
+                continue
+            if isolation is not None:
+                connection = connection.execution_options(isolation_level=isolation)
+            attempt.ride(raw(connection.connection))
+            self.pair.enter(raw(connection.connection), lead.node)
+            return connection, attempt
+
+    def _begin_now(self, durability: str | None, isolation: str | None) -> tuple[Connection, Attempt]:
+        """The same, with BEGIN and marker accepted by the writer before anything of the caller's is sent."""
+        deadline = self._deadline()
+        while True:
+            connection, attempt = self._connect(durability, isolation)
+            try:
+                connection.begin()
+                raw(connection.connection).open_now()
+            except Exception as error:
+                connection.invalidate()
+                connection.close()
+                self._give_way(attempt.lead, error, deadline)
+                continue
+            return connection, attempt
+
+    def _give_way(self, lead: Lead, error: BaseException, deadline: float) -> None:
+        """Decides whether another look may help; raises the error if not."""
+        fault = lead.node.database.classify(error)
+        if not (fault.connection_is_gone or fault is Fault.NOT_THE_WRITER) or time.monotonic() >= deadline:
+            raise error
+        self.pair.doubt(lead)
+
+    @contextmanager
+    def _closing(self, connection: Connection, attempt: Attempt) -> Iterator[None]:
+        driver = raw(connection.connection)
+        try:
+            yield
+        finally:
+            self.pair.leave(driver)
+            connection.close()
+
+    @contextmanager
+    def _translated(self, attempt: Attempt) -> Iterator[None]:
+        """Turns the loss of the writer during a transaction into ``TransactionLost``; every other error stays what it is."""
+        try:
+            yield
+        except DBAPIError as error:
+            fault = attempt.lead.node.database.classify(error)
+            if not (fault.connection_is_gone or fault is Fault.NOT_THE_WRITER):
+                raise
+            self.pair.doubt(attempt.lead)
+            # COMMIT was never sent (its own loss is resolved where it happens), so the server rolls back
+            raise TransactionLost(f"{attempt.lead.node.name} was lost during the transaction ({one_line(error)}); nothing took effect") from error
+
+    # -- reading
+
+    @contextmanager
+    def read(self, *, node: str = "writer", max_lag: float | None = None, after: Token | None = None) -> Iterator[Session]:
+        """A Session that only reads.
+
+        Args:
+            node: ``writer``: confirmed no longer ago than ``detection_time``; ``follower``, or the writer where it can't serve; ``any``: the
+                follower if its lag is within ``max_lag``, else the writer.
+            max_lag: s that the data may be old at most.
+            after: a token; the read sees everything that it stands for.
+
+        Raises:
+            StaleRead: no node can serve the read within these terms.
+            TokenLost: the token's commits went down with a former writer.
+        """
+        with self._reader.read(node, max_lag, after) as session:
+            yield session
+
+    def token(self) -> Token:
+        """The position of everything that this Store has committed, for ``read(after=…)`` on either node, here or in another process."""
+        return self._reader.token()
+
+    # -- the pair
+
+    def status(self) -> Status:
+        """Who writes, which term, how each node is and what to do next."""
+        return status(self.pair)
+
+    def sync(self, *, timeout: float = 60.0) -> None:
+        """Ships until the follower has everything that was committed before the call.
+
+        Raises:
+            TimeoutError: it took longer than ``timeout`` s.
+            ReplicationStopped, NoWriter.
+        """
+        deadline = time.monotonic() + timeout
+        self.pair.current(deadline)
+        self.pair.ship(deadline)
+
+    def switchover(self, *, timeout: float = 10.0) -> None:
+        """Lets writer and follower change places, with no failed transaction.
+
+        Raises:
+            SwitchoverFailed: somebody keeps a transaction open for longer than ``timeout`` s; the message names them.
+        """
+        self.pair.switchover(seconds=timeout)
+
+    def takeover(self, node: str | None = None, *, force: bool = False) -> None:
+        """Makes the follower the writer although nothing, or not enough, says that the writer is lost.
+
+        Args:
+            node: the node to become the writer; by default the follower.
+            force: also where the rules forbid it, because it may lose acknowledged transactions; recorded.
+
+        Raises:
+            TakeoverRefused: the rules forbid it.
+        """
+        self.pair.take_over(node, force=force)
+
+    def solo(self) -> None:
+        """Lets the writer acknowledge alone although the follower isn't known to be dead; recorded."""
+        self.pair.go_solo()
+
+    def rejoin(self, *, copy: bool = False) -> int:
+        """Brings a former writer back as the follower.
+
+        Args:
+            copy: copy every table if the former writer's history doesn't continue the writer's.
+
+        Returns:
+            How many orphan rows were recorded.
+        """
+        return self.pair.rejoin(copy=copy)
+
+    def migrate(self, metadata: MetaData | None = None, *, alembic_config: str | Path | None = None) -> Any:
+        """Brings control tables, the user's tables and the triggers to the same revision on both nodes; see ``replstore.migrate``."""
+        from replstore.migrate import migrate
+
+        return migrate(self.pair, metadata, alembic_config=alembic_config)
+
+    def check(self, **options: Any) -> Any:
+        """Compares both nodes; see ``replstore.reconcile``."""
+        from replstore.reconcile import check
+
+        return check(self.pair, **options)
+
+    @cached_property
+    def nodes(self) -> dict[str, Node]:
+        """The nodes by name."""
+        return self.pair.nodes
+
+    def close(self) -> None:
+        """Ends the background threads and closes every connection."""
+        self.pair.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+class _Block:
+    """One attempt of ``Store.attempts()``."""
+
+    def __init__(self, store: Store, retry: Any, durability: str | None, isolation: str | None) -> None:
+        self._retry, self._block = retry, store._one_block(durability, isolation)
+
+    def __enter__(self) -> Session:
+        self._retry.__enter__()
+        try:
+            return self._block.__enter__()
+        except BaseException as error:
+            if not self._retry.__exit__(type(error), error, error.__traceback__):
+                raise
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+        try:
+            self._block.__exit__(kind, error, trace)
+        except BaseException as raised:
+            return bool(self._retry.__exit__(type(raised), raised, raised.__traceback__))
+        return bool(self._retry.__exit__(kind, error, trace))
+
+
+__all__ = ["NoWriter", "StaleRead", "Store"]

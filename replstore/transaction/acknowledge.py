@@ -1,0 +1,95 @@
+"""The acknowledgement: a transaction is committed on the writer, and the caller may be told so once it is safe.
+
+Replicated: the follower holds it under the same term, or the writer's own row, read AFTER the commit, says that it acknowledges alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from replstore.errors import CommittedNotReplicated
+from replstore.node import one_line
+from replstore.pair.decide import Acknowledge, Term, may_acknowledge
+from replstore.pair.pair import Lead, Pair
+from replstore.pair.watch import node_view
+from replstore.transaction.doubt import resolve
+
+log = logging.getLogger("replstore.transaction")
+
+
+def acknowledge(pair: Pair, lead: Lead, id: str, durability: str) -> None:
+    """Returns when the caller may be told that the transaction is safe.
+
+    Args:
+        pair: the pair.
+        lead: the writer and the term it was committed under.
+        id: the marker's.
+        durability: ``replicated`` or ``async``.
+
+    Raises:
+        CommittedNotReplicated: it is committed on the writer, and not known to be on the follower within ``ack_timeout``.
+        TransactionLost: the writer was lost before it reached the follower; a tombstone stands on the new one.
+        CommitUnknown: that could not be found out.
+    """
+    if durability == "async":
+        return
+    deadline = time.monotonic() + pair.settings.ack_timeout
+    trouble = ""
+    while True:
+        known = pair.lead
+        alone = known is not None and known.term == lead.term and known.acknowledge is Acknowledge.SOLO
+        if alone and _alone(pair, lead, durability):
+            return
+        held, trouble = _held(pair, lead, deadline)
+        if held or _alone(pair, lead, durability):
+            return
+        if _moved(pair, lead):
+            lead = resolve(pair, lead.term, id, durability, cause=None)
+            continue
+        if time.monotonic() >= deadline:
+            raise CommittedNotReplicated(
+                f"the transaction is committed on {lead.node.name} and was not seen on {lead.follower.name} within {pair.settings.ack_timeout:g} s "
+                f"({trouble}); it must not be repeated. `replstore status` says what the pair needs; `replstore solo` lets {lead.node.name} acknowledge alone",
+                id,
+            )
+        time.sleep(0.02)
+
+
+def _held(pair: Pair, lead: Lead, deadline: float) -> tuple[bool, str]:
+    """Whether the follower holds everything committed before this call, under the term of the commit."""
+    try:
+        shipped = pair.ship_from(lead.node, deadline)
+    except Exception as error:
+        return False, one_line(error)
+    if Term(shipped.term_no, shipped.term_uuid) != lead.term:
+        return False, f"the term is now {shipped.term_no}"
+    return True, ""
+
+
+def _alone(pair: Pair, lead: Lead, durability: str) -> bool:
+    """Whether the writer acknowledges alone, by its own row, read now."""
+    try:
+        with lead.node.begin() as connection:
+            state = lead.node.database.state(connection)
+    except Exception as error:
+        log.debug("%s doesn't say whether it acknowledges alone: %s", lead.node.name, one_line(error))
+        return False
+    return state is not None and may_acknowledge(
+        durability=durability,
+        pair_durability=pair.policy.durability,
+        commit_term=lead.term,
+        writer=node_view(state, lead.node.name),
+        held_by_follower=False,
+    )
+
+
+def _moved(pair: Pair, lead: Lead) -> bool:
+    """Looks at the pair, lets it decide, and says whether another term has begun or the writer can't be reached."""
+    pair.doubt(lead)
+    try:
+        now = pair.settle(time.monotonic())
+    except Exception as error:
+        log.debug("no writer: %s", one_line(error))
+        return False
+    return now.term != lead.term

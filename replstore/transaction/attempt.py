@@ -1,0 +1,74 @@
+"""One attempt of a transaction: the marker that rides on it, and what happens at and after its COMMIT."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+from replstore.pair.pair import Lead, Pair
+from replstore.transaction.acknowledge import acknowledge
+from replstore.transaction.doubt import resolve
+
+
+class Attempt:
+    """Rides on one transaction of a writer's engine (see ``databases.base.Hook``).
+
+    Args:
+        pair: the pair.
+        lead: the writer and the term that the transaction runs under.
+        durability: ``replicated`` or ``async``.
+        keyed: the caller writes the marker itself.
+    """
+
+    read_only = False
+
+    def __init__(self, pair: Pair, lead: Lead, durability: str, *, keyed: bool = False) -> None:
+        self.pair, self.lead, self.durability = pair, lead, durability
+        self.id = str(uuid4())
+        self.began = False
+        self.backend: tuple[int, str] | None = None
+        self.marker: tuple[Any, ...] | None = None if keyed else self.marker_values()
+
+    def marker_values(self, key: str | None = None, fn: str | None = None) -> tuple[Any, ...]:
+        """The marker's row, in the order of ``MARKER_COLUMNS``."""
+        return self.id, key, fn, "committed", None, self.durability, self.lead.term.number
+
+    def ride(self, connection: Any) -> None:
+        """Takes place on a driver connection, before its BEGIN."""
+        connection.next_hook = self
+        self.backend = self.lead.node.database.backend(connection)
+
+    def committed(self) -> None:
+        """COMMIT has returned: acknowledges.
+
+        Raises:
+            CommittedNotReplicated, CommitUnknown, TransactionLost.
+        """
+        acknowledge(self.pair, self.lead, self.id, self.durability)
+
+    def in_doubt(self, error: BaseException) -> None:
+        """The connection died during COMMIT.
+
+        Raises:
+            TransactionLost: it did not happen and never will.
+            CommitUnknown, CommittedNotReplicated.
+        """
+        self.pair.doubt(self.lead)
+        lead = resolve(self.pair, self.lead.term, self.id, self.durability, backend=self.backend, cause=error)
+        acknowledge(self.pair, lead, self.id, self.durability)
+
+
+class Reading:
+    """Rides on a transaction that only reads."""
+
+    read_only = True
+    marker: tuple[Any, ...] | None = None
+
+    def __init__(self) -> None:
+        self.began = False
+
+    def committed(self) -> None:
+        """Nothing to acknowledge."""
+
+    def in_doubt(self, error: BaseException) -> None:
+        """Nothing was changed."""

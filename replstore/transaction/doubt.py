@@ -1,0 +1,93 @@
+"""A transaction in doubt: its connection died during COMMIT, or its writer was lost before the follower had it.
+
+Never a mere look (HAZARDS 4): a tombstone with the transaction's id is inserted and committed, on a writer whose term isn't below the attempt's
+(HAZARDS 29).  If that works, the transaction can never commit any more; if it collides, the transaction had committed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from enum import StrEnum
+
+from sqlalchemy import insert, select
+from sqlalchemy.exc import IntegrityError
+
+from replstore.databases.base import Fault
+from replstore.errors import CommitUnknown, ReplstoreError, TransactionLost
+from replstore.node import one_line
+from replstore.pair.decide import Term
+from replstore.pair.pair import Lead, Pair
+
+log = logging.getLogger("replstore.transaction")
+
+
+class Outcome(StrEnum):
+    """How a doubt ended."""
+
+    COMMITTED = "committed"
+    LOST = "lost"
+
+
+def resolve(pair: Pair, term: Term, id: str, durability: str, *, backend: tuple[int, str] | None = None, cause: BaseException | None) -> Lead:
+    """Finds out what happened to a transaction, and makes it final.
+
+    Args:
+        pair: the pair.
+        term: the term of the attempt.
+        id: the marker's.
+        durability: the attempt's.
+        backend: the attempt's server process, ended if it keeps the tombstone waiting.
+        cause: the driver's error.
+
+    Returns:
+        The writer that holds it committed; it is still to be acknowledged there.
+
+    Raises:
+        TransactionLost: it did not happen and never will.
+        CommitUnknown: that can't be decided now.
+    """
+    deadline = time.monotonic() + pair.settings.takeover_timeout
+    trouble = one_line(cause) if cause else "the writer changed"
+    while True:
+        try:
+            lead = pair.settle(deadline, above=term.number)
+            outcome = _bury(lead, id, durability)
+        except ReplstoreError as error:
+            trouble = str(error)
+        except Exception as error:
+            trouble = one_line(error)
+            fault = lead.node.database.classify(error)
+            if fault is Fault.TIMEOUT and backend is not None and lead.term == term:
+                _end(lead, backend)
+            elif fault.connection_is_gone:
+                pair.doubt(lead)
+        else:
+            if outcome is Outcome.LOST:
+                raise TransactionLost(f"the transaction did not take effect: {trouble}; its tombstone is on {lead.node.name}, term {lead.term.number}") from cause
+            return lead
+        if time.monotonic() >= deadline:
+            raise CommitUnknown(f"whether transaction {id} committed can't be decided now ({trouble}); look for its marker before you repeat it", id) from cause
+        time.sleep(0.05)
+
+
+def _bury(lead: Lead, id: str, durability: str) -> Outcome:
+    """Inserts the tombstone, or finds the marker."""
+    marker = lead.node.database.control.marker
+    try:
+        with lead.node.begin() as connection:
+            tombstone = {"id": id, "outcome": "lost", "durability": durability, "term_no": lead.term.number}
+            connection.execute(insert(marker).values(**tombstone))
+    except IntegrityError as error:
+        if lead.node.database.classify(error) is not Fault.CALLER:
+            raise
+        with lead.node.begin() as connection:
+            found = connection.execute(select(marker.c.outcome).where(marker.c.id == id)).scalar_one()
+        return Outcome(found)
+    return Outcome.LOST
+
+
+def _end(lead: Lead, backend: tuple[int, str]) -> None:
+    with lead.node.begin() as connection:
+        if lead.node.database.end_backend(connection, backend):
+            log.warning("ended server process %d on %s: it kept a transaction in doubt", backend[0], lead.node.name)
