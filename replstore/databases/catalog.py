@@ -72,10 +72,12 @@ class Table:
     expression_unique: tuple[str, ...] = ()
     """Names of unique indexes over expressions, or under another collation than their columns'."""
     constraints: tuple[str, ...] = ()
+    """Those that foreign_keys doesn't hold, as text that is equal for equal constraints."""
     indexes: tuple[str, ...] = ()
+    """Statements that make the indexes which belong to no constraint."""
     foreign_keys: tuple[ForeignKey, ...] = ()
     triggers: tuple[tuple[str, str], ...] = ()
-    """Name and definition of the user's triggers."""
+    """Name of each of the user's triggers, and the statement that makes it."""
     sequences: tuple[str, ...] = ()
     """Ids of the sequences that the table owns or takes its defaults from."""
 
@@ -232,7 +234,7 @@ def _column(a: Column, b: Column, names: tuple[str, str]) -> list[Difference]:
         *say(a.generated or "not generated", b.generated or "not generated", ships=_computed(a) == _computed(b)),
         *say("nullable" if a.nullable else "NOT NULL", "nullable" if b.nullable else "NOT NULL"),
         *say(_default(a), _default(b)),
-        *say(a.collation or "the type's collation", b.collation or "the type's collation"),
+        *say(_collation(a), _collation(b)),
     ]
 
 
@@ -244,11 +246,14 @@ def _default(column: Column) -> str:
     return "no default" if column.default is None else f"default {column.default}"
 
 
+def _collation(column: Column) -> str:
+    return f"collation {column.collation}" if column.collation else "the type's collation"
+
+
 def _foreign_keys(table: Table, ignore: Collection[str]) -> list[str]:
     # a follower's foreign keys may be switched off, and on again without a scan: both say nothing about the definition
-    return [
-        f"{key.name} {key.definition.removesuffix(' NOT VALID').removesuffix(' NOT ENFORCED')}" for key in table.foreign_keys if key.name not in ignore
-    ]
+    kept = [key for key in table.foreign_keys if key.name not in ignore]
+    return [f"{key.name} {key.definition.removesuffix(' NOT ENFORCED').removesuffix(' NOT VALID')}" for key in kept]
 
 
 def _triggers(table: Table, ignore: Collection[str]) -> list[str]:
@@ -256,6 +261,6 @@ def _triggers(table: Table, ignore: Collection[str]) -> list[str]:
 
 
 def _sets(what: str, a: Collection[str], b: Collection[str], names: tuple[str, str]) -> list[Difference]:
-    return [Difference(f"{what}{text}: on {names[0]} only", ships=True) for text in a if text not in b] + [
-        Difference(f"{what}{text}: on {names[1]} only", ships=True) for text in b if text not in a
-    ]
+    left, right = ([" ".join(text.split()) for text in texts] for texts in (a, b))
+    only = [(text, names[0]) for text in left if text not in right] + [(text, names[1]) for text in right if text not in left]
+    return [Difference(f"{what}{text}: on {node} only", ships=True) for text, node in only]

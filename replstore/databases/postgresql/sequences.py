@@ -1,0 +1,131 @@
+"""Sequences on PostgreSQL: where they stand, moving them forward, and the jump at takeover.
+
+``nextval`` is not transactional, so a value read here can be of a transaction that never commits: harmless, because a sequence is only
+ever moved forward.  Read them after the snapshot that is shipped (HAZARDS 22).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from replstore.control import Control
+from replstore.databases.catalog import Table, split_id, table_id
+from replstore.databases.postgresql.reading import USER_SCHEMA, literal, qualified
+
+_LIST = f"""
+SELECT n.nspname, c.relname, s.seqstart, s.seqincrement, s.seqmin, s.seqmax
+FROM pg_catalog.pg_sequence s JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE {USER_SCHEMA} AND n.nspname <> %(control)s AND c.relpersistence <> 't'
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_catalog.pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')
+  AND (%(schemas)s::text[] IS NULL OR (n.nspname, c.relname) IN (SELECT * FROM unnest(%(schemas)s::text[], %(names)s::text[])))
+ORDER BY 1, 2"""
+
+_MOST = 1000  # calls in one statement: PostgreSQL takes 1664 columns
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    schema: str
+    name: str
+    start: int
+    increment: int
+    lowest: int
+    highest: int
+    value: int | None = None
+
+    @property
+    def id(self) -> str:
+        return table_id(self.schema, self.name)
+
+    def is_ahead(self, value: int) -> bool:
+        """Whether a value lies further in this sequence's direction than where it stands."""
+        here = self.start - self.increment if self.value is None else self.value
+        return value > here if self.increment > 0 else value < here
+
+    def setval(self, value: int) -> str:
+        """The call after which ``value`` counts as handed out, or the sequence's end if that lies before it."""
+        before = self.lowest - self.increment if self.increment > 0 else self.highest - self.increment
+        value = min(max(value, before), self.highest) if self.increment > 0 else max(min(value, before), self.lowest)
+        called = self.lowest <= value <= self.highest
+        return f"pg_catalog.setval({self._regclass}, {value if called else value + self.increment}, {str(called).lower()})"
+
+    @property
+    def _regclass(self) -> str:
+        return f"{literal(qualified(self.schema, self.name))}::regclass"
+
+
+def sequences(connection: Connection, control: Control, tables: Collection[Table] | None = None) -> dict[str, int | None]:
+    """Where the user's sequences stand.
+
+    Needs the right to select from each (its owner has it), and two statements for all of them.
+
+    Args:
+        connection: of the node.
+        control: which sequences are replstore's own.
+        tables: only the sequences of these tables; None takes every user sequence.
+
+    Returns:
+        By id, the value before the next one: the last that was handed out, or, after a restart or ``setval(…, false)``, the one that
+        would come before the next; None while nothing was ever handed out.
+    """
+    only = None if tables is None else sorted({id for table in tables for id in table.sequences})
+    return {sequence.id: sequence.value for sequence in _read(connection, control.schema, only)}
+
+
+def advance_sequences(connection: Connection, values: Mapping[str, int | None]) -> None:
+    """Moves sequences forward to the given values, never back; a sequence that this node lacks is left out.
+
+    Args:
+        connection: of the node whose sequences move.
+        values: as ``sequences`` reads them from the other node.
+    """
+    known = {id: value for id, value in values.items() if value is not None}
+    behind = [(each, known[each.id]) for each in _read(connection, None, list(known)) if each.is_ahead(known[each.id])]
+    _set(connection, [sequence.setval(value) for sequence, value in behind])
+
+
+def jump_sequences(connection: Connection, control: Control, margin: int) -> None:
+    """Moves every user sequence forward, so that what the lost writer may have handed out isn't handed out again.
+
+    A sequence near its end moves by half of what is left of it: it must not run out because of the jump.
+
+    Args:
+        connection: of the node that becomes the writer.
+        control: which sequences are replstore's own.
+        margin: values to skip in each.
+    """
+    calls = []
+    for each in _read(connection, control.schema, None):
+        here = each.start - each.increment if each.value is None else each.value
+        left = ((each.highest if each.increment > 0 else each.lowest) - here) // each.increment
+        calls.append(each.setval(here + min(margin, left // 2) * each.increment))
+    _set(connection, calls)
+
+
+def _read(connection: Connection, control: str | None, only: Collection[str] | None) -> list[_Sequence]:
+    wanted = None if only is None else [split_id(id) for id in only]
+    parameters: dict[str, Any] = {
+        "control": control or "",
+        "schemas": None if wanted is None else [schema for schema, _ in wanted],
+        "names": None if wanted is None else [name for _, name in wanted],
+    }
+    found = [_Sequence(*row) for row in connection.exec_driver_sql(_LIST, parameters)]
+    if not found:
+        return []
+    each = (f"SELECT {number}, last_value, is_called FROM {qualified(sequence.schema, sequence.name)}" for number, sequence in enumerate(found))
+    rows = connection.exec_driver_sql(" UNION ALL ".join(each), execution_options={"no_parameters": True}).all()
+    return [_with_value(found[number], last, called) for number, last, called in rows]
+
+
+def _with_value(sequence: _Sequence, last: int, called: bool) -> _Sequence:
+    value = last if called else None if last == sequence.start else last - sequence.increment
+    return _Sequence(sequence.schema, sequence.name, sequence.start, sequence.increment, sequence.lowest, sequence.highest, value)
+
+
+def _set(connection: Connection, calls: list[str]) -> None:
+    for start in range(0, len(calls), _MOST):
+        connection.exec_driver_sql("SELECT " + ", ".join(calls[start : start + _MOST]), execution_options={"no_parameters": True})
