@@ -139,7 +139,7 @@ def test_tables_made_elsewhere_are_the_same_and_behave_the_same(nodes: tuple[Con
     assert standby.exec_driver_sql("SELECT * FROM totals").one() == (2, 6)
     with pytest.raises(IntegrityError, match="CHECK"):
         standby.exec_driver_sql('INSERT INTO "Order Line" (customer, no, pieces) VALUES (2, 2, 0)')
-    with pytest.raises(IntegrityError, match="STRICT|datatype|cannot store"):
+    with pytest.raises(IntegrityError, match="cannot store TEXT"):
         standby.exec_driver_sql("INSERT INTO strict_one VALUES (1, 'text', NULL, NULL)")
     standby.commit()
 
@@ -168,6 +168,9 @@ def test_tables_in_a_circle_of_foreign_keys_are_dropped(nodes: tuple[Connection,
     assert by_name(primary) == {}
 
 
+KEY17 = ", ".join(f"c{n}" for n in range(17))
+
+
 @pytest.mark.parametrize(
     ("statement", "words"),
     [
@@ -177,10 +180,7 @@ def test_tables_in_a_circle_of_foreign_keys_are_dropped(nodes: tuple[Connection,
         ("CREATE TABLE t (a INT PRIMARY KEY)", "declare the column a NOT NULL"),
         ("CREATE TABLE t (a INTEGER PRIMARY KEY DESC)", "declare the column a NOT NULL"),
         ("CREATE TABLE t (a TEXT, b TEXT, c TEXT NOT NULL, PRIMARY KEY (a, b, c))", "declare the columns a, b NOT NULL"),
-        (
-            f"CREATE TABLE t ({', '.join(f'c{n} INT NOT NULL' for n in range(17))}, PRIMARY KEY ({', '.join(f'c{n}' for n in range(17))}))",
-            "17 columns",
-        ),
+        (f"CREATE TABLE t ({KEY17.replace(',', ' INT NOT NULL,')} INT NOT NULL, PRIMARY KEY ({KEY17}))", "17 columns"),
         ("CREATE VIRTUAL TABLE t USING fts5 (body)", "virtual table"),
     ],
 )
