@@ -74,13 +74,15 @@ SELECT g.tgrelid::bigint AS oid, g.tgname AS name, pg_get_triggerdef(g.oid) AS d
 FROM t JOIN pg_trigger g ON g.tgrelid = t.oid
 WHERE NOT g.tgisinternal AND g.tgparentid = 0 AND NOT starts_with(g.tgname, %(prefix)s) ORDER BY g.tgrelid, g.tgname""",
     "sequences": """
-SELECT DISTINCT t.oid::bigint AS oid, n.nspname AS schema, s.relname AS name
-FROM t JOIN (
-    SELECT objid, refobjid AS table FROM pg_depend
-    WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass AND deptype IN ('a', 'i')
-    UNION ALL SELECT d.refobjid, a.adrelid FROM pg_depend d JOIN pg_attrdef a ON a.oid = d.objid
-    WHERE d.classid = 'pg_attrdef'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype = 'n'
-  ) u ON u.table = t.oid JOIN pg_class s ON s.oid = u.objid AND s.relkind = 'S' JOIN pg_namespace n ON n.oid = s.relnamespace
+SELECT DISTINCT t.oid::bigint AS oid, s.nspname AS schema, s.relname AS name
+FROM t CROSS JOIN LATERAL (
+    SELECT d.objid FROM pg_depend d WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = t.oid
+      AND d.classid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
+    UNION ALL SELECT d.refobjid FROM pg_attrdef a JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = a.oid
+    WHERE a.adrelid = t.oid AND d.refclassid = 'pg_class'::regclass AND d.deptype = 'n'
+  ) u CROSS JOIN LATERAL (
+    SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = u.objid AND c.relkind = 'S' OFFSET 0
+  ) s
 ORDER BY 1, 2, 3""",
 }
 _GENERATED = {"s": "stored", "v": "virtual", "a": "identity always", "d": "identity by default", "": ""}
