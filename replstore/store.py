@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cached_property
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -19,15 +18,15 @@ from sqlalchemy.orm import Session, sessionmaker
 from replstore.config import Settings
 from replstore.databases.base import Fault
 from replstore.databases.dialect import raw
-from replstore.errors import NotTheWriter, NoWriter, StaleRead, TransactionLost
-from replstore.node import Node, one_line
+from replstore.errors import NotTheWriter, TransactionLost
+from replstore.node import one_line
 from replstore.pair.admission import admit
 from replstore.pair.pair import Lead, Pair
-from replstore.reading import Reader, Token
-from replstore.status import Status, status
+from replstore.pair.status import Status, status
 from replstore.transaction.acknowledge import acknowledge
 from replstore.transaction.attempt import Attempt
 from replstore.transaction.keyed import claim, store_result
+from replstore.transaction.read import Reader, Token
 
 log = logging.getLogger("replstore")
 Result = TypeVar("Result")
@@ -85,7 +84,7 @@ class Store:
             CommittedNotReplicated: committed, and not known to be on the follower; don't repeat it.
         """
         connection, attempt = self._begin_now(durability, isolation)
-        with self._closing(connection, attempt), Session(connection, expire_on_commit=False) as session, self._translated(attempt), session.begin():
+        with self._in_transaction(connection, attempt) as session:
             yield session
 
     def run(
@@ -114,7 +113,7 @@ class Store:
     def attempts(self, *, durability: str | None = None, isolation: str | None = None, attempts: int = 10) -> Iterator[Any]:
         """Retries a whole block: ``for attempt in store.attempts(): with attempt as session: …``; exactly once, as ``run``."""
         for retry in self._retrying(attempts):
-            yield _Block(self, retry, durability, isolation)
+            yield _Block(retry, self._block(durability, isolation))
 
     def _retrying(self, attempts: int) -> tenacity.Retrying:
         return tenacity.Retrying(
@@ -130,20 +129,38 @@ class Store:
         return isinstance(error, DBAPIError) and self.pair.primary.database.classify(error) is Fault.TRANSIENT
 
     def _call(self, fn: Callable[[Session], Result], key: str | None, durability: str | None, isolation: str | None) -> Result:
-        connection, attempt = self._connect(durability, isolation, keyed=key is not None)
-        done = None
-        with self._closing(connection, attempt), Session(connection, expire_on_commit=False) as session, self._translated(attempt):
-            with session.begin():
-                if key is not None:
-                    done = claim(session, attempt, key, fn)
-                if done is None:
-                    result: Any = fn(session)
-                    return result if key is None else self._stored(session, attempt, result)
+        with self._block(durability, isolation, keyed=key is not None) as (session, attempt):
+            done = None if key is None else claim(session, attempt, key, fn)
+            if done is None:
+                result: Any = fn(session)
+                return result if key is None else store_result(session, attempt, result)
         acknowledge(self.pair, attempt.lead, done.id, attempt.durability)
-        return done.result
+        return done.result  # type: ignore[no-any-return]
 
-    def _stored(self, session: Session, attempt: Attempt, result: Any) -> Any:
-        return store_result(session, attempt, result)
+    @contextmanager
+    def _block(self, durability: str | None, isolation: str | None, *, keyed: bool = False) -> Iterator[tuple[Session, Attempt]]:
+        connection, attempt = self._connect(durability, isolation, keyed=keyed)
+        with self._in_transaction(connection, attempt) as session:
+            yield session, attempt
+
+    @contextmanager
+    def _in_transaction(self, connection: Connection, attempt: Attempt) -> Iterator[Session]:
+        """A Session on the connection, in a transaction; the loss of the writer becomes ``TransactionLost``, every other error stays what it is."""
+        driver = raw(connection.connection)
+        try:
+            # begin() has begun on the connection already: the Session's commit is the transaction's
+            with Session(connection, expire_on_commit=False, join_transaction_mode="control_fully") as session, session.begin():
+                yield session
+        except DBAPIError as error:
+            fault = attempt.lead.node.database.classify(error)
+            if not (fault.connection_is_gone or fault is Fault.NOT_THE_WRITER):
+                raise
+            self.pair.doubt(attempt.lead)
+            # COMMIT was never sent (its own loss is resolved where it happens), so the server rolls back
+            raise TransactionLost(f"{attempt.lead.node.name} was lost during the transaction ({one_line(error)}); nothing took effect") from error
+        finally:
+            self.pair.leave(driver)
+            connection.close()
 
     def sessionmaker(self, **options: Any) -> sessionmaker[Session]:
         """A sessionmaker whose Sessions keep the Store's promises: each transaction begins on the writer of that moment, and ``commit()`` returns when it
@@ -200,28 +217,6 @@ class Store:
         if not (fault.connection_is_gone or fault is Fault.NOT_THE_WRITER) or time.monotonic() >= deadline:
             raise error
         self.pair.doubt(lead)
-
-    @contextmanager
-    def _closing(self, connection: Connection, attempt: Attempt) -> Iterator[None]:
-        driver = raw(connection.connection)
-        try:
-            yield
-        finally:
-            self.pair.leave(driver)
-            connection.close()
-
-    @contextmanager
-    def _translated(self, attempt: Attempt) -> Iterator[None]:
-        """Turns the loss of the writer during a transaction into ``TransactionLost``; every other error stays what it is."""
-        try:
-            yield
-        except DBAPIError as error:
-            fault = attempt.lead.node.database.classify(error)
-            if not (fault.connection_is_gone or fault is Fault.NOT_THE_WRITER):
-                raise
-            self.pair.doubt(attempt.lead)
-            # COMMIT was never sent (its own loss is resolved where it happens), so the server rolls back
-            raise TransactionLost(f"{attempt.lead.node.name} was lost during the transaction ({one_line(error)}); nothing took effect") from error
 
     # -- reading
 
@@ -310,11 +305,6 @@ class Store:
 
         return check(self.pair, **options)
 
-    @cached_property
-    def nodes(self) -> dict[str, Node]:
-        """The nodes by name."""
-        return self.pair.nodes
-
     def close(self) -> None:
         """Ends the background threads and closes every connection."""
         self.pair.close()
@@ -327,26 +317,18 @@ class Store:
 
 
 class _Block:
-    """One attempt of ``Store.attempts()``."""
+    """One attempt of ``Store.attempts()``: a block whose failure tenacity sees."""
 
-    def __init__(self, store: Store, retry: Any, durability: str | None, isolation: str | None) -> None:
-        self._retry, self._block = retry, store._one_block(durability, isolation)
+    def __init__(self, retry: Any, block: AbstractContextManager[tuple[Session, Attempt]]) -> None:
+        self._retry, self._block = retry, block
 
     def __enter__(self) -> Session:
         self._retry.__enter__()
-        try:
-            return self._block.__enter__()
-        except BaseException as error:
-            if not self._retry.__exit__(type(error), error, error.__traceback__):
-                raise
-            raise
+        return self._block.__enter__()[0]
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
         try:
             self._block.__exit__(kind, error, trace)
         except BaseException as raised:
             return bool(self._retry.__exit__(type(raised), raised, raised.__traceback__))
-        return bool(self._retry.__exit__(kind, error, trace))
-
-
-__all__ = ["NoWriter", "StaleRead", "Store"]
+        return bool(self._retry.__exit__(None, None, None))

@@ -90,10 +90,22 @@ class Database(ABC):
         """The node's own position now: everything committed before is in it."""
 
     @abstractmethod
+    def covers(self, position: str, earlier: str) -> bool:
+        """Whether everything that was committed at one position of a node is in another position of the same node."""
+
+    @abstractmethod
     def mark(self, connection: Connection, mark: str | None) -> None:
         """Lets this transaction pass the guard ('migrate': still captured; 'apply': not captured either); None takes the mark off."""
 
+    def warnings(self, connection: Connection) -> list[str]:
+        """Settings of this database under which a promise doesn't hold, a sentence each."""
+        return []
+
     # -- tables
+
+    @abstractmethod
+    def orphan_table(self, connection: Connection) -> Table:
+        """The control table of orphans, which is replicated like a user's."""
 
     @abstractmethod
     def tables(self, connection: Connection, only: Collection[str] | None = None) -> list[Table]:
@@ -104,12 +116,42 @@ class Database(ABC):
         """Why a table can't be replicated by journal, in a sentence that says what to add; None: it can."""
 
     @abstractmethod
-    def create_statements(self, connection: Connection, tables: Sequence[Table]) -> list[str]:
-        """The statements that recreate tables elsewhere exactly."""
+    def create_statements(self, connection: Connection, tables: Sequence[Table], target: Connection) -> list[str]:
+        """The statements that make tables of ``connection``'s node on ``target``'s exactly as they are."""
+
+    def prepare_target(self, connection: Connection, tables: Sequence[Table], target: Connection) -> list[str]:
+        """Statements to commit on the target before ``create_statements`` are executed there."""
+        return []
 
     @abstractmethod
     def drop_statements(self, tables: Sequence[Table]) -> list[str]:
         """The statements that remove tables."""
+
+    def may_create(self, url: URL) -> bool:
+        """Whether the URL names a database that doesn't exist and that ``create`` could make: a file in a folder that can be written."""
+        return False
+
+    def create(self, url: URL) -> None:
+        """Makes the database itself."""
+        raise NotImplementedError
+
+    def prepare(self, connection: Connection) -> None:
+        """Switches a database to what replstore needs of it, outside of any transaction.
+
+        Raises:
+            ConfigError: it can't be switched.
+        """
+
+    @abstractmethod
+    def lock_migration(self, connection: Connection) -> None:
+        """Lets one migration at a time run on a node, until the end of this transaction, without time limits."""
+
+    @abstractmethod
+    def migration_url(self, url: URL, *, mark: bool) -> URL:
+        """The URL for a user's own Alembic environment; with ``mark``, its sessions pass the guard where a URL can say so."""
+
+    def hold_mark(self, connection: Connection, mark: str | None) -> None:
+        """The same where a URL can't say so: a mark that is committed, and taken off afterwards."""
 
     @abstractmethod
     def control_statements(self, revision: str) -> list[str]:
@@ -160,6 +202,10 @@ class Database(ABC):
     @abstractmethod
     def entries(self, connection: Connection, since: str) -> list[Entry]:
         """The journal's entries and markers after a position, in order."""
+
+    @abstractmethod
+    def journaled(self, connection: Connection) -> set[str]:
+        """Ids of the tables that the node's own journal names."""
 
     @abstractmethod
     def prune(self, connection: Connection, shipped: str) -> None:

@@ -20,6 +20,9 @@ class HookedConnection:
     next_hook: Hook | None = None
     """Set before BEGIN to ride on the next transaction; without it the engine's ``new_hook`` makes one."""
 
+    def open_now(self) -> None:
+        """Sends a BEGIN that waits for the first statement, where a database has such a thing."""
+
 
 def raw(connection: Any) -> Any:
     """The driver's connection under SQLAlchemy's pool proxy."""

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from replstore.errors import ReplstoreError
 from replstore.local.server import SETTINGS, START_TIMEOUT, STOP_SIGNALS, Server, StopMode, free_port
@@ -51,7 +51,7 @@ class DockerPostgres(Server):
         self._closed = False
         self._testcontainer: Any = PostgresContainer(image, username="postgres", dbname="postgres")
         self._testcontainer.with_env("POSTGRES_HOST_AUTH_METHOD", "trust").with_command(command)
-        self._testcontainer.ports = {"5432/tcp": ("127.0.0.1", self.port)}  # it trusts everybody: for this machine only
+        self._testcontainer.ports = cast(Any, {"5432/tcp": ("127.0.0.1", self.port)})  # it trusts everybody: for this machine only
         atexit.register(self.close)
         try:
             self._testcontainer.start()

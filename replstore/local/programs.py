@@ -14,6 +14,7 @@ import struct
 import subprocess
 import tarfile
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +33,9 @@ _USUAL_PLACES = (
 )
 
 
-@functools.cache
+_one_at_a_time = threading.RLock()  #: two servers that start at once need one copy, one template
+
+
 def bindir(source: Literal["auto", "wheel", "path"]) -> Path:
     """The directory that holds ``postgres`` and ``initdb``, usable by the user under which the server will run.
 
@@ -42,6 +45,12 @@ def bindir(source: Literal["auto", "wheel", "path"]) -> Path:
     Raises:
         ConfigError: there is none.
     """
+    with _one_at_a_time:
+        return _bindir(source)
+
+
+@functools.cache
+def _bindir(source: str) -> Path:
     if source in ("auto", "wheel") and (wheel := _in_wheel()):
         return wheel if _runs(wheel) else _copied(wheel)
     if source in ("auto", "path"):
@@ -99,7 +108,8 @@ def _copied(wheel: Path) -> Path:
             end_watch(watchdog)
 
     atexit.register(remove)
-    shutil.copytree(wheel.parent, home / package.name / wheel.parent.name, symlinks=True)
+    headers = shutil.ignore_patterns("include")
+    shutil.copytree(wheel.parent, home / package.name / wheel.parent.name, symlinks=True, ignore=headers)
     libraries = package.with_name(f"{package.name}.libs")
     if libraries.exists():
         shutil.copytree(libraries, home / libraries.name)
@@ -129,8 +139,10 @@ def make_data_directory(programs: Path, data: Path) -> None:
 
 def _template(programs: Path) -> Path:
     """A tar of a fresh data directory, in the user's cache: one file, because a cleaner of old files would leave half a directory."""
-    key = hashlib.sha256(f"{_version(programs)} {programs} 1".encode()).hexdigest()[:16]
-    cache = _cache()
+    build = f"{_version(programs)} {(programs / 'postgres').stat().st_size} 2"  # the same for a copy of the programs
+    key = hashlib.sha256(build.encode()).hexdigest()[:16]
+    with _one_at_a_time:
+        cache = _cache()
     template = cache / f"postgresql-{key}.tar"
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -148,6 +160,8 @@ def _make_template(programs: Path, template: Path) -> None:
         output, _ = process.communicate()
         if process.returncode:
             raise ReplstoreError(f"initdb failed: {output.decode(errors='replace')[-1000:]}")
+        for segment in (directory / "data" / "pg_wal").glob("0000*"):
+            os.truncate(segment, len(segment.read_bytes().rstrip(b"\0")))  # 16 MB of nothing; the copy gets them back as a hole
         with tarfile.open(unfinished, "w") as archive:
             archive.add(directory / "data", "data")
         unfinished.replace(template)
@@ -186,10 +200,11 @@ def _give_identity(data: Path) -> None:
         file.write(new + struct.pack("=I", _crc32c(new)))
     for segment in (data / "pg_wal").glob("0000*"):
         with segment.open("r+b") as file:
-            file.seek(24)
-            if file.read(8) == old[:8]:
+            known, length = struct.unpack("=24x8sI", file.read(36))
+            if known == old[:8]:
                 file.seek(24)
                 file.write(identifier)
+                file.truncate(length)
 
 
 def _crc32c(data: bytes) -> int:

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from replstore.config import Settings
-from replstore.databases.carrier import CompareFailed
-from replstore.errors import NoWriter, NotTheWriter, ReplicationStopped, ReplstoreError
+from replstore.errors import NotTheWriter, NoWriter, ReplicationStopped, ReplstoreError, TakeoverRefused
 from replstore.node import Node, one_line
 from replstore.pair.decide import Acknowledge, Action, Decision, NodeView, Policy, Reach, Role, Term, View, decide
 from replstore.pair.flip import settle_guard
@@ -28,6 +27,7 @@ from replstore.pair.watch import Watch
 from replstore.pair.witness import Witness
 from replstore.replication.journal.group import GroupCommit
 from replstore.replication.journal.ship import Shipped, Shipper
+from replstore.replication.mirror import mirror
 
 log = logging.getLogger("replstore.pair")
 
@@ -82,6 +82,8 @@ class Pair:
         self.stopped: str = ""
         self.synced_at: float = float("-inf")
         self._settling = threading.RLock()
+        self.maintenance = threading.Lock()
+        """Held by a migration, so that the keeper doesn't take its half-way state for a fault."""
         self._changed = threading.Condition()
         self._shipping = threading.Lock()
         self._shippers: dict[str, tuple[Shipper, GroupCommit[Shipped]]] = {}
@@ -304,10 +306,52 @@ class Pair:
                     take_back(lead.node, lead.term)
                 raise
             new = self.settle(time.monotonic() + seconds, above=lead.term.number + 1)
-            fence_former(lead.node, new.term)
-            rejoin(new.node, lead.node)
-            self._granted_resync(new.node)
-            return self.settle(time.monotonic() + seconds, above=new.term.number)
+        with self.maintenance:
+            try:
+                fence_former(lead.node, new.term)
+                rejoin(new.node, lead.node)
+                self._granted_resync(new.node)
+            except Exception as error:  # the switchover is done; another Store may be letting the former writer rejoin at this moment
+                log.info("rejoin of %s after the switchover is left to the keeper: %s", lead.node.name, one_line(error))
+        return self.settle(time.monotonic() + seconds, above=new.term.number)
+
+    def take_over(self, name: str | None, *, force: bool) -> None:
+        """See ``Store.takeover``."""
+        with self._settling:
+            view, decision = self.look()
+            node = self.nodes[name] if name else next((self.nodes[seen.name] for seen in (view.primary, view.standby) if seen.role is Role.FOLLOWER), None)
+            if node is None:
+                raise TakeoverRefused(f"no node follows, so none can take over: {decision.reason}")
+            seen, other = _named(view, node.name), _named(view, self.other(node).name)
+            if seen.reach is not Reach.UP:
+                raise TakeoverRefused(f"{node.name} can't take over: {seen.error or seen.reach}")
+            if seen.role is Role.WRITER and not force:
+                raise TakeoverRefused(f"{node.name} is the writer already, term {seen.term.number if seen.term else '?'}")
+            if other.role is Role.WRITER and not force:
+                raise TakeoverRefused(f"{other.name} is alive and writes: use `replstore switchover`, or `--force` if you are sure that it must not")
+            take_over(node, seen, reason="a person decided", on_silence=not force, witness=self.witness, granted=view.witness, writer=other.name, forced=force)
+            self.look()
+
+    def go_solo(self) -> None:
+        """See ``Store.solo``."""
+        with self._settling:
+            view, decision = self.look()
+            seen = next((seen for seen in (view.primary, view.standby) if seen.role is Role.WRITER), None)
+            if seen is None:
+                raise NoWriter(f"nobody is the writer: {decision.reason}")
+            if not go_solo(self.nodes[seen.name], seen, reason="a person decided", witness=self.witness, forced=True):
+                raise NotTheWriter(f"{seen.name} has changed in the meantime: look at `replstore status` and repeat")
+            self.look()
+
+    def rejoin(self, *, copy: bool) -> int:
+        """See ``Store.rejoin``."""
+        with self.maintenance, self._settling:
+            lead = self.settle(time.monotonic() + self.settings.takeover_timeout)
+            fence_former(lead.follower, lead.term)
+            recorded = rejoin(lead.node, lead.follower, copy=copy)
+            self._granted_resync(lead.node)
+            self.stopped = ""
+            return recorded
 
     # -- threads
 
@@ -337,22 +381,36 @@ class Pair:
             decision = self.decision
             if self._closed.is_set() or decision is None or self.lead is None:
                 continue
-            try:
+            if self.maintenance.acquire(blocking=False):
+                try:
+                    self._look_after(decision)
+                finally:
+                    self.maintenance.release()
+
+    def _look_after(self, decision: Decision) -> None:
+        try:
+            if decision.action in (Action.FENCE, Action.REJOIN):
+                view, decision = self.look()
                 if decision.action in (Action.FENCE, Action.REJOIN):
-                    view, decision = self.look()
-                    if decision.action in (Action.FENCE, Action.REJOIN):
-                        self.act(view, decision)
-                        self._nudged.set()
-                elif decision.action is Action.RESYNC or decision.acknowledge is not Acknowledge.SOLO:
-                    self.ship()
-            except (ReplstoreError, CompareFailed, TimeoutError) as error:
-                if decision.action is Action.REJOIN:
-                    self._stop(str(error))
-                log.info("keeper: %s", error)
-                self._closed.wait(self.settings.probe_interval)
-            except Exception as error:
-                log.info("keeper: %s", one_line(error))
-                self._closed.wait(self.settings.probe_interval)
+                    self.act(view, decision)
+                    self._nudged.set()
+            elif decision.action is Action.RESYNC or decision.acknowledge is not Acknowledge.SOLO:
+                self._follow_migration()
+                self.ship()
+        except Exception as error:
+            if decision.action is Action.REJOIN and isinstance(error, ReplstoreError):
+                self._stop(str(error))
+            log.info("keeper: %s", one_line(error))
+            self._closed.wait(self.settings.probe_interval)
+
+    def _follow_migration(self) -> None:
+        """Brings a follower that missed a migration to the writer's tables."""
+        lead = self.lead
+        if lead is None:
+            return
+        ahead, behind = (self.watch.states[node.name].state for node in (lead.node, lead.follower))
+        if ahead is not None and behind is not None and behind.role == "follower" and behind.schema_no < ahead.schema_no:
+            mirror(lead.node, lead.follower)
 
     def close(self) -> None:
         """Stops the threads and closes every connection, within about a second."""

@@ -14,9 +14,9 @@ from hashlib import sha256
 
 from replstore.databases.catalog import Table
 
-#: Classid of replstore's advisory locks ('repl' in ASCII); object 1 is the guard, 2 the shipper's turn.
+#: Classid of replstore's advisory locks ('repl' in ASCII); 1 is the guard, 2 the shipper's turn, 3 a migration's.
 LOCK_CLASS = 0x7265706C
-GUARD, TURN = 1, 2
+GUARD, TURN, MIGRATION = 1, 2, 3
 NOT_THE_WRITER = "RS001"
 EVENTS = {"insert": "NEW TABLE AS new_rows", "update": "OLD TABLE AS old_rows NEW TABLE AS new_rows", "delete": "OLD TABLE AS old_rows", "truncate": ""}
 

@@ -17,8 +17,8 @@ from replstore.databases.base import Entry, Fault, NodeState
 from replstore.databases.catalog import Table
 from replstore.databases.database import Database
 from replstore.databases.dialect import raw
-from replstore.databases.postgresql import capture, catalog, dialect, faults, suspended
-from replstore.databases.postgresql.capture import GUARD, LOCK_CLASS, qualified, quote, text
+from replstore.databases.postgresql import capture, catalog, ddl, dialect, faults, sequences, suspended
+from replstore.databases.postgresql.capture import GUARD, LOCK_CLASS, MIGRATION, qualified, quote, text
 from replstore.databases.postgresql.carrier import UNSHIPPED, PostgreSQLCarrier, unpacked
 from replstore.databases.postgresql.sessions import Session
 from replstore.databases.postgresql.state import CONTROL, SELECT_STATE
@@ -124,8 +124,22 @@ class PostgreSQL(Database):
     def position(self, connection: Connection) -> str:
         return str(connection.exec_driver_sql("SELECT pg_current_snapshot()::text").scalar())
 
+    def covers(self, position: str, earlier: str) -> bool:
+        _, xmax, running = _parsed(position)
+        _, old_xmax, old_running = _parsed(earlier)
+        unseen = {xid for xid in running if xid < old_xmax} | set(range(xmax, min(old_xmax, xmax + 100_000)))
+        return unseen <= old_running
+
     def mark(self, connection: Connection, mark: str | None) -> None:
         connection.exec_driver_sql(f"SET LOCAL replstore.mark = {text(mark or '')}")
+
+    def warnings(self, connection: Connection) -> list[str]:
+        off = connection.exec_driver_sql("SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off'").scalars()
+        return [f"{name} is off: what was acknowledged may not survive a power cut" for name in off]
+
+    def orphan_table(self, connection: Connection) -> Table:
+        (table,) = catalog.tables(connection, Control("information_schema", ""), only={"replstore.orphan"})
+        return table
 
     def tables(self, connection: Connection, only: Collection[str] | None = None) -> list[Table]:
         return catalog.tables(connection, CONTROL, only=only)
@@ -140,11 +154,23 @@ class PostgreSQL(Database):
             return f"table {table.id} has row level security in force for this role: replicating it needs a role with BYPASSRLS"
         return None
 
-    def create_statements(self, connection: Connection, tables: Sequence[Table]) -> list[str]:
-        return catalog.create_statements(tables, connection)
+    def create_statements(self, connection: Connection, tables: Sequence[Table], target: Connection) -> list[str]:
+        return ddl.create_statements(tables, connection, target=target)
+
+    def prepare_target(self, connection: Connection, tables: Sequence[Table], target: Connection) -> list[str]:
+        return ddl.label_statements(tables, connection, target)
 
     def drop_statements(self, tables: Sequence[Table]) -> list[str]:
-        return catalog.drop_statements(tables)
+        return ddl.drop_statements(tables)
+
+    def lock_migration(self, connection: Connection) -> None:
+        connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, {MIGRATION})")
+
+    def migration_url(self, url: URL, *, mark: bool) -> URL:
+        return url.update_query_dict({"options": "-c replstore.mark=migrate"}) if mark else url
 
     def control_statements(self, revision: str) -> list[str]:
         return capture.CONTROL_STATEMENTS if revision == "0001" else []
@@ -166,10 +192,10 @@ class PostgreSQL(Database):
                 cursor.execute(statement)
 
     def jump_sequences(self, connection: Connection, margin: int) -> None:
-        catalog.jump_sequences(connection, CONTROL, margin)
+        sequences.jump_sequences(connection, CONTROL, margin)
 
     def sequences(self, connection: Connection) -> dict[str, int | None]:
-        return catalog.sequences(connection, CONTROL)
+        return sequences.sequences(connection, CONTROL)
 
     def suspend(self, connection: Connection, tables: Sequence[Table]) -> None:
         suspended.suspend(connection, tables)
@@ -208,6 +234,9 @@ class PostgreSQL(Database):
             ORDER BY 4""")
         return [Entry(*row) for row in rows]
 
+    def journaled(self, connection: Connection) -> set[str]:
+        return set(connection.exec_driver_sql("SELECT DISTINCT tbl FROM replstore.journal").scalars())
+
     def prune(self, connection: Connection, shipped: str) -> None:
         connection.exec_driver_sql(f"DELETE FROM replstore.journal WHERE xid < pg_snapshot_xmin({text(shipped)}::pg_snapshot)")
         connection.execute(update(CONTROL.retention).values(pruned_through=shipped))
@@ -232,6 +261,11 @@ class PostgreSQL(Database):
             cursor.execute(f'SELECT md5({key}) COLLATE "C" AS h, {key}, {values} FROM {qualified(table)} t ORDER BY 1')
             for row in cursor:
                 yield row[0], row[1], tuple(row[2:])
+
+
+def _parsed(snapshot: str) -> tuple[int, int, set[int]]:
+    xmin, xmax, running = snapshot.split(":")
+    return int(xmin), int(xmax), {int(xid) for xid in running.split(",") if xid}
 
 
 _ = dialect  # registers postgresql+replstore

@@ -18,12 +18,13 @@ from replstore.databases.base import Entry, Fault, NodeState
 from replstore.databases.catalog import Table
 from replstore.databases.database import Database
 from replstore.databases.dialect import raw
-from replstore.databases.sqlite import capture, catalog, dialect, faults
+from replstore.databases.sqlite import capture, catalog, ddl, dialect, faults, sequences
 from replstore.databases.sqlite.capture import MARKER, quote, text
 from replstore.databases.sqlite.carrier import SQLiteCarrier, to_json
 from replstore.databases.sqlite.fingerprint import fingerprints
 from replstore.databases.sqlite.state import CONTROL, select_node_state
 from replstore.databases.state import node_state
+from replstore.errors import ConfigError
 
 
 class SQLite(Database):
@@ -76,8 +77,15 @@ class SQLite(Database):
         seq = connection.exec_driver_sql("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'replstore_journal'").scalar()
         return str(seq)
 
+    def covers(self, position: str, earlier: str) -> bool:
+        return int(position) >= int(earlier)
+
     def mark(self, connection: Connection, mark: str | None) -> None:
         connection.exec_driver_sql("UPDATE replstore_mark SET mark = ?", (mark,))
+
+    def orphan_table(self, connection: Connection) -> Table:
+        (table,) = catalog.tables(connection, Control(None, "sqlite_"), only={"replstore_orphan"})
+        return table
 
     def tables(self, connection: Connection, only: Collection[str] | None = None) -> list[Table]:
         return catalog.tables(connection, CONTROL, only=only)
@@ -85,11 +93,36 @@ class SQLite(Database):
     def refusal(self, connection: Connection, table: Table) -> str | None:
         return catalog.refusal(table)
 
-    def create_statements(self, connection: Connection, tables: Sequence[Table]) -> list[str]:
-        return catalog.create_statements(tables, connection)
+    def create_statements(self, connection: Connection, tables: Sequence[Table], target: Connection) -> list[str]:
+        return ddl.create_statements(tables, connection, target=target)
 
     def drop_statements(self, tables: Sequence[Table]) -> list[str]:
-        return catalog.drop_statements(tables)
+        return ddl.drop_statements(tables)
+
+    def may_create(self, url: URL) -> bool:
+        path = os.path.abspath(str(url.database))
+        folder = os.path.dirname(path)
+        return not os.path.exists(path) and os.path.isdir(folder) and os.access(folder, os.W_OK)
+
+    def create(self, url: URL) -> None:
+        connection = sqlite3.connect(str(url.database))
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.close()
+
+    def prepare(self, connection: Connection) -> None:
+        mode = raw(connection.connection).execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal":
+            raise ConfigError(f"{raw(connection.connection).path} can't be switched to WAL mode (it is in mode {mode}): replstore needs it")
+
+    def lock_migration(self, connection: Connection) -> None:
+        connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS replstore_lock (id INTEGER)")  # takes the write lock
+        connection.exec_driver_sql("DROP TABLE replstore_lock")
+
+    def migration_url(self, url: URL, *, mark: bool) -> URL:
+        return url
+
+    def hold_mark(self, connection: Connection, mark: str | None) -> None:
+        self.mark(connection, mark)
 
     def control_statements(self, revision: str) -> list[str]:
         return capture.CONTROL_STATEMENTS if revision == "0001" else []
@@ -109,10 +142,10 @@ class SQLite(Database):
             driver.execute(statement)
 
     def jump_sequences(self, connection: Connection, margin: int) -> None:
-        catalog.jump_sequences(connection, CONTROL, margin)
+        sequences.jump_sequences(connection, CONTROL, margin)
 
     def sequences(self, connection: Connection) -> dict[str, int | None]:
-        return catalog.sequences(connection, CONTROL)
+        return sequences.sequences(connection, CONTROL)
 
     def suspend(self, connection: Connection, tables: Sequence[Table]) -> None:
         suspended = CONTROL.suspended
@@ -163,6 +196,9 @@ class SQLite(Database):
             rest = (tx, at, durability, outcome, key)
             entries.append(Entry(None, None, *rest) if is_marker else Entry(row[1], _key(row[2 : 2 + widths.get(row[1], 1)]), *rest))
         return entries
+
+    def journaled(self, connection: Connection) -> set[str]:
+        return set(connection.exec_driver_sql("SELECT DISTINCT tbl FROM replstore_journal").scalars())
 
     def prune(self, connection: Connection, shipped: str) -> None:
         connection.exec_driver_sql("DELETE FROM replstore_journal WHERE seq <= ?", (int(shipped),))

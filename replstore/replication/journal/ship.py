@@ -26,6 +26,7 @@ from replstore.databases.base import NodeState
 from replstore.databases.carrier import Carrier, CompareFailed, Keys, Landing, Snapshot
 from replstore.errors import NeedsCopy, NotTheWriter, ReplicationStopped
 from replstore.node import Node
+from replstore.replication.mirror import to_copy
 from replstore.timestamps import now
 
 log = logging.getLogger("replstore.ship")
@@ -102,6 +103,9 @@ class Shipper:
 
     def _finish(self, base: NodeState, snapshot: Snapshot, resync: bool, copy: Collection[str]) -> Shipped:
         check_continuity(base, snapshot)
+        if base.copying:
+            with self.follower.snapshot() as connection:
+                copy = {*copy, *to_copy(self.follower, connection)}
         rows = self._rows(base, snapshot, copy)
         if snapshot.empty and not resync and not copy:
             return Shipped(0, False, snapshot.state.req, base.batch or 0, base.term_no, base.term_uuid)

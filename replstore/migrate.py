@@ -1,0 +1,243 @@
+"""Migrations: control tables, the user's tables and the triggers, brought to the same revision on both nodes.
+
+The user's migration runs on the writer, then on the follower, where the guard lets it pass.  What it did there to rows is then overwritten with the
+writer's rows (HAZARDS 21), and a table that came out different is made anew from the writer's.  Shipping rests in between, because the nodes differ.  A
+node that is down is brought to the revision when it is back: by the next ``migrate``, or by any running Store.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from sqlalchemy import Connection, MetaData, delete, insert, select
+
+from replstore.control_migrations import current, head, upgrade
+from replstore.databases.base import NodeState
+from replstore.databases.catalog import Table
+from replstore.errors import CannotReplicate, ConfigError, MigrationFailed, NotAPair
+from replstore.node import Node
+from replstore.pair.admission import compare_nodes
+from replstore.pair.decide import Term
+from replstore.pair.pair import Pair
+from replstore.replication.mirror import install, mirror, replicated
+from replstore.timestamps import now
+from replstore.user_migrations import UserMigration
+
+log = logging.getLogger("replstore.migrate")
+#: The primary's setting that says that the standby was made: a crash in between is told from a standby that was lost.
+COMPLETE = "complete"
+
+
+@dataclass(frozen=True)
+class Migrated:
+    """What a migration left.
+
+    Attributes:
+        revision: of the control tables.
+        user_revision: of the user's Alembic environment; None: there is none.
+        tables: ids of the replicated tables.
+        copied: ids of those that were copied whole to the follower.
+        behind: name of a node that wasn't reached, or None.
+    """
+
+    revision: str
+    user_revision: str | None
+    tables: tuple[str, ...]
+    copied: tuple[str, ...]
+    behind: str | None
+
+
+def migrate(pair: Pair, metadata: MetaData | None = None, *, alembic_config: str | Path | None = None, replace: str | None = None) -> Migrated:
+    """Migrates a pair, or makes one of two databases.
+
+    Args:
+        pair: the nodes.
+        metadata: tables to create where they are missing.
+        alembic_config: the user's ``alembic.ini``; its environment is brought to its head on both nodes.
+        replace: name of a node that was lost for good and is made anew, as the follower.
+
+    With neither metadata nor Alembic environment the tables that the primary has are adopted: made on the standby, and copied.
+
+    Raises:
+        CannotReplicate: a table can't be replicated; the message names it. Nothing of replstore's was put on any table.
+        MigrationFailed: the user's migration failed on a node; the message says which, and how to go on.
+        NotAPair, ConfigError: the databases aren't what they should be.
+    """
+    user = UserMigration(metadata, alembic_config)
+    user.refuse_tables_without_key()
+    with pair.maintenance:
+        return _migrate(pair, user, replace)
+
+
+def _migrate(pair: Pair, user: UserMigration, replace: str | None) -> Migrated:
+    _make_pair(pair, replace)
+    lead = pair.settle(time.monotonic() + pair.settings.takeover_timeout)
+    writer, follower = lead.node, lead.follower
+    changed = _migrate_writer(pair, writer, user)
+    copied: Collection[str] = ()
+    behind: str | None = None
+    answer = follower.observe(pair.settings.probe_timeout)
+    if answer.state is None:
+        behind = follower.name
+        log.warning("%s is not reached (%s): it is brought to this revision when it is back", follower.name, answer.error)
+    elif answer.state.role == "follower":
+        copied = _migrate_follower(writer, follower, user, changed)
+        pair.ship_from(writer)
+    pair.look()
+    with writer.snapshot() as connection:
+        tables = replicated(writer, connection)
+        names = tuple(sorted(set(tables) - {writer.database.orphan_table(connection).id}))
+    return Migrated(head(), user.revision, names, tuple(copied), behind)
+
+
+# -- control tables and the pair itself
+
+
+def _make_pair(pair: Pair, replace: str | None) -> None:
+    """Creates or upgrades the control tables on each node that is reached."""
+    nodes = [pair.primary, pair.standby]
+    answers = {node.name: node.observe(pair.settings.probe_timeout + 2.0) for node in nodes}
+    states = {name: answer.state for name, answer in answers.items() if answer.state is not None}
+    compare_nodes(states)
+    if not states:
+        _new_pair(pair)
+        return
+    for node in nodes:
+        if node.name in states:
+            _upgrade(node)
+    missing = [node for node in nodes if node.name not in states]
+    if missing:
+        node, other = missing[0], pair.other(missing[0])
+        known = states[other.name]
+        answered = answers[node.name].fault is None or node.database.may_create(node.url)
+        if answered and (replace == node.name or not _is_complete(other)):
+            _add_follower(pair, node, other, known)
+        elif answered:
+            raise NotAPair(
+                f"{node.name} is a database without replstore's control tables, but the pair has had a {node.name} before: bring that one back, "
+                f"or run `replstore migrate --replace {node.name}` to make a new one of this database"
+            )
+    elif replace is not None:
+        raise ConfigError(f"{replace} is there and belongs to the pair: only a node that was lost is replaced")
+
+
+def _new_pair(pair: Pair) -> None:
+    uuid, term = str(uuid4()), Term(1, str(uuid4()))
+    _create_control(pair, pair.primary, uuid, term, "writer")
+    state = pair.primary.observe(5.0).state
+    assert state is not None
+    _add_follower(pair, pair.standby, pair.primary, state)
+
+
+def _add_follower(pair: Pair, node: Node, writer: Node, known: NodeState) -> None:
+    """Makes a node the follower, and the pair complete."""
+    control = writer.database.control
+    if known.role != "writer":
+        raise NotAPair(f"{writer.name} is not the writer: run `replstore takeover --force {writer.name}` first")
+    with node.begin() if not node.database.may_create(node.url) else _created(node) as connection:
+        taken = [table.id for table in node.database.tables(connection)]
+    with writer.snapshot() as connection:
+        wanted = {table.id for table in node.database.tables(connection)}
+    if taken and not set(taken) <= wanted:
+        raise NotAPair(f"{node.name} has tables that {writer.name} doesn't have ({', '.join(sorted(set(taken) - wanted))}): give an empty database")
+    _create_control(pair, node, known.pair, Term(known.term_no, known.term_uuid), "follower")
+    with writer.begin() as connection:
+        connection.execute(delete(control.setting).where(control.setting.c.name == COMPLETE))
+        connection.execute(insert(control.setting).values(name=COMPLETE, value="yes"))
+    if pair.witness is not None:
+        pair.witness.create(known.pair, Term(known.term_no, known.term_uuid), writer.name, frozenset({writer.name}))
+
+
+def _created(node: Node):  # type: ignore[no-untyped-def]
+    node.database.create(node.url)
+    return node.begin()
+
+
+def _create_control(pair: Pair, node: Node, uuid: str, term: Term, role: str) -> None:
+    database, control = node.database, node.database.control
+    if database.may_create(node.url):
+        database.create(node.url)
+    with node.service.connect() as connection:
+        database.prepare(connection)
+    with node.begin() as connection:
+        database.lock_migration(connection)
+        upgrade(connection, control, database.control_statements)
+        if connection.execute(select(control.node.c.id)).scalar() is not None:
+            return
+        connection.execute(insert(control.node).values(id=1, pair=uuid, node=str(uuid4()), name=node.name, created_at=now()))
+        connection.execute(insert(control.role).values(id=1, role=role, term_no=term.number, term_uuid=term.uuid, reason="made", since=now()))
+        connection.execute(insert(control.acknowledge).values(id=1, solo=False, boot="", req=0, reason="made", since=now()))
+        connection.execute(insert(control.heartbeat).values(id=1, no=0))
+        connection.execute(insert(control.schema_no).values(id=1, no=0))
+        connection.execute(insert(control.retention).values(id=1))
+        for name, value in pair.settings.pair_values().items():
+            connection.execute(insert(control.setting).values(name=name, value=value))
+        database.set_guard(connection, term_no=term.number, writing=role == "writer")
+
+
+def _is_complete(node: Node) -> bool:
+    setting = node.database.control.setting
+    with node.snapshot() as connection:
+        return connection.execute(select(setting.c.value).where(setting.c.name == COMPLETE)).scalar() is not None
+
+
+def _upgrade(node: Node) -> None:
+    with node.snapshot() as connection:
+        if current(connection, node.database.control) == head():
+            return
+    with node.begin() as connection:
+        node.database.lock_migration(connection)
+        upgrade(connection, node.database.control, node.database.control_statements)
+
+
+# -- the user's tables
+
+
+def _migrate_writer(pair: Pair, writer: Node, user: UserMigration) -> set[str]:
+    """Runs the user's migration on the writer and puts capture on what came out.
+
+    Returns:
+        Ids of the tables that the follower must copy whole.
+    """
+    user.run(writer, follower=False)
+    database, control = writer.database, writer.database.control
+    with writer.begin() as connection:
+        database.lock_migration(connection)
+        state = database.state(connection)
+        if state is None or state.role != "writer":
+            raise MigrationFailed(f"{writer.name} is no longer the writer: run `replstore migrate` again")
+        tables = database.tables(connection)
+        refuse(writer, connection, tables)
+        orphans = database.orphan_table(connection)
+        before = replicated(writer, connection)
+        recorded = dict(connection.execute(select(control.replicated.c.tbl, control.replicated.c.fingerprint)).tuples().all())
+        prints = database.fingerprints(connection, [*tables, orphans])
+        stale = [table for table in [*tables, orphans] if recorded.get(table.id) != prints[table.id] or before[table.id] != table]
+        gone = set(before) - {table.id for table in tables} - {orphans.id}
+        for name in gone:
+            connection.execute(delete(control.replicated).where(control.replicated.c.tbl == name))
+        if stale or gone:
+            install(writer, connection, stale, schema_no=state.schema_no + 1)
+    return {table.id for table in stale if recorded.get(table.id) != prints[table.id]}
+
+
+def refuse(node: Node, connection: Connection, tables: Collection[Table]) -> None:
+    """Raises CannotReplicate, naming every table that can't be replicated by journal."""
+    sentences = [sentence for table in tables if (sentence := node.database.refusal(connection, table))]
+    if sentences:
+        raise CannotReplicate("; ".join(sentences))
+
+
+def _migrate_follower(writer: Node, follower: Node, user: UserMigration, changed: set[str]) -> Collection[str]:
+    try:
+        user.run(follower, follower=True)
+    except MigrationFailed as error:  # the writer's definitions count: what is missing here is made from them
+        log.warning("%s; its tables are made from %s's instead", error, writer.name)
+    return mirror(writer, follower, copy=changed).copied
+
+

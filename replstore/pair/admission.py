@@ -1,0 +1,59 @@
+"""Before a Store opens: are these two databases one pair, and are its settings those of the pair?"""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+
+from replstore.config import Settings
+from replstore.databases.base import NodeState
+from replstore.errors import ConfigError, NotAPair
+from replstore.node import Node
+from replstore.urls import shown
+
+
+def admit(settings: Settings) -> Settings:
+    """Compares settings and databases; settings that the user left open become the pair's.
+
+    Args:
+        settings: as loaded.
+
+    Returns:
+        The settings to work with.
+
+    Raises:
+        NotAPair: the databases are one and the same, or belong to different pairs.
+        SettingsDiffer: a setting was given that the pair doesn't have.
+        ConfigError: neither node can be reached, or one isn't what it should be.
+    """
+    nodes = [Node(name, url, seconds=settings.probe_timeout) for name, url in (("primary", settings.primary_url), ("standby", settings.standby_url))]
+    try:
+        seen = [node.observe(settings.probe_timeout + 2.0) for node in nodes]
+        states = {node.name: answer.state for node, answer in zip(nodes, seen, strict=True) if answer.state is not None}
+        missing = [answer.fault is not None and not node.database.may_create(node.url) for node, answer in zip(nodes, seen, strict=True)]
+        if not states and any(missing):
+            raise ConfigError("; ".join(f"{node.name} {shown(node.url)}: {answer.error}" for node, answer in zip(nodes, seen, strict=True) if answer.fault is not None))
+        compare_nodes(states)
+        held = _held_settings(next(node for node in nodes if node.name in states)) if states else {}
+    finally:
+        for node in nodes:
+            node.close()
+    return settings.adopt(held)
+
+
+def compare_nodes(states: dict[str, NodeState]) -> None:
+    """Raises NotAPair unless the nodes' uuids and names are those of one pair."""
+    for name, state in states.items():
+        if state.name != name:
+            raise NotAPair(f"the database given as {name} is the pair's {state.name}: are the two URLs exchanged?")
+    if len(states) == 2:
+        primary, standby = states["primary"], states["standby"]
+        if primary.pair != standby.pair:
+            raise NotAPair(f"primary belongs to pair {primary.pair} and standby to pair {standby.pair}: they are nodes of different pairs")
+        if primary.node == standby.node:
+            raise NotAPair("primary and standby are copies of one node: a standby is made by `replstore migrate`, not by copying files")
+
+
+def _held_settings(node: Node) -> dict[str, str]:
+    setting = node.database.control.setting
+    with node.snapshot() as connection:
+        return {row.name: row.value for row in connection.execute(select(setting))}

@@ -1,0 +1,139 @@
+"""Brings a follower's tables to the definitions that the writer has: what a migration did while the follower was down, or an adopted schema.
+
+A table that is already the same is left alone.  One that differs is made anew from the writer's catalog and copied whole with the next batch; until
+then the follower is ``copying``: it may not take over, and isn't read.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from replstore.databases.catalog import Table, differences
+from replstore.errors import ReplicationStopped
+from replstore.node import Node
+
+log = logging.getLogger("replstore.mirror")
+#: The follower's setting that names the tables to be copied with the next batch.
+TO_COPY = "copying"
+
+
+@dataclass(frozen=True)
+class Mirrored:
+    """What was done on the follower.
+
+    Attributes:
+        made: ids of tables that were made anew.
+        dropped: ids of tables that the writer no longer has.
+        copied: ids of tables that the next batch carries whole.
+    """
+
+    made: tuple[str, ...]
+    dropped: tuple[str, ...]
+    copied: tuple[str, ...]
+
+
+def replicated(node: Node, connection: Connection) -> dict[str, Table]:
+    """The tables that a node's control tables name as replicated, by id."""
+    control = node.database.control
+    return {table.id: table for table in map(Table.from_json, connection.execute(select(control.replicated.c.definition)).scalars())}
+
+
+def install(node: Node, connection: Connection, tables: Collection[Table], *, schema_no: int | None = None) -> None:
+    """Puts guard and capture on tables, and records what they are now.
+
+    Args:
+        schema_no: the number of migrations to record; None leaves it.
+    """
+    control, database = node.database.control, node.database
+    for table in tables:
+        database.execute_script(connection, database.capture_statements(table))
+    prints = database.fingerprints(connection, list(tables))
+    for table in tables:
+        connection.execute(delete(control.replicated).where(control.replicated.c.tbl == table.id))
+        connection.execute(insert(control.replicated).values(tbl=table.id, definition=table.to_json(), fingerprint=prints[table.id]))
+    if schema_no is not None:
+        connection.execute(update(control.schema_no).values(no=schema_no))
+
+
+def mirror(writer: Node, follower: Node, *, copy: Collection[str] = ()) -> Mirrored:
+    """Makes the follower's tables those of the writer.
+
+    Args:
+        copy: ids of tables to be copied in any case.
+
+    Raises:
+        ReplicationStopped: the follower's tables can't be made as the writer's are.
+    """
+    with writer.snapshot() as source:
+        state = writer.database.state(source)
+        wanted = replicated(writer, source)
+        if state is None or state.role == "follower":
+            raise ReplicationStopped(f"{writer.name} is not the writer")
+        with follower.begin() as target:
+            labels = follower.database.prepare_target(source, list(wanted.values()), target)
+            follower.database.execute_script(target, labels)
+        with follower.begin() as target:
+            follower.database.lock_migration(target)
+            follower.database.mark(target, "apply")
+            done = _mirror(follower, source, target, wanted, copy, state.schema_no)
+            follower.database.mark(target, None)
+    if done.made or done.dropped:
+        log.warning("%s: made %d table(s) anew, dropped %d, to be copied: %s", follower.name, len(done.made), len(done.dropped), ", ".join(done.copied))
+    return done
+
+
+def _mirror(follower: Node, source: Connection, target: Connection, wanted: dict[str, Table], copy: Collection[str], schema_no: int) -> Mirrored:
+    control, database = follower.database.control, follower.database
+    before = replicated(follower, target)
+    orphans = database.orphan_table(target)
+    suspended = set(target.execute(select(control.suspended.c.name)).scalars())
+    present = {table.id: table for table in [*database.tables(target), orphans]}
+    captured = {name for name in database.journaled(target) if name in wanted}
+    differ = [
+        table
+        for name, table in wanted.items()
+        if name != orphans.id and (name not in present or differences(table, present[name], ignore=suspended) or before.get(name, table).key != table.key)
+    ]
+    gone = [present[name] for name in before if name not in wanted and name in present]
+    stale = [present[table.id] for table in differ if table.id in present]
+    for table in (*stale, *gone):
+        target.execute(delete(control.suspended).where(control.suspended.c.tbl == table.id))
+    try:
+        database.execute_script(target, database.drop_statements([*stale, *gone]))
+        database.execute_script(target, database.create_statements(source, differ, target))
+    except Exception as error:
+        names = ", ".join(table.id for table in [*differ, *gone])
+        raise ReplicationStopped(f"schema_skew: {follower.name}'s tables ({names}) can't be made as the writer's are: {error}") from error
+    for name in before:
+        if name not in wanted:
+            target.execute(delete(control.replicated).where(control.replicated.c.tbl == name))
+    now = {table.id: table for table in [*database.tables(target, only=list(wanted)), orphans]}
+    install(follower, target, [now[name] for name in wanted if name in now], schema_no=schema_no)
+    database.suspend(target, [now[name] for name in wanted if name in now and (name not in before or name in {t.id for t in differ})])
+    copied = sorted({table.id for table in differ} | captured | (set(copy) & set(wanted)) | _unfinished(follower, target))
+    target.exec_driver_sql(f"DELETE FROM {control.name('journal')}")
+    if copied:
+        target.execute(update(control.position).values(copying=True))
+        target.execute(delete(control.setting).where(control.setting.c.name == TO_COPY))
+        target.execute(insert(control.setting).values(name=TO_COPY, value=json.dumps(copied)))
+    return Mirrored(tuple(table.id for table in differ), tuple(table.id for table in gone), tuple(copied))
+
+
+def _unfinished(follower: Node, connection: Connection) -> set[str]:
+    """Tables that an earlier mirroring named, if they weren't copied yet."""
+    control = follower.database.control
+    if not connection.execute(select(control.position.c.copying)).scalar():
+        return set()
+    return to_copy(follower, connection)
+
+
+def to_copy(follower: Node, connection: Connection) -> set[str]:
+    """The tables that the next batch must carry whole while the follower is ``copying``."""
+    setting = follower.database.control.setting
+    value = connection.execute(select(setting.c.value).where(setting.c.name == TO_COPY)).scalar()
+    return set(json.loads(value)) if value else set()

@@ -1,0 +1,169 @@
+"""Reads say what they are: from the writer, confirmed no longer ago than a bound; or from the follower, within a bound on its lag or after a token."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Self
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from replstore.databases.base import Fault, NodeState
+from replstore.databases.dialect import raw
+from replstore.errors import NoWriter, StaleRead, TokenLost
+from replstore.node import Node, one_line
+from replstore.pair.pair import Lead, Pair
+from replstore.transaction.attempt import Reading
+
+
+@dataclass(frozen=True)
+class Token:
+    """A position of the pair: everything that was committed at that position, on the writer of that term.
+
+    ``str(token)`` and ``Token.parse`` carry it to another process.
+    """
+
+    term_no: int
+    term_uuid: str
+    node: str
+    position: str
+
+    def __str__(self) -> str:
+        return json.dumps([self.term_no, self.term_uuid, self.node, self.position], separators=(",", ":"))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The token that ``str`` wrote.
+
+        Raises:
+            ValueError: it is no token.
+        """
+        try:
+            number, uuid, node, position = json.loads(text)
+        except (TypeError, ValueError) as error:
+            raise ValueError("not a token of replstore") from error
+        return cls(int(number), str(uuid), str(node), str(position))
+
+
+class Reader:
+    """Chooses the node of a read.
+
+    Args:
+        pair: the pair.
+    """
+
+    def __init__(self, pair: Pair) -> None:
+        self._pair = pair
+
+    @contextmanager
+    def read(self, node: str, max_lag: float | None, after: Token | None) -> Iterator[Session]:
+        """See ``Store.read``."""
+        if node not in ("writer", "follower", "any"):
+            raise ValueError(f"node must be 'writer', 'follower' or 'any', not {node!r}")
+        with self._connection(node, max_lag, after) as connection, Session(connection) as session:
+            yield session
+            session.rollback()
+
+    def _connection(self, node: str, max_lag: float | None, after: Token | None) -> Connection:
+        deadline = time.monotonic() + self._pair.settings.takeover_timeout
+        refused = ""
+        if node != "writer":
+            found, refused = self._on_follower(max_lag, after, deadline)
+            if found is not None:
+                return found
+        while True:
+            try:
+                lead = self._pair.current(deadline)
+                return self._on_writer(lead, after)
+            except NoWriter as error:
+                raise StaleRead(f"no node can serve this read: {'; '.join(filter(None, (refused, str(error))))}") from error
+            except DBAPIError as error:
+                fault = lead.node.database.classify(error)
+                if not (fault.connection_is_gone or fault is Fault.NOT_THE_WRITER) or time.monotonic() >= deadline:
+                    raise
+                self._pair.doubt(lead)
+
+    def _on_writer(self, lead: Lead, after: Token | None) -> Connection:
+        connection, state = self._open(lead.node)
+        try:
+            if state is None or state.role != "writer" or state.term_uuid != lead.term.uuid:
+                self._pair.doubt(lead)
+                raise StaleRead(f"{lead.node.name} is no longer the writer of term {lead.term.number}; repeat the read")
+            if after is not None:
+                self._check_token_on_writer(lead.node, state, after)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _check_token_on_writer(self, node: Node, state: NodeState, after: Token) -> None:
+        if after.term_uuid == state.term_uuid or after.node == state.node and after.term_no <= state.term_no:
+            return  # this node's own commits, and no overwrite since
+        if after.term_no > state.term_no:
+            raise StaleRead(f"the token is of term {after.term_no}, and {node.name} is of term {state.term_no}")
+        if state.former_node == after.node and state.former_position and not node.database.covers(state.former_position, after.position):
+            raise TokenLost(f"what the token stands for had not reached {node.name} when it took over, term {state.term_no}")
+
+    def _on_follower(self, max_lag: float | None, after: Token | None, deadline: float) -> tuple[Connection | None, str]:
+        """A connection to the follower if the terms hold there, else why not."""
+        pair = self._pair
+        lead = pair.lead
+        follower = lead.follower if lead is not None else None
+        if follower is None:
+            candidates = [node for node in pair.nodes.values() if (seen := pair.watch.states.get(node.name)) and seen.state and seen.state.role == "follower"]
+            if not candidates:
+                return None, "no follower is known"
+            follower = candidates[0]
+        if max_lag is not None and time.monotonic() - pair.synced_at > max_lag:
+            try:
+                pair.ship(min(deadline, time.monotonic() + 1.0))
+            except Exception as error:
+                return None, f"{follower.name} can't be brought within {max_lag:g} s: {one_line(error)}"
+        try:
+            connection, state = self._open(follower)
+        except DBAPIError as error:
+            return None, f"{follower.name}: {one_line(error)}"
+        reason = self._unfit(follower, state, lead, max_lag, after)
+        if reason:
+            connection.close()
+            return None, reason
+        return connection, ""
+
+    def _unfit(self, node: Node, state: NodeState | None, lead: Lead | None, max_lag: float | None, after: Token | None) -> str:
+        if state is None or state.role != "follower" or state.position is None:
+            return f"{node.name} is not a follower"
+        if state.copying or state.stopped:
+            return f"{node.name} is not readable: {state.stopped or 'it is being copied'}"
+        if lead is not None and state.term_uuid != lead.term.uuid:
+            return f"{node.name} follows term {state.term_no}, not {lead.term.number}"
+        if after is not None and not self._has(node, state, after):
+            return f"{node.name} doesn't have what the token stands for yet"
+        return ""
+
+    def _has(self, node: Node, state: NodeState, after: Token) -> bool:
+        return after.node == state.source and after.term_uuid == state.term_uuid and node.database.covers(state.position or "", after.position)
+
+    def _open(self, node: Node) -> tuple[Connection, NodeState | None]:
+        """A read-only transaction on the application's engine, and the node's state as that transaction sees it."""
+        connection = node.engine.connect()
+        try:
+            raw(connection.connection).next_hook = Reading()
+            return connection, node.database.state(connection)
+        except BaseException:
+            connection.close()
+            raise
+
+    def token(self) -> Token:
+        """See ``Store.token``."""
+        lead = self._pair.current(time.monotonic() + self._pair.settings.takeover_timeout)
+        with lead.node.begin() as connection:
+            state = lead.node.database.state(connection)
+            position = lead.node.database.position(connection)
+        if state is None:
+            raise StaleRead(f"{lead.node.name} has no control tables")
+        return Token(state.term_no, state.term_uuid, state.node, position)

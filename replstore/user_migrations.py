@@ -1,0 +1,106 @@
+"""The user's own migration: plain metadata, an Alembic environment, or nothing."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import MetaData, create_engine
+from sqlalchemy.pool import NullPool
+
+from replstore.errors import CannotReplicate, ConfigError, MigrationFailed, ReplstoreError
+from replstore.node import Node, one_line
+
+
+class UserMigration:
+    """What brings one node's user tables up to date.
+
+    Args:
+        metadata: tables to create where they are missing.
+        alembic_config: path of an ``alembic.ini``.
+
+    Raises:
+        ConfigError: both were given, or the Alembic environment can't be read.
+    """
+
+    def __init__(self, metadata: MetaData | None, alembic_config: str | Path | None) -> None:
+        if metadata is not None and alembic_config is not None:
+            raise ConfigError("give metadata or an Alembic environment, not both: the environment creates the tables")
+        self._metadata = metadata
+        self._path = Path(alembic_config) if alembic_config is not None else None
+        self.revision: str | None = None
+        if self._path is not None:
+            if not self._path.is_file():
+                raise ConfigError(f"there is no Alembic configuration {self._path}")
+            try:
+                self.revision = ",".join(sorted(ScriptDirectory.from_config(self._config()).get_heads())) or None
+            except CommandError as error:
+                raise ConfigError(f"the Alembic environment {self._path} can't be used: {error}") from error
+
+    def refuse_tables_without_key(self) -> None:
+        """Raises CannotReplicate for tables of the metadata that have no primary key, before anything is created."""
+        nameless = [table.fullname for table in (self._metadata.tables.values() if self._metadata is not None else ()) if not table.primary_key.columns]
+        if nameless:
+            raise CannotReplicate("; ".join(f"table {name} has no primary key: add one, or it can't be replicated" for name in sorted(nameless)))
+
+    def _config(self) -> Config:
+        return Config(str(self._path), stdout=io.StringIO())
+
+    def run(self, node: Node, *, follower: bool) -> None:
+        """Brings a node up to date.
+
+        Raises:
+            MigrationFailed: it failed; the message names the node and the revision it has.
+        """
+        try:
+            if self._metadata is not None:
+                self._create(node, self._metadata, follower)
+            elif self._path is not None:
+                self._upgrade(node, follower)
+        except ReplstoreError:
+            raise
+        except Exception as error:
+            raise MigrationFailed(f"the migration failed on {node.name}: {one_line(error)}; correct it and run it again") from error
+
+    def _create(self, node: Node, metadata: MetaData, follower: bool) -> None:
+        with node.begin() as connection:
+            node.database.lock_migration(connection)
+            if follower:
+                node.database.mark(connection, "migrate")
+            metadata.create_all(connection)
+            if follower:
+                node.database.mark(connection, None)
+
+    def _upgrade(self, node: Node, follower: bool) -> None:
+        """Runs the environment as it is: its ``env.py`` gets the node's URL, and an open connection in ``config.attributes``."""
+        url = node.database.migration_url(node.url, mark=follower)
+        config = self._config()
+        config.set_main_option("sqlalchemy.url", url.render_as_string(hide_password=False).replace("%", "%%"))
+        engine = create_engine(url, poolclass=NullPool)
+        try:
+            if follower:
+                with node.begin() as connection:
+                    node.database.hold_mark(connection, "migrate")
+            try:
+                with engine.connect() as connection:
+                    config.attributes["connection"] = connection
+                    command.upgrade(config, "heads")
+                with engine.connect() as connection:
+                    heads = set(MigrationContext.configure(connection).get_current_heads())
+            finally:
+                if follower:
+                    with node.begin() as connection:
+                        node.database.hold_mark(connection, None)
+        finally:
+            engine.dispose()
+        wanted = set(ScriptDirectory.from_config(config).get_heads())
+        if heads != wanted:
+            raise MigrationFailed(
+                f"after the upgrade {node.name} is at {', '.join(sorted(heads)) or 'no revision'}, not at {', '.join(sorted(wanted))}: does env.py take its "
+                "URL from sqlalchemy.url or config.attributes['connection'], and keep its version table under the usual name?"
+            )
