@@ -24,14 +24,21 @@ def connect(server: local.Server, timeout: int = 2) -> psycopg.Connection:
     return psycopg.connect(host="127.0.0.1", port=server.port, user="postgres", dbname="postgres", connect_timeout=timeout, autocommit=True)
 
 
-@pytest.fixture
-def server():
+@pytest.fixture(scope="module")
+def one_server():
     with local.PostgresServer() as server:
         yield server
 
 
 @pytest.fixture
+def server(one_server: local.PostgresServer):
+    one_server.revive()
+    return one_server
+
+
+@pytest.fixture
 def server_with_row(server: local.PostgresServer):
+    server.execute("drop table if exists t")
     server.execute("create table t (x int)")
     server.execute("insert into t values (1)")
     return server
@@ -54,12 +61,12 @@ def test_killed_server_leaves_no_process_and_refuses(server_with_row: local.Post
 
 
 def test_killed_server_comes_back_on_its_port_with_its_data(server_with_row: local.PostgresServer):
-    port = server_with_row.port
+    port, logged = server_with_row.port, len(server_with_row.logs)
     server_with_row.kill()
     server_with_row.start()
     assert server_with_row.port == port
     assert server_with_row.execute("select x from t") == [(1,)]
-    assert "was not properly shut down" in server_with_row.logs
+    assert "was not properly shut down" in server_with_row.logs[logged:]
 
 
 @pytest.mark.parametrize("mode", ["smart", "fast", "immediate"])
