@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
@@ -10,7 +12,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import MetaData, create_engine
+from sqlalchemy import Engine, MetaData, create_engine
 from sqlalchemy.pool import NullPool
 
 from replstore.errors import CannotReplicate, ConfigError, MigrationFailed, ReplstoreError
@@ -57,47 +59,47 @@ class UserMigration:
         Raises:
             MigrationFailed: it failed; the message names the node and the revision it has.
         """
+        if self._metadata is None and self._path is None:
+            return
+        url = node.database.migration_url(node.url, mark=follower)
+        engine = create_engine(url, poolclass=NullPool)
         try:
-            if self._metadata is not None:
-                self._create(node, self._metadata, follower)
-            elif self._path is not None:
-                self._upgrade(node, follower)
+            with self._mark(node, follower):
+                if self._metadata is not None:
+                    with engine.begin() as connection:
+                        self._metadata.create_all(connection)
+                else:
+                    self._upgrade(node, engine)
         except ReplstoreError:
             raise
         except Exception as error:
             raise MigrationFailed(f"the migration failed on {node.name}: {one_line(error)}; correct it and run it again") from error
-
-    def _create(self, node: Node, metadata: MetaData, follower: bool) -> None:
-        with node.begin() as connection:
-            node.database.lock_migration(connection)
-            if follower:
-                node.database.mark(connection, "migrate")
-            metadata.create_all(connection)
-            if follower:
-                node.database.mark(connection, None)
-
-    def _upgrade(self, node: Node, follower: bool) -> None:
-        """Runs the environment as it is: its ``env.py`` gets the node's URL, and an open connection in ``config.attributes``."""
-        url = node.database.migration_url(node.url, mark=follower)
-        config = self._config()
-        config.set_main_option("sqlalchemy.url", url.render_as_string(hide_password=False).replace("%", "%%"))
-        engine = create_engine(url, poolclass=NullPool)
-        try:
-            if follower:
-                with node.begin() as connection:
-                    node.database.hold_mark(connection, "migrate")
-            try:
-                with engine.connect() as connection:
-                    config.attributes["connection"] = connection
-                    command.upgrade(config, "heads")
-                with engine.connect() as connection:
-                    heads = set(MigrationContext.configure(connection).get_current_heads())
-            finally:
-                if follower:
-                    with node.begin() as connection:
-                        node.database.hold_mark(connection, None)
         finally:
             engine.dispose()
+
+    @contextmanager
+    def _mark(self, node: Node, follower: bool) -> Iterator[None]:
+        """Lets the migration pass a follower's guard where its URL can't say so."""
+        if not follower:
+            yield
+            return
+        with node.begin() as connection:
+            node.database.hold_mark(connection, "migrate")
+        try:
+            yield
+        finally:
+            with node.begin() as connection:
+                node.database.hold_mark(connection, None)
+
+    def _upgrade(self, node: Node, engine: Engine) -> None:
+        """Runs the environment as it is: its ``env.py`` gets the node's URL, and an open connection in ``config.attributes``."""
+        config = self._config()
+        config.set_main_option("sqlalchemy.url", engine.url.render_as_string(hide_password=False).replace("%", "%%"))
+        with engine.connect() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "heads")
+        with engine.connect() as connection:
+            heads = set(MigrationContext.configure(connection).get_current_heads())
         wanted = set(ScriptDirectory.from_config(config).get_heads())
         if heads != wanted:
             raise MigrationFailed(

@@ -117,7 +117,7 @@ FINGERPRINTS = """
 SELECT w.id,
     c.oid || ' ' || (SELECT string_agg(a.attnum || ':' || a.attname || ':' || a.atttypid || ':' || a.atttypmod, ',' ORDER BY a.attnum)
                      FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
-    || ' ' || coalesce((SELECT string_agg(t.tgname || ':' || t.tgenabled || ':' || t.tgtype || ':' || t.tgfoid, ',' ORDER BY t.tgname)
+    || ' ' || coalesce((SELECT string_agg(t.tgname || ':' || t.tgenabled::text || ':' || t.tgtype || ':' || t.tgfoid, ',' ORDER BY t.tgname)
                         FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname LIKE 'replstore\\_%'), 'none')
 FROM (VALUES {tables}) w(id, schema, name) JOIN pg_namespace n ON n.nspname = w.schema
 JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind = 'r'

@@ -65,7 +65,7 @@ def install_statements(table: Table) -> list[str]:
 
     def in_the_way(besides: str) -> str:
         found = ""
-        for columns in table.unique:
+        for columns in (*table.unique, *table.partial_unique):
             if tuple(columns) != table.key:
                 match = " AND ".join(f"t.{quote(column)} = NEW.{quote(column)}" for column in columns)
                 found += f"{into} SELECT {text(table.id)}, {key('t')} FROM {name} t WHERE {match} AND NOT ({same_key('t', besides)});\n"

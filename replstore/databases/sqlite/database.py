@@ -91,7 +91,11 @@ class SQLite(Database):
         return catalog.tables(connection, CONTROL, only=only)
 
     def refusal(self, connection: Connection, table: Table) -> str | None:
-        return catalog.refusal(table)
+        if sentence := catalog.refusal(table):
+            return sentence
+        if table.expression_unique:  # REPLACE deletes rows that stand in its way, and a trigger can't look them up
+            return f"table {table.id} has a unique index over an expression or a collation of its own ({', '.join(table.expression_unique)}): it can't be replicated"
+        return None
 
     def create_statements(self, connection: Connection, tables: Sequence[Table], target: Connection) -> list[str]:
         return ddl.create_statements(tables, connection, target=target)
