@@ -1,13 +1,14 @@
 """Brings a node's control tables to this version's layout, by the Alembic environment in ``migrations/``.
 
-It runs on the caller's connection and in the caller's transaction: a node has the whole layout or none of it.  It knows nothing of the application's own
-Alembic environment and never meets its version table.
+It runs on the caller's connection and in the caller's transaction: a node has the whole layout or none of it.  It knows nothing of the
+application's own Alembic environment and never meets its version table.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 
@@ -47,10 +48,13 @@ def upgrade(connection: Connection, control: Control, database_statements: Calla
     if not connection.in_transaction():
         raise ValueError("the control tables are migrated in the caller's transaction, and there is none")
     refuse_newer(connection, control)
-    _create_schema(connection, control.schema)
+    allowed = _remedies(connection, control.schema)
     config = _config()
     config.attributes.update(connection=connection, control=control, database_statements=database_statements)
-    with _one_at_a_time, _allowed(connection, f"create tables in schema {control.schema}", f"ALTER SCHEMA {control.schema} OWNER TO {{role}}"):
+    if control.schema and not inspect(connection).has_schema(control.schema):
+        with allowed("create a schema in database {database}: GRANT CREATE ON DATABASE {database} TO {role}"):
+            connection.execute(CreateSchema(control.schema, if_not_exists=True))
+    with _one_at_a_time, allowed("create tables in schema {schema} of database {database}: ALTER SCHEMA {schema} OWNER TO {role}"):
         command.upgrade(config, "head")
     return head()
 
@@ -80,24 +84,24 @@ def refuse_newer(connection: Connection, control: Control) -> None:
         )
 
 
-def _create_schema(connection: Connection, schema: str | None) -> None:
-    if schema is None or inspect(connection).has_schema(schema):
-        return
-    with _allowed(connection, f"create the schema {schema}", "GRANT CREATE ON DATABASE {database} TO {role}"):
-        connection.execute(CreateSchema(schema, if_not_exists=True))
+def _remedies(connection: Connection, schema: str | None) -> Callable[[str], AbstractContextManager[None]]:
+    """Makes what turns a missing right into a sentence with the remedy; asked now, because afterwards the transaction is broken."""
+    if schema is None:
+        return lambda _: nullcontext()
+    quote = connection.dialect.identifier_preparer.quote
+    role = connection.execute(select(func.current_user())).scalar_one()
+    names = {"role": quote(role), "database": quote(connection.engine.url.database or role), "schema": quote(schema)}
 
+    @contextmanager
+    def allowed(remedy: str) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) != INSUFFICIENT_PRIVILEGE:
+                raise
+            raise ConfigError(f"role {role} may not {remedy.format(**names)}") from error
 
-@contextmanager
-def _allowed(connection: Connection, what: str, remedy: str) -> Iterator[None]:
-    """Says what the role may not do, and what would let it."""
-    try:
-        yield
-    except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) != INSUFFICIENT_PRIVILEGE:
-            raise
-        quote = connection.dialect.identifier_preparer.quote
-        info = error.orig.diag  # the transaction is broken: nothing can be asked any more
-        raise
+    return allowed
 
 
 @cache

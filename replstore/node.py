@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Engine
@@ -14,6 +14,10 @@ from sqlalchemy.engine import URL
 
 from replstore.databases.base import Fault, NodeState
 from replstore.databases.database import Database, database_for
+
+
+#: s to wait for a node that still owes the answer to an earlier question.
+LATE = 0.05
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,15 @@ class Observation:
         state: its control state; None: it did not answer, or has no control tables.
         fault: why it did not; None: it answered.
         error: the sentence it answered with, without password.
+        since: when the question was sent, on the monotonic clock.
+        answered: when the answer came, or it was given up.
     """
 
     state: NodeState | None
     fault: Fault | None = None
     error: str = ""
+    since: float = 0.0
+    answered: float = 0.0
 
 
 class Node:
@@ -50,6 +58,7 @@ class Node:
         self._prober = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"replstore probe {name}")
         self._probing: Any = None  # the driver connection of the running probe
         self._late: Future[Observation] | None = None
+        self._asked = 0.0
 
     def __repr__(self) -> str:
         return f"Node({self.name!r}, {self.url.render_as_string(hide_password=True)!r})"
@@ -69,15 +78,23 @@ class Node:
             connection.rollback()
 
     def observe(self, seconds: float) -> Observation:
-        """Asks the node for its state, and doesn't wait longer than ``seconds`` for the answer."""
-        future = self._late or self._prober.submit(self._observe)
-        self._late = None
+        """Asks the node for its state, and doesn't wait longer than ``seconds`` for the answer.
+
+        A node that still owes an answer gets a moment only: it is silent already.
+        """
+        if self._late is None:
+            self._asked, future = time.monotonic(), self._prober.submit(self._observe)
+        else:
+            future, seconds, self._late = self._late, LATE, None
+        asked = self._asked
         try:
-            return future.result(timeout=seconds)
+            seen = future.result(timeout=seconds)
         except TimeoutError:
             self._late = future
             self.database.interrupt(self._probing)
-            return Observation(None, Fault.SILENT, f"no answer within {seconds:g} s")
+            waited = time.monotonic() - asked
+            return Observation(None, Fault.SILENT, f"no answer for {waited:.1f} s", asked, time.monotonic())
+        return replace(seen, since=asked)
 
     def _observe(self) -> Observation:
         deadline = time.monotonic() + 0.5
@@ -88,14 +105,15 @@ class Node:
                     state = self.database.state(connection)
                     connection.rollback()
                 if state is None:
-                    return Observation(None, None, "it has no replstore control tables: run `replstore migrate`")
-                return Observation(state)
+                    return Observation(None, None, "it has no replstore control tables: run `replstore migrate`", answered=time.monotonic())
+                return Observation(state, answered=time.monotonic())
             except Exception as error:
                 fault = self.database.classify(error)
                 # an old connection died: whether the node did, a new one tells
                 if fault in (Fault.LOST_CONNECTION, Fault.TRANSIENT) and time.monotonic() < deadline:
+                    time.sleep(0.02)
                     continue
-                return Observation(None, fault, one_line(error))
+                return Observation(None, fault, one_line(error), answered=time.monotonic())
             finally:
                 self._probing = None
 

@@ -145,15 +145,10 @@ class Pair:
             return
         seen, other = _named(view, node.name), _named(view, self.other(node).name)
         if decision.action is Action.TAKE_OVER:
-            take_over(
-                node,
-                seen,
-                reason=f"{other.name}: {other.error or other.reach}",
-                on_silence=other.reach is not Reach.REFUSED,
-                witness=self.witness,
-                granted=view.witness,
-                writer=other.name,
-            )
+            reason = f"{other.name}: {other.error or other.reach}"
+            silent = other.reach is not Reach.REFUSED
+            term = take_over(node, seen, reason=reason, on_silence=silent, witness=self.witness, granted=view.witness, writer=other.name)
+            self._took_over(node, term, decision)
         elif decision.action is Action.GO_SOLO:
             both = frozenset(self.nodes)
             go_solo(node, seen, reason=f"{other.name}: {other.error or other.reach}", witness=self.witness, both=both, granted=view.witness)
@@ -168,6 +163,12 @@ class Pair:
             self._granted_resync(self.other(node))
         elif decision.action is Action.RESYNC:
             self.ship()
+
+    def _took_over(self, node: Node, term: Term, decision: Decision) -> None:
+        """Callers go on at the new writer at once; another look would wait for the old one."""
+        with self._changed:
+            self.lead = Lead(node, self.other(node), term, decision.acknowledge, time.monotonic(), decision.reason)
+            self._changed.notify_all()
 
     def _finish(self, view: View, node: Node, seen: NodeView, other: NodeView) -> None:
         """Finishes a takeover that the witness has granted, or a switchover whose program died."""
@@ -197,7 +198,8 @@ class Pair:
                     except Exception as error:  # decided on what has changed in the meantime: look again
                         log.info("%s failed: %s", decision.action, one_line(error))
                     else:
-                        view, decision = self.look()
+                        if decision.action is not Action.TAKE_OVER:
+                            view, decision = self.look()
                 lead = self.lead
                 if lead is not None and lead.term.number >= above:
                     self._open_guard(lead)
@@ -357,13 +359,14 @@ class Pair:
 
     def _monitor(self) -> None:
         while not self._closed.is_set():
-            began = time.monotonic()
+            began, view = time.monotonic(), None
             try:
                 with self._settling:
                     view, decision = self.look()
                     if decision.action in (Action.TAKE_OVER, Action.GO_SOLO, Action.FINISH):
                         self.act(view, decision)
-                        view, decision = self.look()
+                        if decision.action is not Action.TAKE_OVER:
+                            view, decision = self.look()
                     if self.lead is not None:
                         self._open_guard(self.lead)
                 if decision.writer is not None:
@@ -372,7 +375,9 @@ class Pair:
                     self._nudged.set()
             except Exception as error:
                 log.info("monitor: %s", one_line(error))
-            self._closed.wait(max(0.0, self.settings.probe_interval - (time.monotonic() - began)))
+            hurry = Reach.SILENT in (view.primary.reach, view.standby.reach) if view is not None else False
+            interval = min(0.1, self.settings.probe_interval) if hurry else self.settings.probe_interval
+            self._closed.wait(max(0.0, interval - (time.monotonic() - began)))
 
     def _keep(self) -> None:
         while not self._closed.is_set():

@@ -36,13 +36,17 @@ class _Since:
     began: float = 0.0
     looked: float = 0.0
 
-    def look(self, value: object, gap: float) -> float:
-        """Returns for how many s ``value`` has been seen without change."""
-        now = time.monotonic()
-        if value != self.value or now - self.looked > gap:
-            self.value, self.began = value, now
-        self.looked = now
-        return now - self.began
+    def look(self, value: object, at: float, gap: float, *, began: float | None = None) -> float:
+        """Returns for how many s ``value`` has been seen without change.
+
+        Args:
+            at: when it was seen.
+            began: when it began, where that is known better than by when it was first seen.
+        """
+        if value != self.value or at - self.looked > gap:
+            self.value, self.began = value, at if began is None else began
+        self.looked = at
+        return at - self.began
 
 
 class Watch:
@@ -92,10 +96,11 @@ class Watch:
         reach = Reach.UP if seen.state else REACH.get(seen.fault, Reach.LOCKED_OUT)
         if reach is Reach.REFUSED and not self.policy.refused_means_dead:
             reach = Reach.SILENT
-        silent_for = self._silent[node.name].look(reach, self._gap)
+        # silent since the first question that got no answer was sent
+        silent_for = self._silent[node.name].look(reach, seen.answered, self._gap, began=seen.since if reach is Reach.SILENT else None)
         if seen.state is None:
             return NodeView(name=node.name, reach=reach, silent_for=silent_for if reach is Reach.SILENT else 0.0, error=seen.error)
-        still_for = self._still[node.name].look((seen.state.heartbeat, seen.state.boot, seen.state.term_uuid), self._gap)
+        still_for = self._still[node.name].look((seen.state.heartbeat, seen.state.boot, seen.state.term_uuid), seen.answered, self._gap)
         return node_view(seen.state, node.name, still_for)
 
     def heartbeat(self, view: View, writer: str) -> None:

@@ -6,10 +6,12 @@ A transaction that never executes a statement costs nothing and leaves no marker
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
@@ -122,6 +124,10 @@ class StorePostgreSQL(HookedDialect, PGDialect_psycopg):
         if connection.pending is not None:
             connection.pending = None
             return
+        if connection.info.transaction_status == TransactionStatus.INERROR:
+            # the server would answer COMMIT with ROLLBACK, and the driver say nothing
+            connection.rollback()
+            raise psycopg.errors.InFailedSqlTransaction("the transaction had failed in an earlier statement, so nothing was committed")
         connection.commit()
 
     def do_rollback(self, dbapi_connection: Any) -> None:
@@ -168,4 +174,10 @@ def literal(value: Any) -> str:
     return sql.Literal(value).as_string(None)
 
 
+def _own_report(record: logging.LogRecord) -> bool:
+    """The driver logs that a pipeline of a lost connection can't be ended; that loss is raised, and reported once, as an error."""
+    return "error ignored terminating" not in record.getMessage()
+
+
+logging.getLogger("psycopg").addFilter(_own_report)
 registry.register("postgresql.replstore", __name__, "StorePostgreSQL")

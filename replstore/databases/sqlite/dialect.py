@@ -18,7 +18,7 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import URL
 
 from replstore.control import MARKER_COLUMNS
-from replstore.databases.dialect import HookedConnection, HookedDialect
+from replstore.databases.dialect import HookedConnection, HookedDialect, raw
 from replstore.databases.sqlite import faults
 
 #: s that a statement waits for another connection's lock.
@@ -55,11 +55,33 @@ def _host_boot() -> str:
         return str(int((time.time() - time.monotonic()) // 60))
 
 
+class StoreCursor(sqlite3.Cursor):
+    """Refuses a statement once SQLite has ended the transaction by itself: it would be committed on its own."""
+
+    def execute(self, *args: Any) -> Any:
+        self._check()
+        return super().execute(*args)
+
+    def executemany(self, *args: Any) -> Any:
+        self._check()
+        return super().executemany(*args)
+
+    def _check(self) -> None:
+        connection: Any = self.connection
+        if connection.begun and not connection.in_transaction:
+            raise sqlite3.OperationalError("the transaction was rolled back by an earlier statement: begin a new one")
+
+
 class StoreConnection(sqlite3.Connection, HookedConnection):
     """A connection that knows which file it opened."""
 
     path: str = ""
     identity: str = ""
+    begun: bool = False
+    """A transaction of the dialect's is open, as far as the dialect knows."""
+
+    def cursor(self, factory: Any = StoreCursor) -> Any:
+        return super().cursor(factory)
 
     def check_file(self) -> None:
         """Raises sqlite3.OperationalError (CANTOPEN) when the path no longer names the file that this connection has open."""
@@ -119,10 +141,18 @@ class StoreSQLite(HookedDialect, SQLiteDialect_pysqlite):
             except BaseException:
                 connection.rollback()
                 raise
-        hook.began = True
+        hook.began = connection.begun = True
 
     def commit(self, connection: Any) -> None:
+        connection.begun = False
+        if not connection.in_transaction:
+            # INSERT OR ROLLBACK, RAISE(ROLLBACK) or a full disk have ended it; what came after was refused by the cursor
+            raise sqlite3.OperationalError("the transaction had been rolled back by an earlier statement, so nothing was committed")
         connection.commit()
+
+    def do_rollback(self, dbapi_connection: Any) -> None:
+        raw(dbapi_connection).begun = False
+        super().do_rollback(dbapi_connection)
 
     def commit_in_doubt(self, error: BaseException) -> bool:
         return faults.commit_in_doubt(error)
