@@ -97,7 +97,7 @@ def _version(directory: Path) -> str | None:
 
 
 def _copied(wheel: Path) -> Path:
-    """A copy of the wheel's programs that the server's user can reach: an environment below /root is closed to it."""
+    """A copy of the wheel's programs that the server's user can reach: one in root's home is closed to it."""
     home = private_directory()
     watchdog = watch(home)
     package = wheel.parent.parent
