@@ -142,7 +142,7 @@ def test_a_fault_says_where_the_value_came_from(monkeypatch: pytest.MonkeyPatch)
         Settings.load(**TWO, durability="most")
     assert str(caught.value).split("; ") == [
         "durability must be 'replicated' or 'async', it is 'most'",
-        "REPLSTORE_ACK_TIMEOUT must be more than 0, it is '-1'",
+        "REPLSTORE_ACK_TIMEOUT must be more than 0, it is -1.0",
         "replstore.toml: pool_size must be at least 1, it is 0",
     ]
 
