@@ -132,6 +132,9 @@ class Carrier(ABC):
             CompareFailed: the follower changed since ``follower()``.
         """
 
+    def interrupt(self) -> None:
+        """Frees another thread that waits for the writer in one of the calls above; never raises."""
+
     @abstractmethod
     def abandon(self) -> None:
         """Ends whatever is open; never raises."""

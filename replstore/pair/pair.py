@@ -189,8 +189,12 @@ class Pair:
         Raises:
             NoWriter: no node may write; the message says what each node's state is and what to do.
         """
+        entered = time.monotonic()
         while True:
             with self._settling:
+                lead = self.lead
+                if lead is not None and lead.confirmed >= entered and lead.term.number >= above:
+                    return lead  # another thread has looked while this one waited for its turn
                 view, decision = self.look()
                 if decision.action in (Action.TAKE_OVER, Action.GO_SOLO, Action.FINISH):
                     try:
@@ -289,6 +293,8 @@ class Pair:
         for connection, name in list(self._in_flight.items()):
             if name == node.name:
                 node.database.interrupt(connection)
+        if node.name in self._shippers:
+            self._shippers[node.name][0].interrupt()
 
     # -- by a person
 

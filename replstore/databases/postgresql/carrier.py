@@ -197,6 +197,10 @@ class PostgreSQLCarrier(Carrier):
         with suppress(Exception):
             session.last_result("ROLLBACK")
 
+    def interrupt(self) -> None:
+        self._writer.interrupt()
+        self._ticker.interrupt()
+
     def abandon(self) -> None:
         for session in (self._writer, self._follower, self._ticker):
             session.rollback()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, ClassVar
 
 from sqlalchemy import Connection, Engine, create_engine, update
@@ -17,7 +14,7 @@ from replstore.databases.base import Entry, Fault, NodeState
 from replstore.databases.catalog import Table
 from replstore.databases.database import Database
 from replstore.databases.dialect import raw
-from replstore.databases.postgresql import capture, catalog, ddl, dialect, faults, sequences, suspended
+from replstore.databases.postgresql import capture, catalog, ddl, dialect, faults, sequences, sessions, suspended
 from replstore.databases.postgresql.capture import GUARD, LOCK_CLASS, MIGRATION, qualified, quote, text
 from replstore.databases.postgresql.carrier import UNSHIPPED, PostgreSQLCarrier, unpacked
 from replstore.databases.postgresql.sessions import Session
@@ -73,12 +70,7 @@ class PostgreSQL(Database):
         return f"postgresql {host}:{url.port or url.query.get('port') or 5432}/{url.database or url.username}"
 
     def interrupt(self, connection: Any) -> None:
-        with suppress(Exception):  # a copy of the descriptor: the driver closes its own
-            wire = socket.socket(fileno=os.dup(raw(connection).fileno()))
-            try:
-                wire.shutdown(socket.SHUT_RDWR)
-            finally:
-                wire.close()
+        sessions.interrupt(connection)
 
     def backend(self, connection: Any) -> tuple[int, str] | None:
         driver = raw(connection)

@@ -5,6 +5,8 @@ A frozen client's transaction is ended by the server after two seconds, so that 
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -13,6 +15,16 @@ import psycopg
 from sqlalchemy import Engine
 
 from replstore.databases.dialect import raw
+
+
+def interrupt(connection: Any) -> None:
+    """Shuts the socket under a driver connection, so that a thread that waits on it stops waiting; never raises."""
+    with suppress(Exception):  # a copy of the descriptor: the driver closes its own
+        wire = socket.socket(fileno=os.dup(raw(connection).fileno()))
+        try:
+            wire.shutdown(socket.SHUT_RDWR)
+        finally:
+            wire.close()
 
 
 class Session:
@@ -59,6 +71,10 @@ class Session:
         with self.cursor() as cursor:
             cursor.execute(statement, parameters)
             return int(cursor.rowcount)
+
+    def interrupt(self) -> None:
+        """Shuts the connection's socket, whoever waits on it; never raises."""
+        interrupt(self._connection)
 
     def rollback(self) -> None:
         """Ends an open transaction; a connection that can't is closed."""

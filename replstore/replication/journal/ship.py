@@ -135,6 +135,10 @@ class Shipper:
             if state is None or (state.role, state.term_no, state.term_uuid) != (writer.role, writer.term_no, writer.term_uuid):
                 raise NotTheWriter(f"{self.writer.name} is no longer the writer of term {writer.term_no}")
 
+    def interrupt(self) -> None:
+        """Frees a thread that waits for the writer, so that it lets go of the follower; never raises."""
+        self.carrier.interrupt()
+
     def close(self) -> None:
         """Closes the shipper's connections; never raises."""
         self.carrier.close()
