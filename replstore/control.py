@@ -31,7 +31,13 @@ class Control:
         self.metadata = MetaData(schema=schema)
 
         #: One row: which pair, which node.  Written once; compared on every connect.
-        self.node = self._one_row("node", Column("pair", String(36), nullable=False), Column("node", String(36), nullable=False), Column("name", Text, nullable=False), Column("created_at", Text, nullable=False))
+        self.node = self._one_row(
+            "node",
+            Column("pair", String(36), nullable=False),
+            Column("node", String(36), nullable=False),
+            Column("name", Text, nullable=False),
+            Column("created_at", Text, nullable=False),
+        )
         #: The pair's settings that must be equal for every Store (durability, takeover policy, …), by name.
         self.setting = self._table("setting", Column("name", String(64), primary_key=True), Column("value", Text, nullable=False))
         #: One row, written at flips only (HAZARDS 3): role and term; ``basis`` is this node's own position when it became the writer,
@@ -52,7 +58,14 @@ class Control:
         )
         #: One row, on a writer: may it acknowledge alone?  ``boot`` is the writer's boot identity for which that holds, ``req`` counts
         #: how often the follower became required again (HAZARDS 2, 24).
-        self.acknowledge = self._one_row("acknowledge", Column("solo", Boolean, nullable=False), Column("boot", Text, nullable=False), Column("req", BigInteger, nullable=False), Column("reason", Text, nullable=False, server_default=""), Column("since", Text, nullable=False))
+        self.acknowledge = self._one_row(
+            "acknowledge",
+            Column("solo", Boolean, nullable=False),
+            Column("boot", Text, nullable=False),
+            Column("req", BigInteger, nullable=False),
+            Column("reason", Text, nullable=False, server_default=""),
+            Column("since", Text, nullable=False),
+        )
         #: One row, on a follower: how far it has got, and whether it may take over.
         self.position = self._one_row(
             "position",
@@ -71,7 +84,9 @@ class Control:
         #: One row, on a follower: only counts up, no clock.
         self.heartbeat = self._one_row("heartbeat", Column("no", BigInteger, nullable=False))
         #: Proofs of durability (HAZARDS 23): committed on the writer after a batch's snapshot.
-        self.tick = self._table("tick", Column("tick", String(36), primary_key=True), Column("batch", BigInteger, nullable=False), Column("at", Text, nullable=False))
+        self.tick = self._table(
+            "tick", Column("tick", String(36), primary_key=True), Column("batch", BigInteger, nullable=False), Column("at", Text, nullable=False)
+        )
         #: One row: the journal is pruned through this position (null: never pruned).
         self.retention = self._one_row("retention", Column("pruned_through", Text))
         #: What happened to orphans at rejoin; replicated like the user's tables.
@@ -91,11 +106,23 @@ class Control:
             Column("recorded_at", Text, nullable=False),
         )
         #: One row per replicated table, on each node by itself: its definition and the capture fingerprint (HAZARDS 8).
-        self.replicated = self._table("replicated", Column("tbl", Text, primary_key=True), Column("definition", Text, nullable=False), Column("fingerprint", Text, nullable=False))
+        self.replicated = self._table(
+            "replicated",
+            Column("tbl", Text, primary_key=True),
+            Column("definition", Text, nullable=False),
+            Column("fingerprint", Text, nullable=False),
+        )
         #: One row, on each node by itself: counts the migrations that changed the schema of replicated tables.
         self.schema_no = self._one_row("schema_no", Column("no", BigInteger, nullable=False))
         #: User triggers and foreign keys that were taken off a follower, with the statement that brings them back (HAZARDS 7).
-        self.suspended = self._table("suspended", Column("seq", Integer, primary_key=True), Column("kind", String(16), nullable=False), Column("tbl", Text, nullable=False), Column("name", Text, nullable=False), Column("restore", Text, nullable=False))
+        self.suspended = self._table(
+            "suspended",
+            Column("seq", Integer, primary_key=True),
+            Column("kind", String(16), nullable=False),
+            Column("tbl", Text, nullable=False),
+            Column("name", Text, nullable=False),
+            Column("restore", Text, nullable=False),
+        )
 
         #: Commit markers and tombstones.  The journal and the marker are created by each database's own statements (they differ in
         #: more than names), hence not part of ``metadata``.
@@ -109,4 +136,9 @@ class Control:
         return Table(self.prefix + name, self.metadata, *columns)
 
     def _one_row(self, name: str, *columns: Any) -> Table:
-        return self._table(name, Column("id", Integer, primary_key=True, autoincrement=False), *columns, CheckConstraint("id = 1", name=f"{self.prefix}{name}_one_row"))
+        return self._table(
+            name,
+            Column("id", Integer, primary_key=True, autoincrement=False),
+            *columns,
+            CheckConstraint("id = 1", name=f"{self.prefix}{name}_one_row"),
+        )

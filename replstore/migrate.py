@@ -239,5 +239,3 @@ def _migrate_follower(writer: Node, follower: Node, user: UserMigration, changed
     except MigrationFailed as error:  # the writer's definitions count: what is missing here is made from them
         log.warning("%s; its tables are made from %s's instead", error, writer.name)
     return mirror(writer, follower, copy=changed).copied
-
-

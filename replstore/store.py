@@ -88,7 +88,13 @@ class Store:
             yield session
 
     def run(
-        self, fn: Callable[[Session], Result], *, key: str | None = None, durability: str | None = None, isolation: str | None = None, attempts: int = 10
+        self,
+        fn: Callable[[Session], Result],
+        *,
+        key: str | None = None,
+        durability: str | None = None,
+        isolation: str | None = None,
+        attempts: int = 10,
     ) -> Result:
         """Calls ``fn(session)`` in a transaction, again over a failover, a deadlock or a serialization failure, and takes effect exactly once.
 

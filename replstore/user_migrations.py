@@ -46,7 +46,9 @@ class UserMigration:
 
     def refuse_tables_without_key(self) -> None:
         """Raises CannotReplicate for tables of the metadata that have no primary key, before anything is created."""
-        nameless = [table.fullname for table in (self._metadata.tables.values() if self._metadata is not None else ()) if not table.primary_key.columns]
+        nameless = [
+            table.fullname for table in (self._metadata.tables.values() if self._metadata is not None else ()) if not table.primary_key.columns
+        ]
         if nameless:
             raise CannotReplicate("; ".join(f"table {name} has no primary key: add one, or it can't be replicated" for name in sorted(nameless)))
 

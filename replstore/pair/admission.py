@@ -31,7 +31,11 @@ def admit(settings: Settings) -> Settings:
         states = {node.name: answer.state for node, answer in zip(nodes, seen, strict=True) if answer.state is not None}
         missing = [answer.fault is not None and not node.database.may_create(node.url) for node, answer in zip(nodes, seen, strict=True)]
         if not states and any(missing):
-            raise ConfigError("; ".join(f"{node.name} {shown(node.url)}: {answer.error}" for node, answer in zip(nodes, seen, strict=True) if answer.fault is not None))
+            raise ConfigError(
+                "; ".join(
+                    f"{node.name} {shown(node.url)}: {answer.error}" for node, answer in zip(nodes, seen, strict=True) if answer.fault is not None
+                )
+            )
         compare_nodes(states)
         held = _held_settings(next(node for node in nodes if node.name in states)) if states else {}
     finally:

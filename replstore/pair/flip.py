@@ -49,7 +49,9 @@ def under_role_lock(node: Node, change: Callable[[Connection, NodeState], Result
             if node.database.classify(error) not in (Fault.TIMEOUT, Fault.TRANSIENT):
                 raise
             if time.monotonic() >= deadline:
-                raise SwitchoverFailed(f"{node.name}'s role can't change: {', '.join(_blockers(node)) or one_line(error)} keeps it waiting") from error
+                raise SwitchoverFailed(
+                    f"{node.name}'s role can't change: {', '.join(_blockers(node)) or one_line(error)} keeps it waiting"
+                ) from error
             with node.begin() as connection:
                 ended = node.database.end_blockers(connection)
             if ended:

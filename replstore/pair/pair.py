@@ -90,7 +90,10 @@ class Pair:
         self._in_flight: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
         self._closed = threading.Event()
         self._nudged = threading.Event()
-        self._threads = [threading.Thread(target=target, name=f"replstore {name}", daemon=True) for name, target in (("monitor", self._monitor), ("keeper", self._keep))]
+        self._threads = [
+            threading.Thread(target=target, name=f"replstore {name}", daemon=True)
+            for name, target in (("monitor", self._monitor), ("keeper", self._keep))
+        ]
         self.background = background
         if background:
             for thread in self._threads:
@@ -308,7 +311,9 @@ class Pair:
                 self.ship_from(lead.node)
                 view = self.watch.view()
                 seen = _named(view, lead.follower.name)
-                take_over(lead.follower, seen, reason="switchover", on_silence=False, witness=self.witness, granted=view.witness, writer=lead.node.name)
+                take_over(
+                    lead.follower, seen, reason="switchover", on_silence=False, witness=self.witness, granted=view.witness, writer=lead.node.name
+                )
             except Exception:
                 with suppress(Exception):
                     take_back(lead.node, lead.term)
@@ -327,7 +332,11 @@ class Pair:
         """See ``Store.takeover``."""
         with self._settling:
             view, decision = self.look()
-            node = self.nodes[name] if name else next((self.nodes[seen.name] for seen in (view.primary, view.standby) if seen.role is Role.FOLLOWER), None)
+            node = (
+                self.nodes[name]
+                if name
+                else next((self.nodes[seen.name] for seen in (view.primary, view.standby) if seen.role is Role.FOLLOWER), None)
+            )
             if node is None:
                 raise TakeoverRefused(f"no node follows, so none can take over: {decision.reason}")
             seen, other = _named(view, node.name), _named(view, self.other(node).name)
@@ -337,7 +346,16 @@ class Pair:
                 raise TakeoverRefused(f"{node.name} is the writer already, term {seen.term.number if seen.term else '?'}")
             if other.role is Role.WRITER and not force:
                 raise TakeoverRefused(f"{other.name} is alive and writes: use `replstore switchover`, or `--force` if you are sure that it must not")
-            take_over(node, seen, reason="a person decided", on_silence=not force, witness=self.witness, granted=view.witness, writer=other.name, forced=force)
+            take_over(
+                node,
+                seen,
+                reason="a person decided",
+                on_silence=not force,
+                witness=self.witness,
+                granted=view.witness,
+                writer=other.name,
+                forced=force,
+            )
             self.look()
 
     def go_solo(self) -> None:

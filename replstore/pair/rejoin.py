@@ -94,7 +94,9 @@ def rejoin(writer: Node, former: Node, *, copy: bool = False) -> int:
             raise NotTheWriter(f"{former.name} is not a former writer that waits to rejoin: its role is {behind.role}")
         continues = _continues(former, connection, ahead, behind)
         if not continues and not copy:
-            raise NeedsCopy(f"{former.name}'s history doesn't reach {writer.name}'s takeover (it went back in time, or was away for too long): run `replstore rejoin --copy`")
+            raise NeedsCopy(
+                f"{former.name}'s history doesn't reach {writer.name}'s takeover (it went back in time, or was away for too long): run `replstore rejoin --copy`"
+            )
         since = ahead.former_position if continues else None
         orphans = _read_orphans(former, connection, behind, tables, since)
     recorded = _record(writer, former, ahead, behind, orphans, tables)
@@ -191,7 +193,9 @@ def _known(writer: Node, connection: Connection, orphans: Orphans) -> dict[str, 
     return known
 
 
-def _orphan(former: Node, behind: NodeState, entry: Entry, name: str, key: str | None, orphans: Orphans, there: dict[str, str], known: dict[str, str]) -> dict[str, object]:
+def _orphan(
+    former: Node, behind: NodeState, entry: Entry, name: str, key: str | None, orphans: Orphans, there: dict[str, str], known: dict[str, str]
+) -> dict[str, object]:
     identity = f"{behind.node} {behind.term_no} {behind.term_uuid} {name} {key or WHOLE_TABLE}"
     return {
         "id": str(uuid5(NAMESPACE_URL, "replstore:" + identity)),  # the same orphan has the same id, whoever records it

@@ -16,7 +16,14 @@ log = logging.getLogger("replstore.pair")
 
 
 def go_solo(
-    node: Node, seen: NodeView, *, reason: str, witness: Witness | None = None, both: frozenset[str] = frozenset(), granted: WitnessView | None = None, forced: bool = False
+    node: Node,
+    seen: NodeView,
+    *,
+    reason: str,
+    witness: Witness | None = None,
+    both: frozenset[str] = frozenset(),
+    granted: WitnessView | None = None,
+    forced: bool = False,
 ) -> bool:
     """Lets the writer acknowledge alone.
 
@@ -39,7 +46,12 @@ def go_solo(
     with node.begin() as connection:
         state = node.database.state(connection)
         # an UPDATE first would do on every database but SQLite, whose deferred transaction reads before it writes: both compare the same
-        if state is None or state.role != "writer" or (state.term_no, state.term_uuid) != (seen.term.number, seen.term.uuid) or state.boot != seen.boot:
+        if (
+            state is None
+            or state.role != "writer"
+            or (state.term_no, state.term_uuid) != (seen.term.number, seen.term.uuid)
+            or state.boot != seen.boot
+        ):
             return False
         role = control.role.c
         still_writer = control.role.select().where(and_(role.role == "writer", role.term_uuid == seen.term.uuid)).exists()

@@ -89,7 +89,9 @@ def status(pair: Pair) -> Status:
     skew = {node.schema_no for node in nodes.values() if node.schema_no is not None}
     stopped = pair.stopped
     if len(skew) == 2:
-        stopped = f"schema_skew: primary has had {nodes['primary'].schema_no} migrations, standby {nodes['standby'].schema_no}; run `replstore migrate`"
+        stopped = (
+            f"schema_skew: primary has had {nodes['primary'].schema_no} migrations, standby {nodes['standby'].schema_no}; run `replstore migrate`"
+        )
     return Status(
         writer=writer,
         term=views[writer].term.number if writer and views[writer].term else None,  # type: ignore[union-attr]

@@ -103,7 +103,10 @@ class Witness:
             done = connection.execute(
                 update(witness)
                 .where(
-                    witness.c.term_no == term.number, witness.c.term_uuid == term.uuid, witness.c.writer == writer, witness.c.in_sync == _text(in_sync)
+                    witness.c.term_no == term.number,
+                    witness.c.term_uuid == term.uuid,
+                    witness.c.writer == writer,
+                    witness.c.in_sync == _text(in_sync),
                 )
                 .values(**values)
             )

@@ -83,7 +83,9 @@ def mirror(writer: Node, follower: Node, *, copy: Collection[str] = ()) -> Mirro
             done = _mirror(follower, source, target, wanted, copy, state.schema_no)
             follower.database.mark(target, None)
     if done.made or done.dropped:
-        log.warning("%s: made %d table(s) anew, dropped %d, to be copied: %s", follower.name, len(done.made), len(done.dropped), ", ".join(done.copied))
+        log.warning(
+            "%s: made %d table(s) anew, dropped %d, to be copied: %s", follower.name, len(done.made), len(done.dropped), ", ".join(done.copied)
+        )
     return done
 
 
@@ -97,7 +99,8 @@ def _mirror(follower: Node, source: Connection, target: Connection, wanted: dict
     differ = [
         table
         for name, table in wanted.items()
-        if name != orphans.id and (name not in present or differences(table, present[name], ignore=suspended) or before.get(name, table).key != table.key)
+        if name != orphans.id
+        and (name not in present or differences(table, present[name], ignore=suspended) or before.get(name, table).key != table.key)
     ]
     gone = [present[name] for name in before if name not in wanted and name in present]
     stale = [present[table.id] for table in differ if table.id in present]

@@ -64,10 +64,14 @@ def resolve(pair: Pair, term: Term, id: str, durability: str, *, backend: tuple[
                 pair.doubt(lead)
         else:
             if outcome is Outcome.LOST:
-                raise TransactionLost(f"the transaction did not take effect: {trouble}; its tombstone is on {lead.node.name}, term {lead.term.number}") from cause
+                raise TransactionLost(
+                    f"the transaction did not take effect: {trouble}; its tombstone is on {lead.node.name}, term {lead.term.number}"
+                ) from cause
             return lead
         if time.monotonic() >= deadline:
-            raise CommitUnknown(f"whether transaction {id} committed can't be decided now ({trouble}); look for its marker before you repeat it", id) from cause
+            raise CommitUnknown(
+                f"whether transaction {id} committed can't be decided now ({trouble}); look for its marker before you repeat it", id
+            ) from cause
         time.sleep(0.05)
 
 

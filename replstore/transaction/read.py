@@ -115,7 +115,9 @@ class Reader:
         lead = pair.lead
         follower = lead.follower if lead is not None else None
         if follower is None:
-            candidates = [node for node in pair.nodes.values() if (seen := pair.watch.states.get(node.name)) and seen.state and seen.state.role == "follower"]
+            candidates = [
+                node for node in pair.nodes.values() if (seen := pair.watch.states.get(node.name)) and seen.state and seen.state.role == "follower"
+            ]
             if not candidates:
                 return None, "no follower is known"
             follower = candidates[0]

@@ -18,7 +18,12 @@ from replstore.databases.catalog import Table
 LOCK_CLASS = 0x7265706C
 GUARD, TURN, MIGRATION = 1, 2, 3
 NOT_THE_WRITER = "RS001"
-EVENTS = {"insert": "NEW TABLE AS new_rows", "update": "OLD TABLE AS old_rows NEW TABLE AS new_rows", "delete": "OLD TABLE AS old_rows", "truncate": ""}
+EVENTS = {
+    "insert": "NEW TABLE AS new_rows",
+    "update": "OLD TABLE AS old_rows NEW TABLE AS new_rows",
+    "delete": "OLD TABLE AS old_rows",
+    "truncate": "",
+}
 
 CONTROL_STATEMENTS = [
     """CREATE TABLE replstore.journal (
@@ -109,7 +114,9 @@ def install_statements(table: Table) -> list[str]:
 def remove_statements(table: Table) -> list[str]:
     """The statements that take guard and capture off a table again."""
     names = ["guard", *(f"capture_{event}" for event in EVENTS)]
-    return [f"DROP TRIGGER IF EXISTS replstore_{name} ON {qualified(table)}" for name in names] + [f"DROP FUNCTION IF EXISTS {capture_function(table)}()"]
+    return [f"DROP TRIGGER IF EXISTS replstore_{name} ON {qualified(table)}" for name in names] + [
+        f"DROP FUNCTION IF EXISTS {capture_function(table)}()"
+    ]
 
 
 #: One row per table: what must not change unnoticed while it is replicated (HAZARDS 8).  {tables}: VALUES of id, schema, name.

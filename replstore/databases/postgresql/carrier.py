@@ -173,9 +173,10 @@ class PostgreSQLCarrier(Carrier):
     def _copy(self, table: Table, source: str) -> int:
         columns = ", ".join(quote(column) for column in table.data_columns)
         with self._follower.cursor() as into, self._writer.cursor() as out:
-            with into.copy(f"COPY {qualified(table)} ({columns}) FROM STDIN (FORMAT binary)") as sink, out.copy(
-                f"COPY ({source}) TO STDOUT (FORMAT binary)"
-            ) as rows:
+            with (
+                into.copy(f"COPY {qualified(table)} ({columns}) FROM STDIN (FORMAT binary)") as sink,
+                out.copy(f"COPY ({source}) TO STDOUT (FORMAT binary)") as rows,
+            ):
                 chunk = bytearray()
                 for data in rows:  # the server sends one piece a row; joined they travel faster
                     chunk += data

@@ -84,7 +84,9 @@ def install_statements(table: Table) -> list[str]:
         )
         statements.append(f"CREATE TRIGGER {trigger_name(table, f'capture_{event}')} AFTER {event.upper()} ON {name} {capture} BEGIN {body} END")
         if event != "delete" and (replaced := in_the_way("OLD" if event == "update" else "NEW")):
-            statements.append(f"CREATE TRIGGER {trigger_name(table, f'replace_{event}')} BEFORE {event.upper()} ON {name} {capture} BEGIN {replaced} END")
+            statements.append(
+                f"CREATE TRIGGER {trigger_name(table, f'replace_{event}')} BEFORE {event.upper()} ON {name} {capture} BEGIN {replaced} END"
+            )
     return statements
 
 

@@ -204,9 +204,7 @@ class SQLiteCarrier(Carrier):
     def _advance_sequences(self) -> None:
         assert self._both is not None
         theirs = "SELECT s.seq FROM src.sqlite_sequence s WHERE s.name = main.sqlite_sequence.name"
-        self._both.execute(
-            f"UPDATE main.sqlite_sequence SET seq = ({theirs}) WHERE name NOT LIKE 'replstore\\_%' ESCAPE '\\' AND seq < ({theirs})"
-        )
+        self._both.execute(f"UPDATE main.sqlite_sequence SET seq = ({theirs}) WHERE name NOT LIKE 'replstore\\_%' ESCAPE '\\' AND seq < ({theirs})")
         self._both.execute(
             "INSERT INTO main.sqlite_sequence (name, seq) SELECT name, seq FROM src.sqlite_sequence s WHERE name NOT LIKE 'replstore\\_%' ESCAPE '\\' "
             "AND NOT EXISTS (SELECT 1 FROM main.sqlite_sequence m WHERE m.name = s.name)"
@@ -234,5 +232,3 @@ def _from_json(value: Any) -> Any:
 def to_json(value: Any) -> Any:
     """A key's value in a form that JSON holds exactly."""
     return {"blob": value.hex()} if isinstance(value, bytes) else value
-
-

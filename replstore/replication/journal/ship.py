@@ -155,7 +155,9 @@ def check_roles(writer: NodeState, follower: NodeState) -> None:
     if follower.role != "follower":
         raise NotTheWriter(f"{follower.name} is not a follower: its role is {follower.role}, term {follower.term_no}")
     if (writer.term_no, writer.term_uuid) != (follower.term_no, follower.term_uuid):
-        raise NotTheWriter(f"{writer.name} is of term {writer.term_no}, {follower.name} of term {follower.term_no}: they aren't one pair's writer and follower")
+        raise NotTheWriter(
+            f"{writer.name} is of term {writer.term_no}, {follower.name} of term {follower.term_no}: they aren't one pair's writer and follower"
+        )
     if writer.pair != follower.pair:
         raise NotTheWriter(f"{writer.name} and {follower.name} belong to different pairs")
 
@@ -167,7 +169,9 @@ def check_continuity(follower: NodeState, snapshot: Snapshot) -> None:
         if follower.source != writer.node:
             raise NeedsCopy(f"{follower.name} followed another node than {writer.name}: it needs a copy; run `replstore rejoin --copy`")
         if snapshot.pruned_past:
-            raise NeedsCopy(f"{writer.name}'s journal no longer reaches back to what {follower.name} has: it needs a copy; run `replstore rejoin --copy`")
+            raise NeedsCopy(
+                f"{writer.name}'s journal no longer reaches back to what {follower.name} has: it needs a copy; run `replstore rejoin --copy`"
+            )
         if not snapshot.has_tick:
             raise ReplicationStopped(
                 f"writer_rewound: {writer.name} doesn't know the last batch that {follower.name} holds, so one of them went back in time (crash, restored "
@@ -175,7 +179,9 @@ def check_continuity(follower: NodeState, snapshot: Snapshot) -> None:
             )
     if snapshot.faults:
         name, fault = next(iter(snapshot.faults.items()))
-        raise ReplicationStopped(f"capture_missing: table {name} on {writer.name}: {fault}; run `replstore migrate`, which mends it and copies the table")
+        raise ReplicationStopped(
+            f"capture_missing: table {name} on {writer.name}: {fault}; run `replstore migrate`, which mends it and copies the table"
+        )
     if writer.schema_no != follower.schema_no:
         raise ReplicationStopped(
             f"schema_skew: {writer.name} has had {writer.schema_no} migrations and {follower.name} {follower.schema_no}; run `replstore migrate`"
