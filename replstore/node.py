@@ -15,7 +15,6 @@ from sqlalchemy.engine import URL
 from replstore.databases.base import Fault, NodeState
 from replstore.databases.database import Database, database_for
 
-
 #: s to wait for a node that still owes the answer to an earlier question.
 LATE = 0.05
 

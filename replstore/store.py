@@ -20,7 +20,9 @@ from replstore.databases.base import Fault
 from replstore.databases.dialect import raw
 from replstore.errors import NotTheWriter, TransactionLost
 from replstore.node import one_line
+from replstore.pair import by_hand
 from replstore.pair.admission import admit
+from replstore.pair.monitor import Monitor
 from replstore.pair.pair import Lead, Pair
 from replstore.pair.status import Status, status
 from replstore.transaction.acknowledge import acknowledge
@@ -49,7 +51,8 @@ class Store:
 
     def __init__(self, path: str | Path | None = None, *, background: bool = True, **overrides: Any) -> None:
         self.settings = admit(Settings.load(path, **overrides))
-        self.pair = Pair(self.settings, background=background)
+        self.pair = Pair(self.settings)
+        self._monitor = Monitor(self.pair) if background else None
         for node in self.pair.nodes.values():
             node.engine.dialect.new_hook = self._new_hook  # type: ignore[attr-defined]
         self._reader = Reader(self.pair)
@@ -270,7 +273,7 @@ class Store:
         Raises:
             SwitchoverFailed: somebody keeps a transaction open for longer than ``timeout`` s; the message names them.
         """
-        self.pair.switchover(seconds=timeout)
+        by_hand.switchover(self.pair, seconds=timeout)
 
     def takeover(self, node: str | None = None, *, force: bool = False) -> None:
         """Makes the follower the writer although nothing, or not enough, says that the writer is lost.
@@ -282,11 +285,11 @@ class Store:
         Raises:
             TakeoverRefused: the rules forbid it.
         """
-        self.pair.take_over(node, force=force)
+        by_hand.order_takeover(self.pair, node, force=force)
 
     def solo(self) -> None:
         """Lets the writer acknowledge alone although the follower isn't known to be dead; recorded."""
-        self.pair.go_solo()
+        by_hand.order_solo(self.pair)
 
     def rejoin(self, *, copy: bool = False) -> int:
         """Brings a former writer back as the follower.
@@ -297,7 +300,7 @@ class Store:
         Returns:
             How many orphan rows were recorded.
         """
-        return self.pair.rejoin(copy=copy)
+        return by_hand.order_rejoin(self.pair, copy=copy)
 
     def migrate(self, metadata: MetaData | None = None, *, alembic_config: str | Path | None = None) -> Any:
         """Brings control tables, the user's tables and the triggers to the same revision on both nodes; see ``replstore.migrate``."""
@@ -312,8 +315,10 @@ class Store:
         return check(self.pair, **options)
 
     def close(self) -> None:
-        """Ends the background threads and closes every connection."""
+        """Ends the background threads and closes every connection, within about a second."""
         self.pair.close()
+        if self._monitor is not None:
+            self._monitor.join()
 
     def __enter__(self) -> Self:
         return self

@@ -6,7 +6,7 @@ alive, with another process writing to it.  A node that is locked out lives: it 
 
 from __future__ import annotations
 
-from replstore.pair.view import Acknowledge, Action, Decision, NodeView, Reach, Role, View
+from replstore.pair.view import Acknowledge, Action, Decision, NodeView, Reach, View
 
 
 def writer_alone(view: View, writer: NodeView, lost: NodeView) -> Decision:

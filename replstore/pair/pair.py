@@ -1,7 +1,7 @@
 """The pair: who writes now, and the one place that carries out what ``decide`` decides.
 
-Two threads per Store: the monitor looks at both nodes every ``probe_interval``, counts the heartbeat up, takes over or goes solo, and frees callers that wait
-for a silent node; the keeper does what takes longer: fencing, rejoin, resync, and shipping what programs without a Store have written.
+Callers that need a writer look and act by themselves (``settle``); the threads of ``monitor.py`` do so all the time; ``by_hand.py`` has what a person
+orders.
 """
 
 from __future__ import annotations
@@ -15,19 +15,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from replstore.config import Settings
-from replstore.errors import NotTheWriter, NoWriter, ReplicationStopped, ReplstoreError, TakeoverRefused
+from replstore.errors import NotTheWriter, NoWriter, ReplicationStopped
 from replstore.node import Node, one_line
 from replstore.pair.decide import Acknowledge, Action, Decision, NodeView, Policy, Reach, Role, Term, View, decide
 from replstore.pair.flip import settle_guard
 from replstore.pair.rejoin import fence_former, rejoin
 from replstore.pair.solo import go_solo
-from replstore.pair.switchover import hand_over, take_back
 from replstore.pair.takeover import take_over
 from replstore.pair.watch import Watch
 from replstore.pair.witness import Witness
 from replstore.replication.journal.group import GroupCommit
 from replstore.replication.journal.ship import Shipped, Shipper
-from replstore.replication.mirror import mirror
 
 log = logging.getLogger("replstore.pair")
 
@@ -58,10 +56,9 @@ class Pair:
 
     Args:
         settings: the Store's settings; those of the pair have been compared with its control tables.
-        background: start the monitor and the keeper; a command that looks once doesn't need them.
     """
 
-    def __init__(self, settings: Settings, *, background: bool = True) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.primary = Node("primary", settings.primary_url, seconds=settings.probe_timeout, engine_options=settings.engine_options("primary"))
         self.standby = Node("standby", settings.standby_url, seconds=settings.probe_timeout, engine_options=settings.engine_options("standby"))
@@ -81,23 +78,15 @@ class Pair:
         self.decision: Decision | None = None
         self.stopped: str = ""
         self.synced_at: float = float("-inf")
-        self._settling = threading.RLock()
+        self.settling = threading.RLock()
         self.maintenance = threading.Lock()
         """Held by a migration, so that the keeper doesn't take its half-way state for a fault."""
         self._changed = threading.Condition()
         self._shipping = threading.Lock()
         self._shippers: dict[str, tuple[Shipper, GroupCommit[Shipped]]] = {}
         self._in_flight: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
-        self._closed = threading.Event()
-        self._nudged = threading.Event()
-        self._threads = [
-            threading.Thread(target=target, name=f"replstore {name}", daemon=True)
-            for name, target in (("monitor", self._monitor), ("keeper", self._keep))
-        ]
-        self.background = background
-        if background:
-            for thread in self._threads:
-                thread.start()
+        self.closed = threading.Event()
+        self.nudged = threading.Event()
 
     def other(self, node: Node) -> Node:
         """The other node."""
@@ -115,7 +104,7 @@ class Pair:
     def _remember(self, view: View, decision: Decision) -> None:
         lead = None
         if decision.writer is not None and decision.action is not Action.TAKE_OVER:
-            seen = _named(view, decision.writer)
+            seen = named(view, decision.writer)
             if seen.role is Role.WRITER and seen.term is not None:
                 node = self.nodes[decision.writer]
                 lead = Lead(node, self.other(node), seen.term, decision.acknowledge, time.monotonic(), decision.reason)
@@ -132,7 +121,7 @@ class Pair:
 
     def _lost(self, view: View, lead: Lead) -> bool:
         """Whether a writer is gone for good as far as callers that wait for it are concerned."""
-        seen = _named(view, lead.node.name)
+        seen = named(view, lead.node.name)
         if seen.reach is Reach.UP:
             return seen.role is not Role.WRITER or seen.term != lead.term
         return seen.reach is Reach.REFUSED or (seen.reach is Reach.SILENT and seen.silent_for >= self.policy.detection_time)
@@ -146,7 +135,7 @@ class Pair:
         node = self.nodes[decision.node] if decision.node else None
         if node is None:
             return
-        seen, other = _named(view, node.name), _named(view, self.other(node).name)
+        seen, other = named(view, node.name), named(view, self.other(node).name)
         if decision.action is Action.TAKE_OVER:
             reason = f"{other.name}: {other.error or other.reach}"
             silent = other.reach is not Reach.REFUSED
@@ -158,12 +147,11 @@ class Pair:
         elif decision.action is Action.FINISH:
             self._finish(view, node, seen, other)
         elif decision.action is Action.FENCE:
-            term = other.term
-            if term is not None:
-                fence_former(node, term)
+            if other.term is not None:
+                fence_former(node, other.term)
         elif decision.action is Action.REJOIN:
             rejoin(self.other(node), node)
-            self._granted_resync(self.other(node))
+            self.grant_resync(self.other(node))
         elif decision.action is Action.RESYNC:
             self.ship()
 
@@ -179,7 +167,7 @@ class Pair:
             node, seen, other = self.nodes[other.name], other, seen
         if other.role is Role.FENCED and other.reach is Reach.UP:
             self.ship_from(self.nodes[other.name])
-            seen = _named(self.watch.view(), node.name)
+            seen = named(self.watch.view(), node.name)
         take_over(node, seen, reason="switchover finished", on_silence=False, witness=self.witness, granted=view.witness, writer=other.name)
 
     def settle(self, deadline: float, *, above: int = 0) -> Lead:
@@ -194,7 +182,7 @@ class Pair:
         """
         entered = time.monotonic()
         while True:
-            with self._settling:
+            with self.settling:
                 lead = self.lead
                 if lead is not None and lead.confirmed >= entered and lead.term.number >= above:
                     return lead  # another thread has looked while this one waited for its turn
@@ -209,13 +197,13 @@ class Pair:
                             view, decision = self.look()
                 lead = self.lead
                 if lead is not None and lead.term.number >= above:
-                    self._open_guard(lead)
+                    self.open_guard(lead)
                     return lead
-            if decision.action is Action.STOP or time.monotonic() >= deadline or self._closed.is_set():
+            if decision.action is Action.STOP or time.monotonic() >= deadline or self.closed.is_set():
                 raise NoWriter(f"{decision.reason}; {decision.next_step}" if decision.next_step else decision.reason)
-            self._closed.wait(min(0.05, self.settings.probe_interval))
+            self.closed.wait(min(0.05, self.settings.probe_interval))
 
-    def _open_guard(self, lead: Lead) -> None:
+    def open_guard(self, lead: Lead) -> None:
         state = self.watch.states.get(lead.node.name)
         if state is not None and state.state is not None and state.state.role == "writer" and not state.state.guard_open:
             with suppress(Exception):
@@ -262,19 +250,19 @@ class Pair:
         try:
             shipped = shipper.ship()
         except ReplicationStopped as error:
-            self._stop(str(error))
+            self.stop_shipping(str(error))
             raise
         if shipped.resynced:
-            self._granted_resync(shipper.writer, shipped.req)
+            self.grant_resync(shipper.writer, shipped.req)
         self.stopped, self.synced_at = "", began
         return shipped
 
-    def _stop(self, reason: str) -> None:
+    def stop_shipping(self, reason: str) -> None:
         if reason != self.stopped:
             log.error("shipping stopped: %s", reason)
         self.stopped = reason
 
-    def _granted_resync(self, writer: Node, req: int | None = None) -> None:
+    def grant_resync(self, writer: Node, req: int | None = None) -> None:
         if self.witness is None:
             return
         with writer.snapshot() as connection:
@@ -299,157 +287,12 @@ class Pair:
         if node.name in self._shippers:
             self._shippers[node.name][0].interrupt()
 
-    # -- by a person
-
-    def switchover(self, *, seconds: float = 10.0) -> Lead:
-        """Changes the roles' places; see ``pair/switchover.py``."""
-        with self._settling:
-            lead = self.settle(time.monotonic() + seconds)
-            self.ship()  # most of the work before anybody has to wait
-            hand_over(lead.node, lead.term, seconds=seconds)
-            try:
-                self.ship_from(lead.node)
-                view = self.watch.view()
-                seen = _named(view, lead.follower.name)
-                take_over(
-                    lead.follower, seen, reason="switchover", on_silence=False, witness=self.witness, granted=view.witness, writer=lead.node.name
-                )
-            except Exception:
-                with suppress(Exception):
-                    take_back(lead.node, lead.term)
-                raise
-            new = self.settle(time.monotonic() + seconds, above=lead.term.number + 1)
-        with self.maintenance:
-            try:
-                fence_former(lead.node, new.term)
-                rejoin(new.node, lead.node)
-                self._granted_resync(new.node)
-            except Exception as error:  # the switchover is done; another Store may be letting the former writer rejoin at this moment
-                log.info("rejoin of %s after the switchover is left to the keeper: %s", lead.node.name, one_line(error))
-        return self.settle(time.monotonic() + seconds, above=new.term.number)
-
-    def take_over(self, name: str | None, *, force: bool) -> None:
-        """See ``Store.takeover``."""
-        with self._settling:
-            view, decision = self.look()
-            node = (
-                self.nodes[name]
-                if name
-                else next((self.nodes[seen.name] for seen in (view.primary, view.standby) if seen.role is Role.FOLLOWER), None)
-            )
-            if node is None:
-                raise TakeoverRefused(f"no node follows, so none can take over: {decision.reason}")
-            seen, other = _named(view, node.name), _named(view, self.other(node).name)
-            if seen.reach is not Reach.UP:
-                raise TakeoverRefused(f"{node.name} can't take over: {seen.error or seen.reach}")
-            if seen.role is Role.WRITER and not force:
-                raise TakeoverRefused(f"{node.name} is the writer already, term {seen.term.number if seen.term else '?'}")
-            if other.role is Role.WRITER and not force:
-                raise TakeoverRefused(f"{other.name} is alive and writes: use `replstore switchover`, or `--force` if you are sure that it must not")
-            take_over(
-                node,
-                seen,
-                reason="a person decided",
-                on_silence=not force,
-                witness=self.witness,
-                granted=view.witness,
-                writer=other.name,
-                forced=force,
-            )
-            self.look()
-
-    def go_solo(self) -> None:
-        """See ``Store.solo``."""
-        with self._settling:
-            view, decision = self.look()
-            seen = next((seen for seen in (view.primary, view.standby) if seen.role is Role.WRITER), None)
-            if seen is None:
-                raise NoWriter(f"nobody is the writer: {decision.reason}")
-            if not go_solo(self.nodes[seen.name], seen, reason="a person decided", witness=self.witness, forced=True):
-                raise NotTheWriter(f"{seen.name} has changed in the meantime: look at `replstore status` and repeat")
-            self.look()
-
-    def rejoin(self, *, copy: bool) -> int:
-        """See ``Store.rejoin``."""
-        with self.maintenance, self._settling:
-            lead = self.settle(time.monotonic() + self.settings.takeover_timeout)
-            fence_former(lead.follower, lead.term)
-            recorded = rejoin(lead.node, lead.follower, copy=copy)
-            self._granted_resync(lead.node)
-            self.stopped = ""
-            return recorded
-
-    # -- threads
-
-    def _monitor(self) -> None:
-        while not self._closed.is_set():
-            began, view = time.monotonic(), None
-            try:
-                with self._settling:
-                    view, decision = self.look()
-                    if decision.action in (Action.TAKE_OVER, Action.GO_SOLO, Action.FINISH):
-                        self.act(view, decision)
-                        if decision.action is not Action.TAKE_OVER:
-                            view, decision = self.look()
-                    if self.lead is not None:
-                        self._open_guard(self.lead)
-                if decision.writer is not None:
-                    self.watch.heartbeat(view, decision.writer)
-                if decision.action in (Action.FENCE, Action.REJOIN, Action.RESYNC):
-                    self._nudged.set()
-            except Exception as error:
-                log.info("monitor: %s", one_line(error))
-            hurry = Reach.SILENT in (view.primary.reach, view.standby.reach) if view is not None else False
-            interval = min(0.1, self.settings.probe_interval) if hurry else self.settings.probe_interval
-            self._closed.wait(max(0.0, interval - (time.monotonic() - began)))
-
-    def _keep(self) -> None:
-        while not self._closed.is_set():
-            self._nudged.wait(self.settings.ship_interval)
-            self._nudged.clear()
-            decision = self.decision
-            if self._closed.is_set() or decision is None or self.lead is None:
-                continue
-            if self.maintenance.acquire(blocking=False):
-                try:
-                    self._look_after(decision)
-                finally:
-                    self.maintenance.release()
-
-    def _look_after(self, decision: Decision) -> None:
-        try:
-            if decision.action in (Action.FENCE, Action.REJOIN):
-                view, decision = self.look()
-                if decision.action in (Action.FENCE, Action.REJOIN):
-                    self.act(view, decision)
-                    self._nudged.set()
-            elif decision.action is Action.RESYNC or decision.acknowledge is not Acknowledge.SOLO:
-                self._follow_migration()
-                self.ship()
-        except Exception as error:
-            if decision.action is Action.REJOIN and isinstance(error, ReplstoreError):
-                self._stop(str(error))
-            log.info("keeper: %s", one_line(error))
-            self._closed.wait(self.settings.probe_interval)
-
-    def _follow_migration(self) -> None:
-        """Brings a follower that missed a migration to the writer's tables."""
-        lead = self.lead
-        if lead is None:
-            return
-        ahead, behind = (self.watch.states[node.name].state for node in (lead.node, lead.follower))
-        if ahead is not None and behind is not None and behind.role == "follower" and behind.schema_no < ahead.schema_no:
-            mirror(lead.node, lead.follower)
-
     def close(self) -> None:
-        """Stops the threads and closes every connection, within about a second."""
-        self._closed.set()
-        self._nudged.set()
-        if self.background:
-            for thread in self._threads:
-                if thread is not threading.current_thread():
-                    thread.join(timeout=1.0)
+        """Closes every connection; doesn't wait for a node that doesn't answer."""
+        self.closed.set()
+        self.nudged.set()
         for shipper, _ in self._shippers.values():
+            shipper.interrupt()
             shipper.close()
         self.watch.close()
         for node in self.nodes.values():
@@ -458,5 +301,5 @@ class Pair:
             self.witness.close()
 
 
-def _named(view: View, name: str) -> NodeView:
+def named(view: View, name: str) -> NodeView:
     return view.primary if view.primary.name == name else view.standby

@@ -164,9 +164,7 @@ def _record(writer: Node, former: Node, ahead: NodeState, behind: NodeState, orp
                 continue
             there = dict(writer.database.rows(connection, tables[name], keys)) if keys else {}
             last = {entry.key: entry for entry in orphans.entries if entry.table == name}
-            for key in keys if keys is not None else [None]:
-                entry = last[key]
-                records.append(_orphan(former, behind, entry, name, key, orphans, there, known))
+            records += [_orphan(former, behind, last[key], name, key, orphans, there, known) for key in (keys if keys is not None else [None])]
         with_rows = {entry.tx for entry in orphans.entries if entry.table is not None}
         for entry in orphans.entries:  # a transaction that changed nothing, or a tombstone, is told too if the writer knows better
             if entry.table is None and entry.tx not in with_rows and entry.outcome == "lost" and known.get(entry.tx or "") == "committed":

@@ -39,9 +39,9 @@ def go_solo(
     """
     if seen.term is None:
         raise TakeoverRefused(f"{node.name} has no term: run `replstore migrate`")
-    if witness is not None and not forced and granted is not None and granted.in_sync != frozenset({node.name}):
-        if not witness.grant_solo(seen.term, node.name, both, seen.req):
-            return False
+    asked = witness is not None and not forced and granted is not None and granted.in_sync != frozenset({node.name})
+    if asked and witness is not None and not witness.grant_solo(seen.term, node.name, both, seen.req):
+        return False
     control = node.database.control
     with node.begin() as connection:
         state = node.database.state(connection)

@@ -40,8 +40,6 @@ class Witness:
 
     def __init__(self, url: URL, *, seconds: float = 1.0) -> None:
         arguments: dict[str, Any] = {"connect_timeout": 2} if url.get_backend_name() == "postgresql" else {"timeout": seconds}
-        if url.get_drivername() in ("postgresql", "psycopg2"):
-            url = url.set(drivername="postgresql+psycopg")
         self.engine: Engine = create_engine(url, connect_args=arguments, pool_pre_ping=True)
         if self.engine.dialect.name == "sqlite":
             event.listen(self.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=FULL"))
@@ -75,13 +73,14 @@ class Witness:
 
     def grant_solo(self, term: Term, writer: str, both: frozenset[str], req: int) -> bool:
         """Compare-and-set ``in_sync``: both nodes → the writer alone."""
-        return self._set(term, writer, both, in_sync=_text(frozenset({writer})), req=req)
+        return self._set(term, writer, both, {"in_sync": writer, "req": req})
 
     def grant_takeover(self, term: Term, writer: str, seen: WitnessView, new: Term, candidate: str) -> bool:
         """Compare-and-set the term, if the candidate is in sync."""
         if candidate not in seen.in_sync:
             return False
-        return self._set(term, writer, seen.in_sync, term_no=new.number, term_uuid=new.uuid, writer=candidate, in_sync=candidate, req=-1)
+        values = {"term_no": new.number, "term_uuid": new.uuid, "writer": candidate, "in_sync": candidate, "req": -1}
+        return self._set(term, writer, seen.in_sync, values)
 
     def grant_resync(self, term: Term, writer: str, both: frozenset[str], req: int) -> bool:
         """Compare-and-set ``in_sync``: back to both nodes, if the follower was required again since the solo."""
@@ -98,7 +97,7 @@ class Witness:
         with self.engine.begin() as connection:
             connection.execute(update(witness).values(term_no=new.number, term_uuid=new.uuid, writer=writer, in_sync=writer, req=-1))
 
-    def _set(self, term: Term, writer: str, in_sync: frozenset[str], **values: Any) -> bool:
+    def _set(self, term: Term, writer: str, in_sync: frozenset[str], values: dict[str, Any]) -> bool:
         with self.engine.begin() as connection:
             done = connection.execute(
                 update(witness)
@@ -108,7 +107,7 @@ class Witness:
                     witness.c.writer == writer,
                     witness.c.in_sync == _text(in_sync),
                 )
-                .values(**values)
+                .values(values)
             )
             return done.rowcount == 1
 

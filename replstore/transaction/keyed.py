@@ -19,7 +19,7 @@ from replstore.control import MARKER_COLUMNS
 from replstore.errors import KeyReused, ResultNotSerializable
 from replstore.transaction.attempt import Attempt
 
-INSERT = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
+INSERT: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ class Reader:
         return connection
 
     def _check_token_on_writer(self, node: Node, state: NodeState, after: Token) -> None:
-        if after.term_uuid == state.term_uuid or after.node == state.node and after.term_no <= state.term_no:
+        if after.term_uuid == state.term_uuid or (after.node == state.node and after.term_no <= state.term_no):
             return  # this node's own commits, and no overwrite since
         if after.term_no > state.term_no:
             raise StaleRead(f"the token is of term {after.term_no}, and {node.name} is of term {state.term_no}")

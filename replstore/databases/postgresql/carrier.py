@@ -10,8 +10,8 @@ from uuid import uuid4
 from replstore.control import MARKER_COLUMNS
 from replstore.databases.base import NodeState
 from replstore.databases.carrier import Carrier, CompareFailed, Keys, Landing, Moved, Snapshot
-from replstore.databases.landing import landing_statements
 from replstore.databases.catalog import Table
+from replstore.databases.landing import landing_statements
 from replstore.databases.postgresql import capture
 from replstore.databases.postgresql.capture import GUARD, LOCK_CLASS, TURN, qualified, quote, text
 from replstore.databases.postgresql.sessions import Session
@@ -185,7 +185,7 @@ class PostgreSQLCarrier(Carrier):
                         chunk.clear()
                 if chunk:
                     sink.write(bytes(chunk))
-            return max(0, into.rowcount)
+            return max(0, int(into.rowcount))
 
     def _land(self, landing: Landing) -> None:
         for statement, values, failure in landing_statements(CONTROL, landing):

@@ -28,7 +28,10 @@ TEXT_SETTINGS = (
     "SET LOCAL datestyle TO 'ISO, YMD'; SET LOCAL intervalstyle TO 'postgres'; SET LOCAL timezone TO 'UTC'; SET LOCAL extra_float_digits TO 3; "
     "SET LOCAL bytea_output TO 'hex'; SET LOCAL lc_monetary TO 'C'; SET LOCAL row_security TO off; SET LOCAL search_path TO pg_catalog"
 )
-GUARD_LOCK = f"l.locktype = 'advisory' AND l.classid = {LOCK_CLASS} AND l.objid = {GUARD} AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+GUARD_LOCK = (
+    f"l.locktype = 'advisory' AND l.classid = {LOCK_CLASS} AND l.objid = {GUARD} "
+    "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
 
 
 class PostgreSQL(Database):

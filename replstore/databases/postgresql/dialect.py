@@ -55,7 +55,7 @@ class StoreConnection(psycopg.Connection[Any], HookedConnection):
     def _send(self, statements: list[tuple[str, tuple[Any, ...] | None]]) -> None:
         cursor = psycopg.Cursor(self)
         for statement, parameters in statements:
-            cursor.execute(statement, parameters, prepare=parameters is not None and self.prepare_threshold is not None)  # type: ignore[arg-type]
+            cursor.execute(statement, parameters, prepare=parameters is not None and self.prepare_threshold is not None)
 
 
 class StoreCursor(psycopg.Cursor[Any]):
@@ -114,7 +114,7 @@ class StorePostgreSQL(HookedDialect, PGDialect_psycopg):
         return connection
 
     def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
-        return faults.classify(e).connection_is_gone or super().is_disconnect(e, connection, cursor)
+        return faults.classify(e).connection_is_gone or bool(super().is_disconnect(e, connection, cursor))  # type: ignore[no-untyped-call]
 
     def begin(self, connection: Any) -> None:
         if connection.manual:
@@ -152,7 +152,7 @@ class StorePostgreSQL(HookedDialect, PGDialect_psycopg):
             return "AUTOCOMMIT"
         if connection.isolation_level is not None:
             return connection.isolation_level.name.replace("_", " ")
-        return super().get_isolation_level(dbapi_connection)
+        return super().get_isolation_level(dbapi_connection)  # type: ignore[no-untyped-call]
 
 
 def begin_statement(connection: Any) -> str:

@@ -43,8 +43,8 @@ def file_identity(path: str) -> str:
 def cannot_open(message: str) -> sqlite3.OperationalError:
     """An error as SQLite raises it when a file can't be opened."""
     error = sqlite3.OperationalError(message)
-    error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN  # type: ignore[attr-defined]
-    error.sqlite_errorname = "SQLITE_CANTOPEN"  # type: ignore[attr-defined]
+    error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+    error.sqlite_errorname = "SQLITE_CANTOPEN"
     return error
 
 

@@ -1,0 +1,1 @@
+"""A primary/standby replicated SQL storage layer."""

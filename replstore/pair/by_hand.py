@@ -1,0 +1,102 @@
+"""What a person orders: switchover, takeover, solo, rejoin."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import suppress
+
+from replstore.errors import NotTheWriter, NoWriter, TakeoverRefused
+from replstore.node import one_line
+from replstore.pair.decide import Reach, Role
+from replstore.pair.pair import Lead, Pair, named
+from replstore.pair.rejoin import fence_former, rejoin
+from replstore.pair.solo import go_solo
+from replstore.pair.switchover import hand_over, take_back
+from replstore.pair.takeover import take_over
+
+log = logging.getLogger("replstore.pair")
+
+
+def switchover(pair: Pair, *, seconds: float = 10.0) -> Lead:
+    """Lets writer and follower change places; see ``Store.switchover``."""
+    with pair.settling:
+        lead = pair.settle(time.monotonic() + seconds)
+        pair.ship()  # most of the work before anybody has to wait
+        hand_over(lead.node, lead.term, seconds=seconds)
+        try:
+            pair.ship_from(lead.node)
+            view = pair.watch.view()
+            seen = named(view, lead.follower.name)
+            take_over(lead.follower, seen, reason="switchover", on_silence=False, witness=pair.witness, granted=view.witness, writer=lead.node.name)
+        except Exception:
+            if _still_follows(pair, lead):  # else it may have become the writer already
+                with suppress(Exception):
+                    take_back(lead.node, lead.term)
+            raise
+        new = pair.settle(time.monotonic() + seconds, above=lead.term.number + 1)
+    with pair.maintenance:
+        try:
+            fence_former(lead.node, new.term)
+            rejoin(new.node, lead.node)
+            pair.grant_resync(new.node)
+        except Exception as error:  # the switchover is done; another Store may be letting the former writer rejoin at this moment
+            log.info("rejoin of %s after the switchover is left to the keeper: %s", lead.node.name, one_line(error))
+    return pair.settle(time.monotonic() + seconds, above=new.term.number)
+
+
+def _still_follows(pair: Pair, lead: Lead) -> bool:
+    state = lead.follower.observe(pair.settings.probe_timeout).state
+    return state is not None and state.role == "follower" and state.term_uuid == lead.term.uuid
+
+
+def order_takeover(pair: Pair, name: str | None, *, force: bool) -> None:
+    """See ``Store.takeover``."""
+    with pair.settling:
+        view, decision = pair.look()
+        node = (
+            pair.nodes[name] if name else next((pair.nodes[seen.name] for seen in (view.primary, view.standby) if seen.role is Role.FOLLOWER), None)
+        )
+        if node is None:
+            raise TakeoverRefused(f"no node follows, so none can take over: {decision.reason}")
+        seen, other = named(view, node.name), named(view, pair.other(node).name)
+        if seen.reach is not Reach.UP:
+            raise TakeoverRefused(f"{node.name} can't take over: {seen.error or seen.reach}")
+        if seen.role is Role.WRITER and not force:
+            raise TakeoverRefused(f"{node.name} is the writer already, term {seen.term.number if seen.term else '?'}")
+        if other.role is Role.WRITER and not force:
+            raise TakeoverRefused(f"{other.name} is alive and writes: use `replstore switchover`, or `--force` if you are sure that it must not")
+        take_over(
+            node,
+            seen,
+            reason="a person decided",
+            on_silence=not force,
+            witness=pair.witness,
+            granted=view.witness,
+            writer=other.name,
+            forced=force,
+        )
+        pair.look()
+
+
+def order_solo(pair: Pair) -> None:
+    """See ``Store.solo``."""
+    with pair.settling:
+        view, decision = pair.look()
+        seen = next((seen for seen in (view.primary, view.standby) if seen.role is Role.WRITER), None)
+        if seen is None:
+            raise NoWriter(f"nobody is the writer: {decision.reason}")
+        if not go_solo(pair.nodes[seen.name], seen, reason="a person decided", witness=pair.witness, forced=True):
+            raise NotTheWriter(f"{seen.name} has changed in the meantime: look at `replstore status` and repeat")
+        pair.look()
+
+
+def order_rejoin(pair: Pair, *, copy: bool) -> int:
+    """See ``Store.rejoin``."""
+    with pair.maintenance, pair.settling:
+        lead = pair.settle(time.monotonic() + pair.settings.takeover_timeout)
+        fence_former(lead.follower, lead.term)
+        recorded = rejoin(lead.node, lead.follower, copy=copy)
+        pair.grant_resync(lead.node)
+        pair.stopped = ""
+        return recorded
