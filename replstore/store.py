@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -19,7 +20,7 @@ from replstore.config import Settings
 from replstore.databases.base import Fault
 from replstore.databases.dialect import raw
 from replstore.errors import NotTheWriter, TransactionLost
-from replstore.node import one_line
+from replstore.node import Node, one_line
 from replstore.pair import by_hand
 from replstore.pair.admission import admit
 from replstore.pair.monitor import Monitor
@@ -54,7 +55,7 @@ class Store:
         self.pair = Pair(self.settings)
         self._monitor = Monitor(self.pair) if background else None
         for node in self.pair.nodes.values():
-            node.engine.dialect.new_hook = self._new_hook  # type: ignore[attr-defined]
+            node.engine.dialect.new_hook = partial(self._new_hook, node)  # type: ignore[attr-defined]
         self._reader = Reader(self.pair)
 
     @classmethod
@@ -62,8 +63,14 @@ class Store:
         """A Store from a settings file."""
         return cls(path, **overrides)
 
-    def _new_hook(self) -> Attempt:
-        return Attempt(self.pair, self.pair.current(self._deadline()), self.settings.durability)
+    def _new_hook(self, node: Node, connection: Any) -> Attempt:
+        """Rides on a transaction that a sessionmaker's Session, or a bare Connection, begins."""
+        lead = self.pair.current(self._deadline())
+        if lead.node is not node:
+            raise NotTheWriter(f"{node.name} is not the writer any more, {lead.node.name} is: begin the transaction again")
+        attempt = Attempt(self.pair, lead, self.settings.durability)
+        attempt.ride(connection)
+        return attempt
 
     def _deadline(self) -> float:
         return time.monotonic() + self.settings.takeover_timeout
@@ -155,7 +162,6 @@ class Store:
     @contextmanager
     def _in_transaction(self, connection: Connection, attempt: Attempt) -> Iterator[Session]:
         """A Session on the connection, in a transaction; the loss of the writer becomes ``TransactionLost``, every other error stays what it is."""
-        driver = raw(connection.connection)
         try:
             # begin() has begun on the connection already: the Session's commit is the transaction's
             with Session(connection, expire_on_commit=False, join_transaction_mode="control_fully") as session, session.begin():
@@ -168,7 +174,7 @@ class Store:
             # COMMIT was never sent (its own loss is resolved where it happens), so the server rolls back
             raise TransactionLost(f"{attempt.lead.node.name} was lost during the transaction ({one_line(error)}); nothing took effect") from error
         finally:
-            self.pair.leave(driver)
+            attempt.ended()
             connection.close()
 
     def sessionmaker(self, **options: Any) -> sessionmaker[Session]:
@@ -201,8 +207,9 @@ class Store:
                 continue
             if isolation is not None:
                 connection = connection.execution_options(isolation_level=isolation)
-            attempt.ride(raw(connection.connection))
-            self.pair.enter(raw(connection.connection), lead.node)
+            driver = raw(connection.connection)
+            attempt.ride(driver)
+            driver.next_hook = attempt
             return connection, attempt
 
     def _begin_now(self, durability: str | None, isolation: str | None) -> tuple[Connection, Attempt]:

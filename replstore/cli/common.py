@@ -31,9 +31,13 @@ class Options:
     """
 
     config: Annotated[Path | None, _option("--config", help="Settings file. [default: replstore.toml or pyproject.toml here]", metavar="FILE")] = None
-    primary: Annotated[str | None, _option("--primary", help="URL of the primary; or REPLSTORE_PRIMARY, which no list of processes shows.", metavar="URL")] = None
+    primary: Annotated[
+        str | None, _option("--primary", help="URL of the primary; or REPLSTORE_PRIMARY, which no list of processes shows.", metavar="URL")
+    ] = None
     standby: Annotated[str | None, _option("--standby", help="URL of the standby; or REPLSTORE_STANDBY.", metavar="URL")] = None
-    replication: Annotated[Literal["journal", "native"] | None, _option("--replication", help="journal: replstore copies the changes itself.", metavar="HOW")] = None
+    replication: Annotated[
+        Literal["journal", "native"] | None, _option("--replication", help="journal: replstore copies the changes itself.", metavar="HOW")
+    ] = None
     durability: Annotated[
         Literal["replicated", "async"] | None,
         _option("--durability", help="replicated: a commit counts when it is on both nodes; async: on the writer.", metavar="WHEN"),
@@ -77,7 +81,10 @@ def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
         for name, parameter in inspect.signature(function).parameters.items()
         if name != place
     ]
-    shared = [inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=common[field.name]) for field in fields(Options)]
+    shared = [
+        inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=common[field.name])
+        for field in fields(Options)
+    ]
 
     def command(**given: Any) -> Any:
         options = Options(**{field.name: given.pop(field.name) for field in fields(Options)})

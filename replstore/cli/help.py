@@ -32,5 +32,7 @@ class SectionedGroup(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         commands = [command for name in self.list_commands(ctx) if (command := self.get_command(ctx, name)) is not None and not command.hidden]
-        records = [(getattr(command, "rich_help_panel", None) or "Commands", (command.name or "", command.get_short_help_str(100))) for command in commands]
+        records = [
+            (getattr(command, "rich_help_panel", None) or "Commands", (command.name or "", command.get_short_help_str(100))) for command in commands
+        ]
         _sections(records, formatter)

@@ -1,15 +1,131 @@
-"""x"""
+"""``replstore init``: writes a commented settings file."""
+
 from __future__ import annotations
 
-from typing import Annotated
+import os
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from replstore.cli.common import Options
+from replstore.cli.common import Options, print_json
+from replstore.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from replstore.config import Settings
+
+NAME = "replstore.toml"
+LOCAL_PAIR = {"primary": "sqlite:///replstore-primary.db", "standby": "sqlite:///replstore-standby.db"}
+LOCAL_WITNESS = "sqlite:///replstore-witness.db"
+REMOTE_WITNESS = "postgresql://user@third-host:5432/witness"
+#: What a witness is for where both nodes are files on one machine.
+WHY_LOCAL = (
+    "For two files on one machine a third file will do, best on a disk that both depend on. A file that was unmounted and mounted again, or copied back, "
+    "can't know whether the other node went on without it; the witness does, so that nobody has to be asked."
+)
+HEAD = f"""\
+# Settings of replstore.  A line that stays commented takes the default that it shows.
+# The same names work as keywords of Store(...) and as REPLSTORE_... in the environment; a keyword
+# wins over the environment, and the environment over this file.  Seconds may carry a unit: "500ms", "10s", "24h".
+# Found as {NAME} where the program starts, or by --config; it may also be [tool.replstore] in pyproject.toml.
+"""
+PAIR = "Settings of the pair: kept in its control tables and equal in every program; a program that leaves them out takes the pair's."
 
 
-def command(options: Options, path: Annotated[str, typer.Option("--path", help="Where to write the file.")]="replstore.toml", force: Annotated[bool, typer.Option("--force", help="Replace it.")]=False) -> None:
-    """Write a commented settings file, replstore.toml, with every setting, its unit, its default and the reason.
+def command(
+    options: Options,
+    path: Annotated[Path, typer.Option("--path", help="The file to write.", metavar="FILE")] = Path(NAME),
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Write a commented settings file: every setting with its unit, its default and the reason.
 
-    Nothing else is touched: the databases are made by `replstore migrate`.
+    It describes a pair of two SQLite files, or what --primary, --standby and --durability say. No database is touched: `replstore migrate` makes the pair.
     """
+    from replstore.config import Settings
+    from replstore.urls import shown
+
+    target = options.config or path
+    given = options.overrides
+    if not {"primary", "standby"} & given.keys():
+        given = LOCAL_PAIR | given
+    settings = Settings(**given)
+    secret = any(url.password for url in (settings.primary_url, settings.standby_url))
+    _write(target, render(settings, given), force=force, mode=0o600 if secret else 0o666)
+    primary, standby = shown(settings.primary_url), shown(settings.standby_url)
+    if options.json:
+        print_json({"path": str(target), "primary": primary, "standby": standby})
+        return
+    config = "" if target == Path(NAME) else f" --config {target}"
+    print(f"Wrote {target}{', for your eyes only because it holds a password' if secret else ''}.")
+    print(f"  primary  {primary}\n  standby  {standby}")
+    print(f"Next: look through it, then `replstore migrate{config}` makes the pair and `replstore status{config}` shows it.")
+
+
+def render(settings: Settings, given: Mapping[str, Any]) -> str:
+    """The content of the file.
+
+    Args:
+        settings: validated; their defaults are shown.
+        given: by name, what stands uncommented.
+    """
+    from replstore.config import PAIR_SETTINGS, Settings
+    from replstore.config_faults import URLS
+
+    fields = Settings.model_fields
+    local = settings.primary_url.get_backend_name() == "sqlite"
+    witness = LOCAL_WITNESS if local else REMOTE_WITNESS
+    text = HEAD + _section("The nodes")
+    for name in URLS:
+        more = WHY_LOCAL if name == "witness" and local else ""
+        text += _setting(name, fields[name], given.get(name, witness), commented=name not in given, more=more)
+    text += _section(PAIR)
+    for name in PAIR_SETTINGS:
+        text += _setting(name, fields[name], given.get(name, fields[name].default), commented=name not in given)
+    text += _section("Settings of each program")
+    for name, field in fields.items():
+        if name not in (*URLS, *PAIR_SETTINGS):
+            text += _setting(name, field, given.get(name, field.default), commented=name not in given)
+    return text
+
+
+def _section(title: str) -> str:
+    return "\n\n" + textwrap.fill(f"---- {title}", 110, initial_indent="# ", subsequent_indent="# ") + "\n"
+
+
+def _setting(name: str, field: FieldInfo, value: Any, *, commented: bool, more: str = "") -> str:
+    text = f"{field.description} {more}".strip()
+    comment = textwrap.fill(text, 110, initial_indent="# ", subsequent_indent="# ", break_long_words=False, break_on_hyphens=False)
+    return f"\n{comment}\n{'#' if commented else ''}{name} = {_toml(value)}\n"
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML; whole hours as text, because nobody reads 86400."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f'"{value / 3600:g}h"' if value and value % 3600 == 0 else f"{value:g}"
+    if isinstance(value, int):
+        return str(value)
+    escaped = "".join(f"\\u{ord(sign):04x}" if ord(sign) < 32 or ord(sign) == 127 or sign in '"\\' else sign for sign in str(value))
+    return f'"{escaped}"'
+
+
+def _write(path: Path, content: str, *, force: bool, mode: int) -> None:
+    """Writes the file, and leaves none behind if it can't be written whole.
+
+    Raises:
+        ConfigError: it exists and may not be replaced, or can't be written.
+    """
+    try:
+        with open(path, "w" if force else "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+            if mode == 0o600:
+                os.fchmod(file.fileno(), mode)  # one that is replaced keeps its own mode otherwise
+            file.write(content)
+    except FileExistsError:
+        raise ConfigError(f"{path} exists already: --force replaces it, --path writes another one") from None
+    except OSError as error:
+        raise ConfigError(f"{path} can't be written: {error.strerror or error}") from error

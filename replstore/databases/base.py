@@ -41,6 +41,9 @@ class Hook(Protocol):
     def in_doubt(self, error: BaseException) -> None:
         """The connection died during COMMIT.  Returns if the transaction is found committed, else raises."""
 
+    def ended(self) -> None:
+        """The transaction is over, whatever became of it."""
+
 
 @dataclass(frozen=True)
 class NodeState:

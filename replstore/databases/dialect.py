@@ -32,8 +32,8 @@ def raw(connection: Any) -> Any:
 class HookedDialect:
     """Mixed into a SQLAlchemy dialect, before its base class."""
 
-    new_hook: Callable[[], Hook | None] | None = None
-    """Makes the hook of a transaction for which none was set; None on engines whose transactions are nobody's business."""
+    new_hook: Callable[[Any], Hook | None] | None = None
+    """Makes the hook of a transaction on a driver connection for which none was set; None on engines whose transactions are nobody's business."""
 
     def begin(self, connection: Any) -> None:
         """Begins on the driver's connection, with ``connection.hook`` riding on it."""
@@ -51,7 +51,7 @@ class HookedDialect:
         connection = raw(dbapi_connection)
         hook, connection.next_hook = connection.next_hook, None
         if hook is None and self.new_hook is not None:
-            hook = self.new_hook()
+            hook = self.new_hook(connection)
         connection.hook = hook
         self.begin(connection)
 
@@ -68,8 +68,15 @@ class HookedDialect:
         else:
             if hook is not None and hook.began:
                 hook.committed()
+        finally:
+            if hook is not None:
+                hook.ended()
 
     def do_rollback(self, dbapi_connection: Any) -> None:
         connection = raw(dbapi_connection)
-        connection.hook = None
-        connection.rollback()
+        hook, connection.hook = connection.hook, None
+        try:
+            connection.rollback()
+        finally:
+            if hook is not None:
+                hook.ended()

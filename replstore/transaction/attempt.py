@@ -26,6 +26,7 @@ class Attempt:
         self.pair, self.lead, self.durability = pair, lead, durability
         self.id = str(uuid4())
         self.began = False
+        self.connection: Any = None
         self.backend: tuple[int, str] | None = None
         self.marker: tuple[Any, ...] | None = None if keyed else self.marker_values()
 
@@ -35,8 +36,13 @@ class Attempt:
 
     def ride(self, connection: Any) -> None:
         """Takes place on a driver connection, before its BEGIN."""
-        connection.next_hook = self
+        self.connection = connection
         self.backend = self.lead.node.database.backend(connection)
+        self.pair.enter(connection, self.lead.node)
+
+    def ended(self) -> None:
+        """Nobody waits on the connection any more."""
+        self.pair.leave(self.connection)
 
     def committed(self) -> None:
         """COMMIT has returned: acknowledges.
@@ -72,3 +78,6 @@ class Reading:
 
     def in_doubt(self, error: BaseException) -> None:
         """Nothing was changed."""
+
+    def ended(self) -> None:
+        """Nothing to clear away."""
