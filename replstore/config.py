@@ -63,18 +63,19 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
 
     primary: DatabaseURL = Field(
-        description="URL of the node named primary, which writes first: sqlite:///file.db or postgresql://user@host:5432/database. The name stays "
-        "when the roles change. A password is better kept in REPLSTORE_PRIMARY or ~/.pgpass than in a file."
+        description="URL of the node named primary, which writes first: sqlite:///file.db (counted from where the program starts; "
+        "sqlite:////var/lib/file.db from the root) or postgresql://user@host:5432/database. The name stays when the roles change. "
+        "A password is better kept in REPLSTORE_PRIMARY or ~/.pgpass than in a file."
     )
     standby: DatabaseURL = Field(description="URL of the node named standby, which follows first: another database of the same kind.")
     witness: DatabaseURL | None = Field(
         default=None,
         description="URL of a third small database with one row that decides who may go on alone when the nodes don't see each other. For two "
-        "servers it belongs on a third machine. None: only a node that is surely dead is replaced or left behind without a person.",
+        "servers it belongs on a third machine. Without one, only a node that is surely dead is replaced or left behind without a person.",
     )
     replication: Literal["journal", "native"] = Field(
         default="journal",
-        description='How changes reach the follower. "journal": replstore copies them itself, between any two databases, without special rights. '
+        description='How changes reach the follower. "journal": replstore copies them itself through plain SQL, without special rights. '
         "\"native\" (the database's own replication) isn't available yet in this version.",
     )
     durability: Literal["replicated", "async"] = Field(

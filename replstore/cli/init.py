@@ -24,16 +24,18 @@ LOCAL_WITNESS = "sqlite:///replstore-witness.db"
 REMOTE_WITNESS = "postgresql://user@third-host:5432/witness"
 #: What a witness is for where both nodes are files on one machine.
 WHY_LOCAL = (
-    "For two files on one machine a third file will do, best on a disk that both depend on. A file that was unmounted and mounted again, or copied back, "
-    "can't know whether the other node went on without it; the witness does, so that nobody has to be asked."
+    "For two files on one machine a third file will do, on a disk that goes away with neither. A file that was unmounted and mounted again, or copied "
+    "back, can't know whether the other node went on without it; the witness knows, so that nobody has to be asked."
 )
-HEAD = f"""\
+HEAD = """\
 # Settings of replstore.  A line that stays commented takes the default that it shows.
-# The same names work as keywords of Store(...) and as REPLSTORE_... in the environment; a keyword
-# wins over the environment, and the environment over this file.  Seconds may carry a unit: "500ms", "10s", "24h".
-# Found as {NAME} where the program starts, or by --config; it may also be [tool.replstore] in pyproject.toml.
+# The same names work as keywords, Store(ack_timeout=5), and in the environment, REPLSTORE_ACK_TIMEOUT=5.
+# A keyword wins over the environment, the environment over this file.  It is found where the program starts,
+# or by --config; its content may also stand in pyproject.toml, as [tool.replstore].
+# Seconds may carry a unit: "500ms", "10s", "24h".
 """
-PAIR = "Settings of the pair: kept in its control tables and equal in every program; a program that leaves them out takes the pair's."
+RULE = "# " + "-" * 108
+PAIR = "The pair. Kept in its control tables, equal in every program; one that leaves a setting out takes the pair's."
 
 
 def command(
@@ -78,14 +80,14 @@ def render(settings: Settings, given: Mapping[str, Any]) -> str:
     fields = Settings.model_fields
     local = settings.primary_url.get_backend_name() == "sqlite"
     witness = LOCAL_WITNESS if local else REMOTE_WITNESS
-    text = HEAD + _section("The nodes")
+    text = HEAD + _section("The nodes.")
     for name in URLS:
         more = WHY_LOCAL if name == "witness" and local else ""
         text += _setting(name, fields[name], given.get(name, witness), commented=name not in given, more=more)
     text += _section(PAIR)
     for name in PAIR_SETTINGS:
         text += _setting(name, fields[name], given.get(name, fields[name].default), commented=name not in given)
-    text += _section("Settings of each program")
+    text += _section("Each program for itself.")
     for name, field in fields.items():
         if name not in (*URLS, *PAIR_SETTINGS):
             text += _setting(name, field, given.get(name, field.default), commented=name not in given)
@@ -93,7 +95,7 @@ def render(settings: Settings, given: Mapping[str, Any]) -> str:
 
 
 def _section(title: str) -> str:
-    return "\n\n" + textwrap.fill(f"---- {title}", 110, initial_indent="# ", subsequent_indent="# ") + "\n"
+    return f"\n\n{RULE}\n{textwrap.fill(title, 110, initial_indent='# ', subsequent_indent='# ')}\n{RULE}\n"
 
 
 def _setting(name: str, field: FieldInfo, value: Any, *, commented: bool, more: str = "") -> str:
