@@ -65,9 +65,9 @@ class Reader:
         """See ``Store.read``."""
         if node not in ("writer", "follower", "any"):
             raise ValueError(f"node must be 'writer', 'follower' or 'any', not {node!r}")
+        # no rollback of the Session: it would expire what the caller has read; its connection rolls back when it is closed
         with self._connection(node, max_lag, after) as connection, Session(connection) as session:
             yield session
-            session.rollback()
 
     def _connection(self, node: str, max_lag: float | None, after: Token | None) -> Connection:
         deadline = time.monotonic() + self._pair.settings.takeover_timeout

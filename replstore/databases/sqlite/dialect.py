@@ -77,6 +77,8 @@ class StoreConnection(sqlite3.Connection, HookedConnection):
 
     path: str = ""
     identity: str = ""
+    read_only: bool = False
+    """Changes are refused, since the last BEGIN."""
     begun: bool = False
     """A transaction of the dialect's is open, as far as the dialect knows."""
 
@@ -132,7 +134,11 @@ class StoreSQLite(HookedDialect, SQLiteDialect_pysqlite):
     def begin(self, connection: Any) -> None:
         connection.check_file()
         hook = connection.hook
-        connection.execute("BEGIN IMMEDIATE" if self.immediate and (hook is None or not hook.read_only) else "BEGIN")
+        read_only = hook is not None and hook.read_only
+        if read_only is not connection.read_only:
+            connection.execute(f"PRAGMA query_only = {int(read_only)}")
+            connection.read_only = read_only
+        connection.execute("BEGIN IMMEDIATE" if self.immediate and not read_only else "BEGIN")
         if hook is None:
             return
         if hook.marker is not None:
