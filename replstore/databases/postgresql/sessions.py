@@ -37,14 +37,15 @@ class Session:
     """
 
     def __init__(self, engine: Engine, setup: Sequence[str] = (), *, optional: Sequence[str] = ()) -> None:
-        self._engine, self._setup, self._optional = engine, setup, optional
+        # a pool of its own, always empty: one of the engine's idle connections may have died with its server
+        self._pool, self._setup, self._optional = engine.pool.recreate(), setup, optional
         self._connection: Any = None
 
     @property
     def connection(self) -> Any:
         """The driver's connection."""
         if self._connection is None or self._connection.closed:
-            fairy = self._engine.raw_connection()
+            fairy = self._pool.connect()
             fairy.detach()
             self._connection = raw(fairy)
             for statement in self._setup:
