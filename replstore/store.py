@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import tenacity
 from sqlalchemy import Connection, Engine, MetaData
@@ -151,7 +151,7 @@ class Store:
                 result: Any = fn(session)
                 return result if key is None else store_result(session, attempt, result)
         acknowledge(self.pair, attempt.lead, done.id, attempt.durability)
-        return done.result  # type: ignore[no-any-return]
+        return cast(Result, done.result)
 
     @contextmanager
     def _block(self, durability: str | None, isolation: str | None, *, keyed: bool = False) -> Iterator[tuple[Session, Attempt]]:

@@ -47,7 +47,7 @@ def _explain(error: Exception, failure: int) -> tuple[str | None, int]:
     if hasattr(error, "format_message"):  # typer's own: an unknown option, a missing argument
         context = getattr(error, "ctx", None)
         where = f" (`{context.command_path} --help` shows what there is)" if context is not None else ""
-        return error.format_message().rstrip(".") + where, BAD_INPUT
+        return error.format_message().replace("Value error, ", "").rstrip(".") + where, BAD_INPUT
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else str(error), BAD_INPUT
     classes = {cls.__name__ for cls in type(error).__mro__}

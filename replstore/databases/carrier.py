@@ -76,7 +76,7 @@ class Landing:
         eligible: the follower may take over from now on, under the boot identity that ``base`` has.
         rejoin: the follower is a fenced former writer and becomes a follower by this.
         journal_seen: with ``rejoin``: the former writer's journal as its orphans were read from it, count and last number; compared.
-        forget: with ``rejoin``: ids of the former writer's markers that the writer doesn't have.
+        forget: with ``rejoin``: ids of the former writer's markers that the writer doesn't have; None: all of them.
     """
 
     base: NodeState
@@ -86,7 +86,7 @@ class Landing:
     eligible: bool
     rejoin: bool = False
     journal_seen: str | None = None
-    forget: tuple[str, ...] = ()
+    forget: tuple[str, ...] | None = ()
 
 
 class Carrier(ABC):

@@ -25,7 +25,7 @@ def landing_statements(control: Control, landing: Landing) -> list[Statement]:
     """
     base, writer = landing.base, landing.writer
     position, role = control.name("position"), control.name("role")
-    eligible = base.boot if landing.eligible else base.eligible_boot
+    eligible = base.boot if landing.eligible else None if landing.rejoin else base.eligible_boot
     landed = (
         writer.node, writer.term_no, writer.term_uuid, landing.position, landing.tick, (base.batch or 0) + 1, eligible, False, writer.schema_no, now()
     )  # fmt: skip

@@ -39,7 +39,7 @@ def switchover(pair: Pair, *, seconds: float = 10.0) -> Lead:
         try:
             fence_former(lead.node, new.term)
             rejoin(new.node, lead.node)
-            pair.grant_resync(new.node)
+            pair.ship_from(new.node)
         except Exception as error:  # the switchover is done; another Store may be letting the former writer rejoin at this moment
             log.info("rejoin of %s after the switchover is left to the keeper: %s", lead.node.name, one_line(error))
     return pair.settle(time.monotonic() + seconds, above=new.term.number)
@@ -97,6 +97,5 @@ def order_rejoin(pair: Pair, *, copy: bool) -> int:
         lead = pair.settle(time.monotonic() + pair.settings.takeover_timeout)
         fence_former(lead.follower, lead.term)
         recorded = rejoin(lead.node, lead.follower, copy=copy)
-        pair.grant_resync(lead.node)
-        pair.stopped = ""
+        pair.ship_from(lead.node)
         return recorded

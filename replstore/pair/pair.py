@@ -151,7 +151,7 @@ class Pair:
                 fence_former(node, other.term)
         elif decision.action is Action.REJOIN:
             rejoin(self.other(node), node)
-            self.grant_resync(self.other(node))
+            self.ship_from(self.other(node))
         elif decision.action is Action.RESYNC:
             self.ship()
 

@@ -143,7 +143,9 @@ class PostgreSQLCarrier(Carrier):
                 self._follower.execute(f"DELETE FROM {qualified(table)} t USING ({unpacked(table)}) j WHERE {on}", (sources[name][1],))
         for name in rows:
             written += self._copy(self._tables[name], sources[name][0])
-        if landing.forget:
+        if landing.forget is None:
+            self._follower.last_result("DELETE FROM replstore.marker")
+        elif landing.forget:
             self._follower.execute("DELETE FROM replstore.marker WHERE id = ANY(%s)", (list(landing.forget),))
         if self._markers != "[]":
             columns = ", ".join(MARKER_COLUMNS)

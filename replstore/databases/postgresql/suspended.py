@@ -32,6 +32,7 @@ def suspend(connection: Connection, tables: Sequence[Table]) -> None:
         return
     suspended = CONTROL.suspended
     seq = connection.execute(select(func.coalesce(func.max(suspended.c.seq), 0))).scalar_one()
+    already = {tuple(row) for row in connection.execute(select(suspended.c.tbl, suspended.c.name))}
     with raw(connection.connection).cursor() as cursor:
         for table in tables:
             name = qualified(table)
@@ -42,6 +43,8 @@ def suspend(connection: Connection, tables: Sequence[Table]) -> None:
                 connection.execute(insert(suspended).values(seq=seq, kind="foreign key", tbl=table.id, name=key.name, restore=restore))
                 cursor.execute(f"ALTER TABLE {name} DROP CONSTRAINT {quote(key.name)}")
             for trigger, _ in table.triggers:
+                if (table.id, trigger) in already:
+                    continue
                 seq += 1
                 restore = f"ALTER TABLE {name} ENABLE TRIGGER {quote(trigger)}"
                 connection.execute(insert(suspended).values(seq=seq, kind="trigger", tbl=table.id, name=trigger, restore=restore))

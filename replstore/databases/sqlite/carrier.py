@@ -166,7 +166,10 @@ class SQLiteCarrier(Carrier):
             self._delete(self._tables[name], keys)
         for name, keys in rows.items():
             written += self._insert(self._tables[name], keys)
-        both.executemany("DELETE FROM main.replstore_marker WHERE id = ?", [(id,) for id in landing.forget])
+        if landing.forget is None:
+            both.execute("DELETE FROM main.replstore_marker")
+        else:
+            both.executemany("DELETE FROM main.replstore_marker WHERE id = ?", [(id,) for id in landing.forget])
         columns = ", ".join(MARKER_COLUMNS)
         which = "" if self._since == 0 else f"WHERE id IN (SELECT k1 FROM src.replstore_journal WHERE tbl = '{MARKER}' AND seq > {self._since})"
         both.execute(f"INSERT OR REPLACE INTO main.replstore_marker ({columns}) SELECT {columns} FROM src.replstore_marker {which}")

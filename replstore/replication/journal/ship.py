@@ -85,6 +85,7 @@ class Shipper:
                 snapshot = self.carrier.snapshot(since=base.position, held=base.tick)
                 check_roles(snapshot.state, base)
                 resync = base.eligible_boot != base.boot or snapshot.state.solo
+                check_continuity(base, snapshot)
                 if resync and (not required or snapshot.state.solo):
                     self.carrier.abandon()
                     self.require_follower(snapshot.state)
@@ -102,7 +103,6 @@ class Shipper:
         return self.carrier.follower(wait=self._turn)
 
     def _finish(self, base: NodeState, snapshot: Snapshot, resync: bool, copy: Collection[str]) -> Shipped:
-        check_continuity(base, snapshot)
         if base.copying:
             with self.follower.snapshot() as connection:
                 copy = {*copy, *to_copy(self.follower, connection)}
