@@ -149,7 +149,7 @@ class Store:
             done = None if key is None else claim(session, attempt, key, fn)
             if done is None:
                 result: Any = fn(session)
-                return result if key is None else store_result(session, attempt, result)
+                return cast(Result, result if key is None else store_result(session, attempt, result))
         acknowledge(self.pair, attempt.lead, done.id, attempt.durability)
         return cast(Result, done.result)
 
