@@ -1,0 +1,3 @@
+from tests.cli.fix_command import probe, run
+
+__all__ = ["probe", "run"]
