@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field
 from uuid import NAMESPACE_URL, uuid5
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from replstore.databases.base import Entry, NodeState
 from replstore.databases.catalog import Table
@@ -41,6 +41,11 @@ class Orphans:
     keys: dict[str, set[str] | None] = field(default_factory=dict)
     rows: dict[str, dict[str, str]] = field(default_factory=dict)
 
+    def recorded(self, table: str) -> list[str | None]:
+        """The keys of a table that get a record each; None stands for the table as a whole."""
+        keys = self.keys[table]
+        return [*sorted(keys)] if keys is not None else [None, *sorted(self.rows.get(table, {}))]
+
     @property
     def markers(self) -> tuple[str, ...]:
         """Ids of the transactions and tombstones among them."""
@@ -69,16 +74,19 @@ def record(writer: Node, former: Node, ahead: NodeState, behind: NodeState, orph
     """Records each orphan on the writer, durably and idempotently, with both versions; the guard on the orphan table keeps a flip out."""
     control = writer.database.control
     with writer.begin() as connection:
+        # a change first: once a transaction has read, SQLite doesn't wait for the write lock, and on a busy writer this would never get through
+        connection.execute(delete(control.orphan).where(control.orphan.c.id == ""))
         state = writer.database.state(connection)
         if state is None or state.role != "writer" or (state.term_no, state.term_uuid) != (ahead.term_no, ahead.term_uuid):
             raise NotTheWriter(f"{writer.name} is no longer the writer of term {ahead.term_no}")
         known = _known(writer, connection, orphans)
         records = []
         defined = {table.id: table for table in writer.database.tables(connection, only=list(orphans.keys))}
-        for name, keys in orphans.keys.items():
-            there = dict(writer.database.rows(connection, defined[name], keys)) if keys and name in defined else {}
+        for name in orphans.keys:
+            keys = orphans.recorded(name)
+            there = dict(writer.database.rows(connection, defined[name], [key for key in keys if key])) if name in defined else {}
             last = {entry.key: entry for entry in orphans.entries if entry.table == name}
-            for key in keys if keys is not None else [None]:
+            for key in keys:
                 entry = last.get(key, Entry(name, key, None, None))
                 records.append(_orphan(former, behind, entry, name, key, orphans, there, known))
         with_rows = {entry.tx for entry in orphans.entries if entry.table is not None}
@@ -109,7 +117,7 @@ def _known(writer: Node, connection: Connection, orphans: Orphans) -> dict[str, 
 def _orphan(
     former: Node, behind: NodeState, entry: Entry, name: str, key: str | None, orphans: Orphans, there: dict[str, str], known: dict[str, str]
 ) -> dict[str, object]:
-    identity = f"{behind.node} {behind.term_no} {behind.term_uuid} {name} {key or WHOLE_TABLE}"
+    identity = f"{behind.node} {behind.term_no} {behind.term_uuid} {behind.tick} {name} {key or WHOLE_TABLE}"
     return {
         "id": str(uuid5(NAMESPACE_URL, "replstore:" + identity)),  # the same orphan has the same id, whoever records it
         "node": former.name,
@@ -127,7 +135,10 @@ def _orphan(
 
 
 def add_differences(orphans: Orphans, former: Node, there: Connection, writer: Node, here: Connection, tables: dict[str, Table]) -> None:
-    """Adds every row that the former writer has and the writer hasn't, or has otherwise: for a former writer whose journal tells too little."""
+    """Adds every row that the former writer has and the writer hasn't, or has otherwise: for a former writer whose journal tells too little.
+
+    A table that was emptied as a whole stays one, and its rows are kept besides.
+    """
     wanted = {table.id: table for table in writer.database.tables(here, only=list(tables))}
     for name, table in tables.items():
         same = name in wanted and wanted[name].data_columns == table.data_columns
@@ -138,4 +149,4 @@ def add_differences(orphans: Orphans, former: Node, there: Connection, writer: N
             keys = orphans.keys.setdefault(name, set())
             if keys is not None:
                 keys.add(key)
-                orphans.rows.setdefault(name, {})[key] = json.dumps(dict(zip(table.data_columns, mine, strict=True)))
+            orphans.rows.setdefault(name, {})[key] = json.dumps(dict(zip(table.data_columns, mine, strict=True)))
