@@ -182,6 +182,17 @@ class Database(ABC):
         """The last value of every user sequence; None: never used."""
 
     @abstractmethod
+    def lagging_sequences(self, connection: Connection, values: Mapping[str, int | None]) -> dict[str, bool | None]:
+        """Which sequences stand before the given values here.
+
+        Args:
+            values: as ``sequences`` reads them from the other node.
+
+        Returns:
+            By id, whether rows that are here hold values which the sequence would give again; None: no table takes its values from it.
+        """
+
+    @abstractmethod
     def suspend(self, connection: Connection, tables: Sequence[Table]) -> None:
         """Takes off a follower what would act when rows are applied: user triggers, foreign keys (HAZARDS 7)."""
 
@@ -198,6 +209,17 @@ class Database(ABC):
     @abstractmethod
     def unshipped_keys(self, connection: Connection, since: str) -> Mapping[str, set[str] | None]:
         """By table, the keys that the journal names after a position, as JSON arrays; None: the whole table."""
+
+    @abstractmethod
+    def same_keys(self, connection: Connection, table: Table, keys: Collection[str]) -> Mapping[str, str]:
+        """The forms under which ``stream`` may name these keys here: two keys that are equal to the database can differ in form (1.0 and 1.00).
+
+        Args:
+            keys: from a journal or an orphan's record, of either node.
+
+        Returns:
+            By form, the key as it was given.
+        """
 
     @abstractmethod
     def entries(self, connection: Connection, since: str) -> list[Entry]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from sqlalchemy import Connection, Engine, create_engine, update
+from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import QueuePool
 
@@ -14,20 +14,15 @@ from replstore.databases.base import Entry, Fault, NodeState
 from replstore.databases.catalog import Table
 from replstore.databases.database import Database
 from replstore.databases.dialect import raw
-from replstore.databases.postgresql import capture, catalog, ddl, dialect, faults, sequences, sessions, suspended
-from replstore.databases.postgresql.capture import GUARD, LOCK_CLASS, MIGRATION, qualified, quote, text
-from replstore.databases.postgresql.carrier import UNSHIPPED, PostgreSQLCarrier, unpacked
+from replstore.databases.postgresql import capture, catalog, ddl, dialect, faults, reading_rows, sequences, sessions, suspended
+from replstore.databases.postgresql.capture import GUARD, LOCK_CLASS, MIGRATION, qualified, text
+from replstore.databases.postgresql.carrier import PostgreSQLCarrier
 from replstore.databases.postgresql.sessions import Session
 from replstore.databases.postgresql.state import CONTROL, SELECT_STATE
 from replstore.databases.state import node_state
 
 #: How replstore's own sessions name themselves; only sessions of this name are ever ended by replstore.
 SERVICE_NAME = "replstore service"
-#: Settings under which two values that differ never have the same text (HAZARDS 14).
-TEXT_SETTINGS = (
-    "SET LOCAL datestyle TO 'ISO, YMD'; SET LOCAL intervalstyle TO 'postgres'; SET LOCAL timezone TO 'UTC'; SET LOCAL extra_float_digits TO 3; "
-    "SET LOCAL bytea_output TO 'hex'; SET LOCAL lc_monetary TO 'C'; SET LOCAL row_security TO off; SET LOCAL search_path TO pg_catalog"
-)
 GUARD_LOCK = (
     f"l.locktype = 'advisory' AND l.classid = {LOCK_CLASS} AND l.objid = {GUARD} "
     "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
@@ -110,7 +105,8 @@ class PostgreSQL(Database):
     def end_blockers(self, connection: Connection) -> int:
         rows = connection.exec_driver_sql(f"""
             SELECT pg_terminate_backend(l.pid, 500) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
-            WHERE {GUARD_LOCK} AND l.granted AND l.pid <> pg_backend_pid() AND a.application_name = {text(SERVICE_NAME)}""")
+            WHERE {GUARD_LOCK} AND l.granted AND l.pid <> pg_backend_pid() AND a.application_name = {text(SERVICE_NAME)}
+                AND a.state LIKE 'idle in transaction%%' AND clock_timestamp() - a.state_change > interval '400 milliseconds'""")
         return len(rows.fetchall())
 
     def set_guard(self, connection: Connection, *, term_no: int, writing: bool) -> None:
@@ -192,6 +188,9 @@ class PostgreSQL(Database):
     def sequences(self, connection: Connection) -> dict[str, int | None]:
         return sequences.sequences(connection, CONTROL)
 
+    def lagging_sequences(self, connection: Connection, values: Mapping[str, int | None]) -> dict[str, bool | None]:
+        return sequences.lagging(connection, values)
+
     def suspend(self, connection: Connection, tables: Sequence[Table]) -> None:
         suspended.suspend(connection, tables)
 
@@ -199,63 +198,28 @@ class PostgreSQL(Database):
         suspended.resume(connection)
 
     def begin_snapshot(self, connection: Connection) -> None:
-        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        for setting in TEXT_SETTINGS.split("; "):
-            connection.exec_driver_sql(setting)
-        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-        connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+        reading_rows.begin_snapshot(connection)
 
     def unshipped_keys(self, connection: Connection, since: str) -> Mapping[str, set[str] | None]:
-        condition = UNSHIPPED.format(name="j", position=f"{text(since)}::pg_snapshot")
-        rows = connection.exec_driver_sql(
-            f"SELECT j.tbl, k.v::text FROM replstore.journal j LEFT JOIN LATERAL jsonb_array_elements(j.keys) k(v) ON true WHERE {condition}"
-        )
-        keys: dict[str, set[str] | None] = {}
-        for name, key in rows:
-            known = keys.setdefault(name, set())
-            if key is None:
-                keys[name] = None
-            elif known is not None:
-                known.add(key)
-        return keys
+        return reading_rows.unshipped_keys(connection, since)
+
+    def same_keys(self, connection: Connection, table: Table, keys: Collection[str]) -> Mapping[str, str]:
+        return reading_rows.same_keys(connection, table, keys)
 
     def entries(self, connection: Connection, since: str) -> list[Entry]:
-        position = f"{text(since)}::pg_snapshot"
-        rows = connection.exec_driver_sql(f"""
-            SELECT j.tbl, k.v::text, m.id, j.at::text, m.durability, m.outcome, m.key FROM replstore.journal j
-            LEFT JOIN LATERAL jsonb_array_elements(j.keys) k(v) ON true LEFT JOIN replstore.marker m ON m.xid = j.xid
-            WHERE {UNSHIPPED.format(name="j", position=position)} UNION ALL
-            SELECT NULL, NULL, m.id, m.at::text, m.durability, m.outcome, m.key FROM replstore.marker m WHERE {UNSHIPPED.format(name="m", position=position)}
-            ORDER BY 4""")
-        return [Entry(*row) for row in rows]
+        return reading_rows.entries(connection, since)
 
     def journaled(self, connection: Connection) -> set[str]:
-        return set(connection.exec_driver_sql("SELECT DISTINCT tbl FROM replstore.journal").scalars())
+        return reading_rows.journaled(connection)
 
     def prune(self, connection: Connection, shipped: str) -> None:
-        connection.exec_driver_sql(f"DELETE FROM replstore.journal WHERE xid < pg_snapshot_xmin({text(shipped)}::pg_snapshot)")
-        connection.execute(update(CONTROL.retention).values(pruned_through=shipped))
+        reading_rows.prune(connection, shipped)
 
     def rows(self, connection: Connection, table: Table, keys: Collection[str] | None = None) -> list[tuple[str, str]]:
-        key = f"jsonb_build_array({', '.join('t.' + quote(column) for column in table.key)})::text"
-        row = f"jsonb_build_object({', '.join(f'{text(column)}, t.{quote(column)}::text' for column in table.data_columns)})::text"
-        source = f"{qualified(table)} t"
-        with raw(connection.connection).cursor() as cursor:
-            if keys is None:
-                cursor.execute(f"SELECT {key}, {row} FROM {source}")
-            else:
-                on = " AND ".join(f"t.{quote(column)} = j.k{n}" for n, column in enumerate(table.key))
-                cursor.execute(f"SELECT {key}, {row} FROM {source} JOIN ({unpacked(table)}) j ON {on}", ("[" + ",".join(keys) + "]",))
-            return list(cursor.fetchall())
+        return reading_rows.rows(connection, table, keys)
 
     def stream(self, connection: Connection, table: Table) -> Iterator[tuple[Any, str, tuple[str | None, ...]]]:
-        key = f"jsonb_build_array({', '.join('t.' + quote(column) for column in table.key)})::text"
-        values = ", ".join(f"t.{quote(column)}::text" for column in table.data_columns)
-        with raw(connection.connection).cursor("replstore_stream") as cursor:
-            cursor.itersize = 5000
-            cursor.execute(f'SELECT md5({key}) COLLATE "C" AS h, {key}, {values} FROM {qualified(table)} t ORDER BY 1')
-            for row in cursor:
-                yield row[0], row[1], tuple(row[2:])
+        return reading_rows.stream(connection, table)
 
 
 def _parsed(snapshot: str) -> tuple[int, int, set[int]]:

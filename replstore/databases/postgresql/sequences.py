@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from replstore.control import Control
-from replstore.databases.catalog import Table, split_id, table_id
+from replstore.databases.catalog import Table, quote, split_id, table_id
 from replstore.databases.postgresql.reading import USER_SCHEMA, literal, qualified
 
 _LIST = f"""
@@ -23,6 +23,17 @@ WHERE {USER_SCHEMA} AND n.nspname <> %(control)s AND c.relpersistence <> 't'
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_catalog.pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')
   AND (%(schemas)s::text[] IS NULL OR (n.nspname, c.relname) IN (SELECT * FROM unnest(%(schemas)s::text[], %(names)s::text[])))
 ORDER BY 1, 2"""
+
+#: Columns of whole numbers that a sequence belongs to, or whose default takes its values.
+_COLUMNS = """
+SELECT DISTINCT n.nspname, c.relname, a.attname FROM (
+    SELECT d.refobjid, d.refobjsubid FROM pg_catalog.pg_depend d
+    WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = {sequence} AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.deptype IN ('a', 'i')
+    UNION ALL SELECT f.adrelid, f.adnum FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_attrdef f ON f.oid = d.objid
+    WHERE d.classid = 'pg_catalog.pg_attrdef'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = {sequence}
+  ) u (relation, number) JOIN pg_catalog.pg_attribute a ON a.attrelid = u.relation AND a.attnum = u.number
+  JOIN pg_catalog.pg_class c ON c.oid = u.relation JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'numeric'::regtype) ORDER BY 1, 2, 3"""
 
 _MOST = 1000  # calls in one statement: PostgreSQL takes 1664 columns
 
@@ -51,10 +62,10 @@ class _Sequence:
         before = self.lowest - self.increment if self.increment > 0 else self.highest - self.increment
         value = min(max(value, before), self.highest) if self.increment > 0 else max(min(value, before), self.lowest)
         called = self.lowest <= value <= self.highest
-        return f"pg_catalog.setval({self._regclass}, {value if called else value + self.increment}, {str(called).lower()})"
+        return f"pg_catalog.setval({self.regclass}, {value if called else value + self.increment}, {str(called).lower()})"
 
     @property
-    def _regclass(self) -> str:
+    def regclass(self) -> str:
         return f"{literal(qualified(self.schema, self.name))}::regclass"
 
 
@@ -104,6 +115,36 @@ def jump_sequences(connection: Connection, control: Control, margin: int) -> Non
         left = ((each.highest if each.increment > 0 else each.lowest) - here) // each.increment
         calls.append(each.setval(here + min(margin, left // 2) * each.increment))
     _set(connection, calls)
+
+
+def lagging(connection: Connection, values: Mapping[str, int | None]) -> dict[str, bool | None]:
+    """Which sequences stand before the given values here; one that this node lacks is left out.
+
+    Args:
+        connection: of the node.
+        values: as ``sequences`` reads them from the other node.
+
+    Returns:
+        By id, whether rows here hold values which the sequence would give again; None: no column takes its values from it.
+    """
+    known = {id: value for id, value in values.items() if value is not None}
+    behind = [(each, known[each.id]) for each in _read(connection, None, list(known)) if each.is_ahead(known[each.id])]
+    return {each.id: _used(connection, each, value) for each, value in behind}
+
+
+def _used(connection: Connection, sequence: _Sequence, there: int) -> bool | None:
+    """Whether some row holds a value between where the sequence stands and ``there``."""
+    columns = connection.exec_driver_sql(_COLUMNS.format(sequence=sequence.regclass), execution_options={"no_parameters": True}).all()
+    if not columns:
+        return None
+    here = sequence.start - sequence.increment if sequence.value is None else sequence.value
+    between = "> {here} AND {column} <= {there}" if sequence.increment > 0 else "< {here} AND {column} >= {there}"
+    for schema, table, column in columns:
+        condition = f"{quote(column)} {between.format(here=here, there=there, column=quote(column))}"
+        rows = f"SELECT EXISTS (SELECT FROM {qualified(schema, table)} WHERE {condition})"
+        if connection.exec_driver_sql(rows, execution_options={"no_parameters": True}).scalar():
+            return True
+    return False
 
 
 def _read(connection: Connection, control: str | None, only: Collection[str] | None) -> list[_Sequence]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
 
-from sqlalchemy import Connection, Engine, create_engine, delete, event, func, insert, select, update
+from sqlalchemy import Connection, Engine, create_engine, delete, event, func, insert, select
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import QueuePool
 
@@ -18,9 +17,9 @@ from replstore.databases.base import Entry, Fault, NodeState
 from replstore.databases.catalog import Table
 from replstore.databases.database import Database
 from replstore.databases.dialect import raw
-from replstore.databases.sqlite import capture, catalog, ddl, dialect, faults, sequences
-from replstore.databases.sqlite.capture import MARKER, quote, text
-from replstore.databases.sqlite.carrier import SQLiteCarrier, to_json
+from replstore.databases.sqlite import capture, catalog, ddl, dialect, faults, reading_rows, sequences
+from replstore.databases.sqlite.capture import quote
+from replstore.databases.sqlite.carrier import SQLiteCarrier
 from replstore.databases.sqlite.fingerprint import fingerprints
 from replstore.databases.sqlite.state import CONTROL, select_node_state
 from replstore.databases.state import node_state
@@ -151,6 +150,9 @@ class SQLite(Database):
     def sequences(self, connection: Connection) -> dict[str, int | None]:
         return sequences.sequences(connection, CONTROL)
 
+    def lagging_sequences(self, connection: Connection, values: Mapping[str, int | None]) -> dict[str, bool | None]:
+        return sequences.lagging(connection, values)
+
     def suspend(self, connection: Connection, tables: Sequence[Table]) -> None:
         suspended = CONTROL.suspended
         seq = connection.execute(select(func.coalesce(func.max(suspended.c.seq), 0))).scalar_one()
@@ -167,95 +169,32 @@ class SQLite(Database):
         connection.execute(delete(suspended))
 
     def begin_snapshot(self, connection: Connection) -> None:
-        connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")  # the first read opens the snapshot
+        reading_rows.begin_snapshot(connection)
 
     def unshipped_keys(self, connection: Connection, since: str) -> Mapping[str, set[str] | None]:
-        widths = self._key_widths(connection)
-        keys: dict[str, set[str] | None] = {}
-        rows = raw(connection.connection).execute(f"SELECT * FROM replstore_journal WHERE seq > ? AND tbl <> '{MARKER}'", (int(since),))
-        for row in rows:
-            known = keys.setdefault(row[1], set())
-            assert known is not None
-            known.add(_key(row[2 : 2 + widths.get(row[1], 1)]))
-        return keys
+        return reading_rows.unshipped_keys(connection, since)
+
+    def same_keys(self, connection: Connection, table: Table, keys: Collection[str]) -> Mapping[str, str]:
+        return reading_rows.same_keys(connection, table, keys)
 
     def entries(self, connection: Connection, since: str) -> list[Entry]:
-        driver = raw(connection.connection)
-        markers = {
-            row[0]: row[1:]
-            for row in driver.execute(
-                "SELECT id, durability, outcome, key, at FROM replstore_marker WHERE id IN "
-                f"(SELECT k1 FROM replstore_journal WHERE tbl = '{MARKER}' AND seq > ?)",
-                (int(since),),
-            )
-        }
-        widths = self._key_widths(connection)
-        entries: list[Entry] = []
-        tx: str | None = None
-        for row in driver.execute("SELECT * FROM replstore_journal WHERE seq > ? ORDER BY seq", (int(since),)):
-            is_marker = row[1] == MARKER
-            if is_marker:  # transactions don't overlap on SQLite: what follows a marker belongs to its transaction
-                tx = row[2]
-            durability, outcome, key, at = markers.get(tx, (None, None, None, None))
-            rest = (tx, at, durability, outcome, key)
-            entries.append(Entry(None, None, *rest) if is_marker else Entry(row[1], _key(row[2 : 2 + widths.get(row[1], 1)]), *rest))
-        return entries
+        return reading_rows.entries(connection, since)
 
     def journaled(self, connection: Connection) -> set[str]:
-        return set(connection.exec_driver_sql("SELECT DISTINCT tbl FROM replstore_journal").scalars())
+        return reading_rows.journaled(connection)
 
     def prune(self, connection: Connection, shipped: str) -> None:
-        connection.exec_driver_sql("DELETE FROM replstore_journal WHERE seq <= ?", (int(shipped),))
-        connection.execute(update(CONTROL.retention).values(pruned_through=shipped))
-
-    def _key_widths(self, connection: Connection) -> dict[str, int]:
-        return {row[0]: len(json.loads(row[1])["key"]) for row in connection.exec_driver_sql("SELECT tbl, definition FROM replstore_replicated")}
+        reading_rows.prune(connection, shipped)
 
     def rows(self, connection: Connection, table: Table, keys: Collection[str] | None = None) -> list[tuple[str, str]]:
-        found = self._select(connection, table, keys)
-        return [(key, json.dumps(dict(zip(table.data_columns, values, strict=True)))) for _, key, values in found]
+        return reading_rows.rows(connection, table, keys)
 
     def stream(self, connection: Connection, table: Table) -> Iterator[tuple[Any, str, tuple[str | None, ...]]]:
-        return self._select(connection, table, None)
-
-    def _select(self, connection: Connection, table: Table, keys: Collection[str] | None) -> Iterator[tuple[Any, str, tuple[str | None, ...]]]:
-        columns = ", ".join(quote(column) for column in (*table.key, *table.data_columns))
-        order = ", ".join(f"typeof({quote(column)}), {quote(column)} COLLATE BINARY" for column in table.key)
-        width = len(table.key)
-        driver = raw(connection.connection)
-        select_all = f"SELECT {columns} FROM {quote(table.name)}"
-        if keys is None:
-            found: Any = driver.execute(f"{select_all} ORDER BY {order}")
-        else:
-            where = " AND ".join(f"{quote(column)} = ?" for column in table.key)
-            wanted = [[bytes.fromhex(v["blob"]) if isinstance(v, dict) else v for v in json.loads(key)] for key in keys]
-            found = (row for key in wanted for row in driver.execute(f"{select_all} WHERE {where}", key))
-        for row in found:
-            yield tuple(_order(value) for value in row[:width]), _key(row[:width]), tuple(_text(value) for value in row[width:])
+        return reading_rows.stream(connection, table)
 
 
 def _read_any_text(connection: sqlite3.Connection, record: Any) -> None:
     connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")  # SQLite doesn't insist on valid UTF-8
-
-
-def _key(values: Sequence[Any]) -> str:
-    return json.dumps([to_json(value) for value in values])
-
-
-def _order(value: Any) -> tuple[str, Any]:
-    """Sorts in Python as ``typeof(x), x COLLATE BINARY`` does in SQLite."""
-    if isinstance(value, str):
-        return "text", value.encode("utf-8", "surrogateescape")
-    return {bytes: "blob", int: "integer", float: "real"}.get(type(value), "null"), value
-
-
-def _text(value: Any) -> str | None:
-    """A value as an SQL literal, so that 1, 1.0, '1' and x'31' are four texts; None for NULL."""
-    if value is None:
-        return None
-    if isinstance(value, bytes):
-        return f"x'{value.hex()}'"
-    return text(value) if isinstance(value, str) else repr(value)
 
 
 _ = dialect  # registers sqlite+replstore

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from sqlalchemy import Connection
 
 from replstore.control import Control
-from replstore.databases.catalog import Table
+from replstore.databases.catalog import Table, quote
 from replstore.databases.sqlite.parse import parse_table
 
 HIGHEST = 2**63 - 1
@@ -67,6 +67,26 @@ def jump_sequences(connection: Connection, control: Control, margin: int) -> Non
     here = _values(connection) if counters else {}
     for name, value in counters.items():
         _set(connection, name, (value or 0) + min(margin, (HIGHEST - (value or 0)) // 2), name in here)
+
+
+def lagging(connection: Connection, values: Mapping[str, int | None]) -> dict[str, bool | None]:
+    """Which counters stand before the given values here; a table that this node lacks is left out.
+
+    Args:
+        connection: of the node.
+        values: as ``sequences`` reads them from the other node.
+
+    Returns:
+        By table, whether it has rows whose keys the counter would give again.
+    """
+    here = _values(connection)
+    found: dict[str, bool | None] = {}
+    for name in _counted(connection):
+        there, value = values.get(name), here.get(name) or 0
+        if there is not None and value < there:
+            rows = f"SELECT EXISTS (SELECT 1 FROM {quote(name)} WHERE _rowid_ > ? AND _rowid_ <= ?)"
+            found[name] = bool(connection.exec_driver_sql(rows, (value, there)).scalar())
+    return found
 
 
 def _counted(connection: Connection) -> list[str]:

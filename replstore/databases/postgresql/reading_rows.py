@@ -1,0 +1,165 @@
+"""Reading rows and journal of one PostgreSQL node in one snapshot, for the check and for rejoin.
+
+Values are compared as the text that their types print under pinned settings: exact for every built-in type (HAZARDS 14).  ``format('%s')`` asks the type's
+own output function; a cast to text can lose something (``char`` its trailing blanks).  A key is JSON; the journal holds it as the settings of the
+session that wrote it made it (a timestamp in its time zone), so it is cast back to the key's types and printed again before anything is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, select, update
+
+from replstore.databases.base import Entry
+from replstore.databases.catalog import Table
+from replstore.databases.dialect import raw
+from replstore.databases.postgresql.capture import qualified, quote, text
+from replstore.databases.postgresql.carrier import UNSHIPPED, unpacked
+from replstore.databases.postgresql.state import CONTROL
+
+#: Settings under which two values that differ never have the same text (HAZARDS 14).
+TEXT_SETTINGS = (
+    "SET LOCAL datestyle TO 'ISO, YMD'; SET LOCAL intervalstyle TO 'postgres'; SET LOCAL timezone TO 'UTC'; SET LOCAL extra_float_digits TO 3; "
+    "SET LOCAL bytea_output TO 'hex'; SET LOCAL lc_monetary TO 'C'; SET LOCAL row_security TO off; SET LOCAL search_path TO pg_catalog"
+)
+
+
+def begin_snapshot(connection: Connection) -> None:
+    """See ``Database.begin_snapshot``."""
+    connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    for setting in TEXT_SETTINGS.split("; "):
+        connection.exec_driver_sql(setting)
+    connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+    connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+    connection.exec_driver_sql("SELECT pg_current_snapshot()")  # the first query takes the snapshot
+
+
+def unshipped_keys(connection: Connection, since: str) -> Mapping[str, set[str] | None]:
+    """See ``Database.unshipped_keys``."""
+    condition = UNSHIPPED.format(name="j", position=f"{text(since)}::pg_snapshot")
+    rows = connection.exec_driver_sql(
+        f"SELECT j.tbl, k.v::text FROM replstore.journal j LEFT JOIN LATERAL jsonb_array_elements(j.keys) k(v) ON true WHERE {condition}"
+    )
+    keys: dict[str, set[str] | None] = {}
+    for name, key in rows:
+        known = keys.setdefault(name, set())
+        if key is None:
+            keys[name] = None
+        elif known is not None:
+            known.add(key)
+    printed = _printed(connection, {name: found for name, found in keys.items() if found})
+    return {name: None if found is None else {printed[name, key] for key in found} for name, found in keys.items()}
+
+
+def _printed(connection: Connection, keys: Mapping[str, Collection[str]]) -> dict[tuple[str, str], str]:
+    """By table and key as the journal holds it: the key as this session prints it."""
+    tables = {table.id: table for table in map(Table.from_json, connection.execute(select(CONTROL.replicated.c.definition)).scalars())}
+    printed = {(name, key): key for name, found in keys.items() for key in found}
+    for name, found in keys.items():
+        if name in tables:
+            for given, key, _ in _found(connection, tables[name], found, join=False):
+                printed[name, given] = key
+    return printed
+
+
+def _found(connection: Connection, table: Table, keys: Collection[str], *, join: bool) -> list[tuple[str, str, str | None]]:
+    """Each key as given, as this session prints it, and (joined) as the row prints it that has this key here; None: there is none."""
+    cast = ", ".join(f"(e.v->>{n})::{table.column(column).type} AS k{n}" for n, column in enumerate(table.key))
+    source = f"(SELECT e.v::text AS given, {cast} FROM jsonb_array_elements({_json(keys)}::jsonb) e(v)) j"
+    printed = f"jsonb_build_array({', '.join(f'j.k{n}' for n in range(len(table.key)))})::text"
+    here = "NULL"
+    if join:
+        here = f"CASE WHEN t.ctid IS NOT NULL THEN {_key(table)} END"
+        source += f" LEFT JOIN {qualified(table)} t ON {_on(table)}"
+    with raw(connection.connection).cursor() as cursor:
+        cursor.execute(f"SELECT j.given, {printed}, {here} FROM {source}")
+        return list(cursor.fetchall())
+
+
+def same_keys(connection: Connection, table: Table, keys: Collection[str]) -> dict[str, str]:
+    """See ``Database.same_keys``."""
+    same: dict[str, str] = {}
+    for given, printed, here in _found(connection, table, keys, join=True) if keys else ():
+        same[printed] = given
+        if here is not None:
+            same[here] = given
+    return same
+
+
+def entries(connection: Connection, since: str) -> list[Entry]:
+    """See ``Database.entries``."""
+    position = f"{text(since)}::pg_snapshot"
+    rows = connection.exec_driver_sql(f"""
+        SELECT j.tbl, k.v::text, m.id, j.at::text, m.durability, m.outcome, m.key FROM replstore.journal j
+        LEFT JOIN LATERAL jsonb_array_elements(j.keys) k(v) ON true LEFT JOIN replstore.marker m ON m.xid = j.xid
+        WHERE {UNSHIPPED.format(name="j", position=position)} UNION ALL
+        SELECT NULL, NULL, m.id, m.at::text, m.durability, m.outcome, m.key FROM replstore.marker m WHERE {UNSHIPPED.format(name="m", position=position)}
+        ORDER BY 4""")
+    found = [Entry(*row) for row in rows]
+    keys: dict[str, set[str]] = {}
+    for entry in found:
+        if entry.table is not None and entry.key is not None:
+            keys.setdefault(entry.table, set()).add(entry.key)
+    printed = _printed(connection, keys)
+    return [
+        entry
+        if entry.table is None or entry.key is None
+        else Entry(entry.table, printed[entry.table, entry.key], entry.tx, entry.at, entry.durability, entry.outcome, entry.marker_key)
+        for entry in found
+    ]
+
+
+def journaled(connection: Connection) -> set[str]:
+    """See ``Database.journaled``."""
+    return set(connection.exec_driver_sql("SELECT DISTINCT tbl FROM replstore.journal").scalars())
+
+
+def prune(connection: Connection, shipped: str) -> None:
+    """See ``Database.prune``."""
+    connection.exec_driver_sql(f"DELETE FROM replstore.journal WHERE xid < pg_snapshot_xmin({text(shipped)}::pg_snapshot)")
+    connection.execute(update(CONTROL.retention).values(pruned_through=shipped))
+
+
+def rows(connection: Connection, table: Table, keys: Collection[str] | None = None) -> list[tuple[str, str]]:
+    """See ``Database.rows``."""
+    # arrays, because a function takes 100 arguments and a table has up to 1600 columns
+    names = ", ".join(text(column) for column in table.data_columns)
+    values = ", ".join(_value(column) for column in table.data_columns)
+    row = f"jsonb_object(ARRAY[{names}]::text[], ARRAY[{values}]::text[])::text"
+    source = f"{qualified(table)} t"
+    if keys is not None:
+        source += f" JOIN ({unpacked(table, _json(keys))}) j ON {_on(table)}"
+    with raw(connection.connection).cursor() as cursor:
+        cursor.execute(f"SELECT {_key(table)}, {row} FROM {source}")
+        return list(cursor.fetchall())
+
+
+def stream(connection: Connection, table: Table) -> Iterator[tuple[Any, str, tuple[str | None, ...]]]:
+    """See ``Database.stream``; the order is that of a digest of the key's text, which no collation and no encoding of a server can change."""
+    values = ", ".join(_value(column) for column in table.data_columns)
+    key = _key(table)
+    with raw(connection.connection).cursor("replstore_stream") as cursor:
+        cursor.itersize = 5000
+        cursor.execute(f"SELECT sha256(convert_to({key}, 'UTF8')), {key}, {values} FROM {qualified(table)} t ORDER BY 1")
+        for row in cursor:
+            yield row[0], row[1], tuple(row[2:])
+
+
+def _key(table: Table) -> str:
+    return f"jsonb_build_array({', '.join('t.' + quote(column) for column in table.key)})::text"
+
+
+def _on(table: Table) -> str:
+    return " AND ".join(f"t.{quote(column)} = j.k{n}" for n, column in enumerate(table.key))
+
+
+def _json(keys: Collection[str]) -> str:
+    return text("[" + ",".join(keys) + "]")
+
+
+def _value(column: str) -> str:
+    """A column's text; a composite value whose fields are all NULL is not NULL itself."""
+    name = f"t.{quote(column)}"
+    return f"CASE WHEN {name} IS DISTINCT FROM NULL THEN format('%s', {name}) END"

@@ -1,0 +1,149 @@
+"""Reading rows and journal of one SQLite file in one snapshot, for the check and for rejoin.
+
+Values are compared as SQL literals, so that 1, 1.0, '1' and x'31' are four values, as they are to SQLite.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, update
+
+from replstore.databases.base import Entry
+from replstore.databases.catalog import Table
+from replstore.databases.dialect import raw
+from replstore.databases.sqlite.capture import MARKER, quote, text
+from replstore.databases.sqlite.carrier import to_json
+from replstore.databases.sqlite.state import CONTROL
+
+
+def begin_snapshot(connection: Connection) -> None:
+    """See ``Database.begin_snapshot``."""
+    connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")  # the first read opens the snapshot
+
+
+def unshipped_keys(connection: Connection, since: str) -> Mapping[str, set[str] | None]:
+    """See ``Database.unshipped_keys``."""
+    widths = _key_widths(connection)
+    keys: dict[str, set[str] | None] = {}
+    rows = raw(connection.connection).execute(f"SELECT * FROM replstore_journal WHERE seq > ? AND tbl <> '{MARKER}'", (int(since),))
+    for row in rows:
+        known = keys.setdefault(row[1], set())
+        assert known is not None
+        known.add(_key(row[2 : 2 + widths.get(row[1], 1)]))
+    return keys
+
+
+def same_keys(connection: Connection, table: Table, keys: Collection[str]) -> dict[str, str]:
+    """See ``Database.same_keys``."""
+    here = ", ".join(quote(column) for column in table.key)
+    driver = raw(connection.connection)
+    same = {key: key for key in keys}
+    for key in keys:
+        where, values = _where(table, key)
+        for row in driver.execute(f"SELECT {here} FROM {quote(table.name)} WHERE {where}", values):
+            same[_key(row)] = key
+    return same
+
+
+def entries(connection: Connection, since: str) -> list[Entry]:
+    """See ``Database.entries``."""
+    driver = raw(connection.connection)
+    markers = {
+        row[0]: row[1:]
+        for row in driver.execute(
+            "SELECT id, durability, outcome, key, at FROM replstore_marker WHERE id IN "
+            f"(SELECT k1 FROM replstore_journal WHERE tbl = '{MARKER}' AND seq > ?)",
+            (int(since),),
+        )
+    }
+    widths = _key_widths(connection)
+    entries: list[Entry] = []
+    tx: str | None = None
+    for row in driver.execute("SELECT * FROM replstore_journal WHERE seq > ? ORDER BY seq", (int(since),)):
+        is_marker = row[1] == MARKER
+        if is_marker:  # transactions don't overlap on SQLite: what follows a marker belongs to its transaction
+            tx = row[2]
+        durability, outcome, key, at = markers.get(tx, (None, None, None, None))
+        rest = (tx, at, durability, outcome, key)
+        entries.append(Entry(None, None, *rest) if is_marker else Entry(row[1], _key(row[2 : 2 + widths.get(row[1], 1)]), *rest))
+    return entries
+
+
+def journaled(connection: Connection) -> set[str]:
+    """See ``Database.journaled``."""
+    return set(connection.exec_driver_sql("SELECT DISTINCT tbl FROM replstore_journal").scalars())
+
+
+def prune(connection: Connection, shipped: str) -> None:
+    """See ``Database.prune``."""
+    connection.exec_driver_sql("DELETE FROM replstore_journal WHERE seq <= ?", (int(shipped),))
+    connection.execute(update(CONTROL.retention).values(pruned_through=shipped))
+
+
+def rows(connection: Connection, table: Table, keys: Collection[str] | None = None) -> list[tuple[str, str]]:
+    """See ``Database.rows``."""
+    found = _select(connection, table, keys)
+    return [(key, json.dumps(dict(zip(table.data_columns, values, strict=True)))) for _, key, values in found]
+
+
+def stream(connection: Connection, table: Table) -> Iterator[tuple[Any, str, tuple[str | None, ...]]]:
+    """See ``Database.stream``."""
+    return _select(connection, table, None)
+
+
+def _select(connection: Connection, table: Table, keys: Collection[str] | None) -> Iterator[tuple[Any, str, tuple[str | None, ...]]]:
+    columns = ", ".join(quote(column) for column in (*table.key, *table.data_columns))
+    order = ", ".join(f"typeof({quote(column)}), {quote(column)} COLLATE BINARY" for column in table.key)
+    width = len(table.key)
+    driver = raw(connection.connection)
+    select_all = f"SELECT {columns} FROM {quote(table.name)}"
+    if keys is None:
+        found: Any = driver.execute(f"{select_all} ORDER BY {order}")
+    else:
+        wanted = (_where(table, key) for key in keys)
+        found = (row for where, values in wanted for row in driver.execute(f"{select_all} WHERE {where}", values))
+    sort_key = _sort_key(driver.execute("PRAGMA encoding").fetchone()[0])
+    for row in found:
+        yield tuple(sort_key(value) for value in row[:width]), _key(row[:width]), tuple(_text(value) for value in row[width:])
+
+
+def _key_widths(connection: Connection) -> dict[str, int]:
+    return {row[0]: len(json.loads(row[1])["key"]) for row in connection.exec_driver_sql("SELECT tbl, definition FROM replstore_replicated")}
+
+
+def _key(values: Sequence[Any]) -> str:
+    return json.dumps([to_json(value) for value in values])
+
+
+def _where(table: Table, key: str) -> tuple[str, list[Any]]:
+    """The condition that a row has this key, and the values to bind; text that is no UTF-8 can only be bound as bytes."""
+    conditions, values = [], []
+    for column, value in zip(table.key, json.loads(key), strict=True):
+        odd = isinstance(value, str) and not value.isascii() and any("\ud800" <= sign <= "\udfff" for sign in value)
+        conditions.append(f"{quote(column)} = {'CAST(? AS TEXT)' if odd else '?'}")
+        values.append(bytes.fromhex(value["blob"]) if isinstance(value, dict) else value.encode("utf-8", "surrogateescape") if odd else value)
+    return " AND ".join(conditions), values
+
+
+def _sort_key(encoding: str) -> Callable[[Any], tuple[str, Any]]:
+    """Sorts in Python as ``typeof(x), x COLLATE BINARY`` does in SQLite, which compares text byte by byte in the file's own encoding."""
+    errors = "surrogateescape" if encoding == "UTF-8" else "surrogatepass"
+
+    def sort_key(value: Any) -> tuple[str, Any]:
+        if isinstance(value, str):
+            return "text", value.encode(encoding, errors)
+        return {bytes: "blob", int: "integer", float: "real"}.get(type(value), "null"), value
+
+    return sort_key
+
+
+def _text(value: Any) -> str | None:
+    """A value as an SQL literal; None for NULL."""
+    if value is None:
+        return None
+    if isinstance(value, bytes):
+        return f"x'{value.hex()}'"
+    return text(value) if isinstance(value, str) else repr(value)
