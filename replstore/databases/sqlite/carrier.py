@@ -157,7 +157,8 @@ class SQLiteCarrier(Carrier):
         try:
             both.execute("UPDATE main.replstore_mark SET mark = 'apply'")
         except sqlite3.OperationalError as error:
-            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_BUSY_SNAPSHOT:
+            # plain BUSY too: who writes there now will have changed the follower, and SQLite doesn't wait once this transaction has read
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
                 raise Moved("the follower changed since the batch began") from error
             raise
         both.check_file()

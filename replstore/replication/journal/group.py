@@ -27,6 +27,7 @@ class GroupCommit(Generic[Result]):
         self._started = 0
         self._finished = 0
         self._running = False
+        self._ended = False
         self._last: Result | BaseException | None = None
 
     def cover(self, deadline: float) -> Result:
@@ -37,6 +38,7 @@ class GroupCommit(Generic[Result]):
 
         Raises:
             TimeoutError: the deadline passed; the run goes on for others.
+            RuntimeError: ``finish`` was called.
             BaseException: what the run raised.
         """
         with self._changed:
@@ -47,6 +49,8 @@ class GroupCommit(Generic[Result]):
                     raise TimeoutError("the batch under way didn't end in time")
                 if self._finished >= needed:
                     return self._outcome()
+            if self._ended:
+                raise RuntimeError("the Store is closed")
             self._running = True
             self._started += 1
         try:
@@ -58,6 +62,16 @@ class GroupCommit(Generic[Result]):
             self._finished, self._last = self._started, outcome
             self._changed.notify_all()
             return self._outcome()
+
+    def finish(self, seconds: float) -> bool:
+        """Lets no run begin any more, and waits for the one under way.
+
+        Returns:
+            Whether none is under way now.
+        """
+        with self._changed:
+            self._ended = True
+            return self._changed.wait_for(lambda: not self._running, timeout=seconds)
 
     def _outcome(self) -> Result:
         if isinstance(self._last, BaseException):
