@@ -29,11 +29,12 @@ def switchover(pair: Pair, *, seconds: float = 10.0) -> Lead:
             view = pair.watch.view()
             seen = named(view, lead.follower.name)
             take_over(lead.follower, seen, reason="switchover", on_silence=False, witness=pair.witness, granted=view.witness, writer=lead.node.name)
-        except Exception:
-            if _still_follows(pair, lead):  # else it may have become the writer already
+        except Exception as error:
+            if _still_follows(pair, lead):
                 with suppress(Exception):
                     take_back(lead.node, lead.term)
-            raise
+                raise
+            log.info("another program finishes the switchover: %s", one_line(error))
         new = pair.settle(time.monotonic() + seconds, above=lead.term.number + 1)
     with pair.maintenance:
         try:

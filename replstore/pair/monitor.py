@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 
-from replstore.errors import ReplstoreError
+from replstore.errors import ReplicationStopped
 from replstore.node import one_line
 from replstore.pair.decide import Acknowledge, Action, Decision, Reach, Term
 from replstore.pair.pair import Pair
@@ -94,7 +94,7 @@ class Monitor:
                 self._pair.ship()
                 self._prune()
         except Exception as error:
-            if decision.action is Action.REJOIN and isinstance(error, ReplstoreError):
+            if decision.action is Action.REJOIN and isinstance(error, ReplicationStopped):
                 self._pair.stop_shipping(str(error))
             log.info("keeper: %s", one_line(error))
             self._pair.closed.wait(self._pair.settings.probe_interval)

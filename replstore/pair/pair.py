@@ -150,6 +150,8 @@ class Pair:
             if other.term is not None:
                 fence_former(node, other.term)
         elif decision.action is Action.REJOIN:
+            if seen.fenced_by is None and other.term is not None:  # a switchover whose program died, or was overtaken, before it said so
+                fence_former(node, other.term)
             rejoin(self.other(node), node)
             self.ship_from(self.other(node))
         elif decision.action is Action.RESYNC:
@@ -291,9 +293,12 @@ class Pair:
         """Closes every connection; doesn't wait for a node that doesn't answer."""
         self.closed.set()
         self.nudged.set()
-        for shipper, _ in self._shippers.values():
+        with self._shipping:
+            shippers = list(self._shippers.values())
+        for shipper, group in shippers:
             shipper.interrupt()
-            shipper.close()
+            if group.finish(1.0):  # a connection that another thread is using must not be closed: SQLite would crash the program
+                shipper.close()
         self.watch.close()
         for node in self.nodes.values():
             node.close()
