@@ -215,7 +215,7 @@ def _migrate_writer(pair: Pair, writer: Node, user: UserMigration) -> set[str]:
         refuse(writer, connection, tables)
         orphans = database.orphan_table(connection)
         before = replicated(writer, connection)
-        recorded = dict(connection.execute(select(control.replicated.c.tbl, control.replicated.c.fingerprint)).tuples().all())
+        recorded = dict(connection.execute(select(control.replicated.c.tbl, control.replicated.c.fingerprint)).all())
         prints = database.fingerprints(connection, [*tables, orphans])
         stale = [table for table in [*tables, orphans] if recorded.get(table.id) != prints[table.id] or before[table.id] != table]
         gone = set(before) - {table.id for table in tables} - {orphans.id}

@@ -206,11 +206,21 @@ class Store:
                 self._give_way(lead, error, deadline)
                 continue
             if isolation is not None:
-                connection = connection.execution_options(isolation_level=isolation)
+                self._isolate(connection, isolation)
             driver = raw(connection.connection)
             attempt.ride(driver)
             driver.next_hook = attempt
             return connection, attempt
+
+    def _isolate(self, connection: Connection, level: str) -> None:
+        """Sets the isolation level of this connection's next transaction."""
+        try:
+            if level == "AUTOCOMMIT":
+                raise ValueError("a Store's transaction can't be AUTOCOMMIT: it is all or nothing")
+            connection.execution_options(isolation_level=level)
+        except BaseException:
+            connection.close()
+            raise
 
     def _begin_now(self, durability: str | None, isolation: str | None) -> tuple[Connection, Attempt]:
         """The same, with BEGIN and marker accepted by the writer before anything of the caller's is sent."""

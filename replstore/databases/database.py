@@ -89,6 +89,10 @@ class Database(ABC):
     def position(self, connection: Connection) -> str:
         """The node's own position now: everything committed before is in it."""
 
+    def committed(self, connection: Connection) -> str:
+        """The least position that has everything that was captured and committed before."""
+        return self.position(connection)
+
     @abstractmethod
     def covers(self, position: str, earlier: str) -> bool:
         """Whether everything that was committed at one position of a node is in another position of the same node."""

@@ -69,7 +69,7 @@ def store_result(session: Session, attempt: Attempt, result: Any) -> Any:
         ResultNotSerializable: JSON can't hold it; nothing is committed.
     """
     try:
-        text = json.dumps(result)
+        text = json.dumps(result, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ResultNotSerializable(f"a keyed call's result must fit into JSON, and {type(result).__name__} doesn't: {error}") from error
     marker = attempt.lead.node.database.control.marker

@@ -107,7 +107,7 @@ class Reader:
         if after.term_no > state.term_no:
             raise StaleRead(f"the token is of term {after.term_no}, and {node.name} is of term {state.term_no}")
         if state.former_node == after.node and state.former_position and not node.database.covers(state.former_position, after.position):
-            raise TokenLost(f"what the token stands for had not reached {node.name} when it took over, term {state.term_no}")
+            raise TokenLost(f"what the token stands for is not known to have reached {node.name} when it took over, term {state.term_no}")
 
     def _on_follower(self, max_lag: float | None, after: Token | None, deadline: float) -> tuple[Connection | None, str]:
         """A connection to the follower if the terms hold there, else why not."""
@@ -165,7 +165,7 @@ class Reader:
         lead = self._pair.current(time.monotonic() + self._pair.settings.takeover_timeout)
         with lead.node.begin() as connection:
             state = lead.node.database.state(connection)
-            position = lead.node.database.position(connection)
+            position = lead.node.database.committed(connection)
         if state is None:
             raise StaleRead(f"{lead.node.name} has no control tables")
         return Token(state.term_no, state.term_uuid, state.node, position)

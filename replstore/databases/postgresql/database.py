@@ -115,6 +115,17 @@ class PostgreSQL(Database):
     def position(self, connection: Connection) -> str:
         return str(connection.exec_driver_sql("SELECT pg_current_snapshot()::text").scalar())
 
+    def committed(self, connection: Connection) -> str:
+        # ticks and other databases move the snapshot on as well: a follower that has the last captured transaction has all of them
+        row = connection.exec_driver_sql(
+            "SELECT pg_current_snapshot()::text, (SELECT xid FROM replstore.journal ORDER BY xid DESC LIMIT 1)::text, "
+            "(SELECT xid FROM replstore.marker ORDER BY xid DESC LIMIT 1)::text"
+        ).one()
+        _, xmax, running = _parsed(row[0])
+        xmax = min(xmax, max((int(xid) + 1 for xid in row[1:] if xid is not None), default=0))
+        running = {xid for xid in running if xid < xmax}
+        return f"{min(running, default=xmax)}:{xmax}:{','.join(map(str, sorted(running)))}"
+
     def covers(self, position: str, earlier: str) -> bool:
         _, xmax, running = _parsed(position)
         _, old_xmax, old_running = _parsed(earlier)
