@@ -14,6 +14,7 @@ from sqlalchemy.engine import URL
 
 from replstore.databases.base import Fault, NodeState
 from replstore.databases.database import Database, database_for
+from replstore.urls import shown
 
 #: s to wait for a node that still owes the answer to an earlier question.
 LATE = 0.05
@@ -60,7 +61,7 @@ class Node:
         self._asked = 0.0
 
     def __repr__(self) -> str:
-        return f"Node({self.name!r}, {self.url.render_as_string(hide_password=True)!r})"
+        return f"Node({self.name!r}, {shown(self.url)!r})"
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:

@@ -20,7 +20,7 @@ log = logging.getLogger("replstore.pair")
 
 def switchover(pair: Pair, *, seconds: float = 10.0) -> Lead:
     """Lets writer and follower change places; see ``Store.switchover``."""
-    with pair.settling:
+    with pair.maintenance, pair.settling:
         lead = pair.settle(time.monotonic() + seconds)
         pair.ship()  # most of the work before anybody has to wait
         hand_over(lead.node, lead.term, seconds=seconds)
@@ -28,7 +28,16 @@ def switchover(pair: Pair, *, seconds: float = 10.0) -> Lead:
             pair.ship_from(lead.node)
             view = pair.watch.view()
             seen = named(view, lead.follower.name)
-            take_over(lead.follower, seen, reason="switchover", on_silence=False, witness=pair.witness, granted=view.witness, writer=lead.node.name)
+            take_over(
+                lead.follower,
+                seen,
+                reason="switchover",
+                on_silence=False,
+                witness=pair.witness,
+                granted=view.witness,
+                writer=lead.node.name,
+                margin=0,
+            )
         except Exception as error:
             if _still_follows(pair, lead):
                 with suppress(Exception):
@@ -36,14 +45,13 @@ def switchover(pair: Pair, *, seconds: float = 10.0) -> Lead:
                 raise
             log.info("another program finishes the switchover: %s", one_line(error))
         new = pair.settle(time.monotonic() + seconds, above=lead.term.number + 1)
-    with pair.maintenance:
         try:
             fence_former(lead.node, new.term)
             rejoin(new.node, lead.node)
             pair.ship_from(new.node)
         except Exception as error:  # the switchover is done; another Store may be letting the former writer rejoin at this moment
             log.info("rejoin of %s after the switchover is left to the keeper: %s", lead.node.name, one_line(error))
-    return pair.settle(time.monotonic() + seconds, above=new.term.number)
+        return pair.settle(time.monotonic() + seconds, above=new.term.number)
 
 
 def _still_follows(pair: Pair, lead: Lead) -> bool:

@@ -118,6 +118,9 @@ class Pair:
                 self._interrupt(old.node)
             self.lead, self.decision = lead, decision
             self._changed.notify_all()
+        for seen in (view.primary, view.standby):
+            if seen.reach is Reach.SILENT and seen.silent_for >= self.policy.detection_time:
+                self._interrupt(self.nodes[seen.name])  # nobody waits for TCP
 
     def _lost(self, view: View, lead: Lead) -> bool:
         """Whether a writer is gone for good as far as callers that wait for it are concerned."""
@@ -286,8 +289,8 @@ class Pair:
         for connection, name in list(self._in_flight.items()):
             if name == node.name:
                 node.database.interrupt(connection)
-        if node.name in self._shippers:
-            self._shippers[node.name][0].interrupt()
+        for shipper, _ in list(self._shippers.values()):  # each talks to both nodes
+            shipper.interrupt()
 
     def close(self) -> None:
         """Closes every connection; doesn't wait for a node that doesn't answer."""

@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 from replstore.node import Node
 from replstore.pair.decide import Action, NodeView, Reach, Role
 from replstore.pair.pair import Pair
+from replstore.urls import shown
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def _node(pair: Pair, node: Node, seen: NodeView, waiting: int | None) -> NodeSt
     follows = state is not None and state.role == "follower"
     return NodeStatus(
         name=node.name,
-        url=node.url.render_as_string(hide_password=True),
+        url=shown(node.url),
         role=str(seen.role) if seen.role else None,
         health=str(seen.reach) + (f": {seen.error}" if seen.error else ""),
         term=seen.term.number if seen.term else None,

@@ -33,6 +33,7 @@ def take_over(
     granted: WitnessView | None = None,
     writer: str = "",
     forced: bool = False,
+    margin: int = SEQUENCE_MARGIN,
     seconds: float = 5.0,
 ) -> Term:
     """Makes a follower the writer.
@@ -46,6 +47,7 @@ def take_over(
         granted: what the witness said when the decision was made.
         writer: name of the writer so far.
         forced: a person decided; eligibility isn't asked for, and the term jumps.
+        margin: how far sequences jump; 0 where nothing can have been lost.
         seconds: limit for waiting for a batch under way.
 
     Returns:
@@ -64,7 +66,7 @@ def take_over(
         refusal = None if forced and state.role != "writer" else _refusal(state, seen, on_silence)
         if refusal:
             raise TakeoverRefused(f"{node.name} can't take over: {refusal}")
-        _become_writer(node, connection, state, term, reason, forced)
+        _become_writer(node, connection, state, term, reason, forced, margin)
 
     under_role_lock(node, change, seconds=seconds)
     settle_guard(node)
@@ -100,7 +102,7 @@ def _refusal(state: NodeState, seen: NodeView, on_silence: bool) -> str | None:
     return None
 
 
-def _become_writer(node: Node, connection: Connection, state: NodeState, term: Term, reason: str, forced: bool) -> None:
+def _become_writer(node: Node, connection: Connection, state: NodeState, term: Term, reason: str, forced: bool, margin: int) -> None:
     control, database = node.database.control, node.database
     basis = database.position(connection)
     connection.execute(
@@ -123,4 +125,5 @@ def _become_writer(node: Node, connection: Connection, state: NodeState, term: T
         update(control.acknowledge).values(solo=True, boot=state.boot, req=control.acknowledge.c.req + 1, reason="took over", since=now())
     )
     database.resume(connection)
-    database.jump_sequences(connection, SEQUENCE_MARGIN)
+    if margin:
+        database.jump_sequences(connection, margin)

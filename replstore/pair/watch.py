@@ -88,8 +88,8 @@ class Watch:
     def _remember(self, view: NodeView) -> int:
         """The highest batch number ever seen on a follower under its term: less means that it went back in time."""
         term = view.stream_term.uuid if view.stream_term else ""
-        known = max(self._batches.get((view.name, term), 0), view.batch)
-        self._batches[view.name, term] = known
+        known = max(self._batches.get((view.node, term), 0), view.batch)
+        self._batches[view.node, term] = known
         return known
 
     def _node_view(self, node: Node, seen: Observation) -> NodeView:

@@ -51,7 +51,7 @@ class PostgreSQLCarrier(Carrier):
         self._markers = self._sequences = self._sequences_there = "[]"
 
     def follower(self, *, wait: float) -> NodeState:
-        rows = self._follower.last_result(
+        rows = self._follower.begin(
             f"BEGIN; SET LOCAL lock_timeout = {max(1, int(wait * 1000))}; SET LOCAL replstore.mark = 'apply'; SET LOCAL synchronous_commit = on;"
             f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, {TURN}), pg_advisory_xact_lock_shared({LOCK_CLASS}, {GUARD}); {SELECT_STATE}"
         )
@@ -60,7 +60,7 @@ class PostgreSQLCarrier(Carrier):
         return node_state(rows[0])
 
     def snapshot(self, *, since: str | None, held: str | None) -> Snapshot:
-        (state_row,) = self._writer.last_result(
+        (state_row,) = self._writer.begin(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;" + SELECT_STATE.replace("SELECT ", "SELECT pg_current_snapshot()::text, ", 1)
         )
         position, state = state_row[0], node_state(state_row[1:])
@@ -117,7 +117,7 @@ class PostgreSQLCarrier(Carrier):
 
     def tick(self, *, batch: int, held: str | None) -> str:
         tick = str(uuid4())
-        self._ticker.last_result(
+        self._ticker.begin(
             "BEGIN; SET LOCAL synchronous_commit = on; "
             f"INSERT INTO replstore.tick (tick, batch, at) VALUES ({text(tick)}, {batch}, {text(now())});"
             f"DELETE FROM replstore.tick WHERE batch < {batch - 1000} AND tick <> {text(held or '')}; COMMIT"
@@ -201,8 +201,8 @@ class PostgreSQLCarrier(Carrier):
             session.last_result("ROLLBACK")
 
     def interrupt(self) -> None:
-        self._writer.interrupt()
-        self._ticker.interrupt()
+        for session in (self._writer, self._ticker, self._follower):
+            session.interrupt()
 
     def abandon(self) -> None:
         for session in (self._writer, self._follower, self._ticker):
