@@ -6,6 +6,7 @@ A frozen client's transaction is ended by the server after two seconds, so that 
 from __future__ import annotations
 
 import os
+import select
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -41,18 +42,33 @@ class Session:
         self._pool, self._setup, self._optional = engine.pool.recreate(), setup, optional
         self._connection: Any = None
 
+    def begin(self, statements: str) -> list[tuple[Any, ...]]:
+        """Executes statements of which the first is BEGIN, on a new connection if there is none that lives, and returns the last one's rows."""
+        if self._connection is None or self._connection.closed or _ended(self._connection):
+            self.close()
+            self._connection = self._connect()
+        return self.last_result(statements)
+
+    def _connect(self) -> Any:
+        fairy = self._pool.connect()
+        fairy.detach()
+        connection = raw(fairy)
+        for statement in self._setup:
+            connection.execute(statement)
+        for statement in self._optional:
+            with suppress(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement)
+        return connection
+
     @property
     def connection(self) -> Any:
-        """The driver's connection."""
+        """The driver's connection.  A transaction that lost it is never gone on with on another one.
+
+        Raises:
+            psycopg.OperationalError: it is gone, or ``begin`` was never called.
+        """
         if self._connection is None or self._connection.closed:
-            fairy = self._pool.connect()
-            fairy.detach()
-            self._connection = raw(fairy)
-            for statement in self._setup:
-                self._connection.execute(statement)
-            for statement in self._optional:
-                with suppress(psycopg.errors.InsufficientPrivilege):
-                    self._connection.execute(statement)
+            raise psycopg.OperationalError("the session of this transaction is gone")
         return self._connection
 
     def cursor(self) -> Any:
@@ -92,3 +108,10 @@ class Session:
         if connection is not None:
             with suppress(Exception):
                 connection.close()
+
+
+def _ended(connection: Any) -> bool:
+    """Whether the server has ended an idle session: then there is something to read, if only the end of the stream."""
+    waiting = select.poll()
+    waiting.register(connection.fileno(), select.POLLIN)
+    return bool(waiting.poll(0))
