@@ -356,7 +356,7 @@ class _Block:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
         try:
-            self._block.__exit__(kind, error, trace)
+            self._block.__exit__(kind, error, trace)  # returns, and doesn't raise, where the error stays what it is
         except BaseException as raised:
-            return bool(self._retry.__exit__(type(raised), raised, raised.__traceback__))
-        return bool(self._retry.__exit__(None, None, None))
+            error = raised
+        return bool(self._retry.__exit__(type(error) if error else None, error, error.__traceback__ if error else None))
