@@ -16,8 +16,8 @@ from replstore.databases.base import Fault, NodeState
 from replstore.databases.database import Database, database_for
 from replstore.urls import shown
 
-#: s to wait for a node that still owes the answer to an earlier question.
-LATE = 0.05
+#: s to wait for a node that still owes the answer to an earlier question, and for one that didn't answer the last time.
+LATE, AGAIN = 0.05, 0.25
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Node:
         self._probing: Any = None  # the driver connection of the running probe
         self._late: Future[Observation] | None = None
         self._asked = 0.0
+        self._silent = False
 
     def __repr__(self) -> str:
         return f"Node({self.name!r}, {shown(self.url)!r})"
@@ -84,16 +85,18 @@ class Node:
         """
         if self._late is None:
             self._asked, future = time.monotonic(), self._prober.submit(self._observe)
+            seconds = min(seconds, AGAIN) if self._silent else seconds
         else:
             future, seconds, self._late = self._late, LATE, None
         asked = self._asked
         try:
             seen = future.result(timeout=seconds)
         except TimeoutError:
-            self._late = future
+            self._late, self._silent = future, True
             self.database.interrupt(self._probing)
             waited = time.monotonic() - asked
             return Observation(None, Fault.SILENT, f"no answer for {waited:.1f} s", asked, time.monotonic())
+        self._silent = seen.fault is Fault.SILENT
         return replace(seen, since=asked)
 
     def _observe(self) -> Observation:
