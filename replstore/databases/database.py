@@ -127,6 +127,10 @@ class Database(ABC):
         """Statements to commit on the target before ``create_statements`` are executed there."""
         return []
 
+    def left_out(self, connection: Connection, tables: Sequence[Table]) -> list[str]:
+        """What hangs on these tables and ``create_statements`` doesn't make, a sentence each: views, rights, publications."""
+        return []
+
     @abstractmethod
     def drop_statements(self, tables: Sequence[Table]) -> list[str]:
         """The statements that remove tables."""

@@ -162,6 +162,9 @@ class PostgreSQL(Database):
     def prepare_target(self, connection: Connection, tables: Sequence[Table], target: Connection) -> list[str]:
         return ddl.label_statements(tables, connection, target)
 
+    def left_out(self, connection: Connection, tables: Sequence[Table]) -> list[str]:
+        return ddl.left_out(tables, connection)
+
     def drop_statements(self, tables: Sequence[Table]) -> list[str]:
         return ddl.drop_statements(tables)
 
