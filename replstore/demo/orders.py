@@ -82,10 +82,10 @@ class NewOrder:
         Returns:
             Its total in cents.
         """
+        customer = session.get_one(Customer, self.customer, with_for_update=True)  # first, so that two orders of one customer wait and don't deadlock
+        customer.placed += 1
         lines = [OrderLine(item=item, quantity=quantity, price=price) for item, quantity, price in self.lines]
         session.add(Order(number=self.number, customer_id=self.customer, line_count=len(lines), lines=lines))
-        customer = session.get_one(Customer, self.customer, with_for_update=True)
-        customer.placed += 1
         return sum(quantity * price for _, quantity, price in self.lines)
 
 

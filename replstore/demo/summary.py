@@ -45,15 +45,15 @@ def show(console: Console, outcome: Outcome) -> None:
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(style="dim")
-    table.add_row("writes acknowledged", f"{verdict.acknowledged:,}", "orders that a call returned for")
-    table.add_row("found", f"{verdict.found:,}", "on both nodes, read by a plain driver")
+    table.add_row("writes acknowledged", f"{verdict.acknowledged:,}", "orders whose call returned")
+    table.add_row("found", f"{verdict.found:,}", "on both nodes, by a plain driver")
     table.add_row("lost", *_counted(verdict.lost, "acknowledged, and missing on a node"))
     table.add_row("doubled", *_counted(verdict.doubled, "written more than once"))
-    table.add_row("half written", *_counted(verdict.torn, "without all their lines, or not counted at their customer"))
+    table.add_row("half written", *_counted(verdict.torn, "lines or customer's count missing"))
     table.add_row("pause in ms", *_paused(outcome.kill, "after the kill"))
     table.add_row("", *_paused(outcome.switchover, "at the switchover back"))
     table.add_row("divergences", *_counted(verdict.divergences, "rows that differ between the nodes"))
-    table.add_row("orphans", f"{outcome.orphans:,}", "rows that the lost primary had committed alone: never acknowledged, kept aside")
+    table.add_row("orphans", f"{outcome.orphans:,}", "rows only the lost primary had: kept aside")
     for name, (count, note) in outcome.troubles.items():
         table.add_row("not acknowledged", f"{count:,}", f"{name}: {note}")
     console.print()
@@ -75,4 +75,4 @@ def _counted(names: tuple[str, ...], remark: str) -> tuple[str, str]:
 def _paused(pause: Pause | None, when: str) -> tuple[str, str]:
     if pause is None:
         return "–", f"{when}: it didn't come to it"
-    return f"{pause.overall:,.0f}", f"{when}; {pause.longest:,.0f} for the process that waited longest"
+    return f"{pause.overall:,.0f}", f"{when}; at most {pause.longest:,.0f} for one process"

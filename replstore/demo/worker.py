@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from replstore.demo.orders import NewOrder
 from replstore.errors import CommittedNotReplicated, CommitUnknown, NoWriter, TransactionLost
+from replstore.node import one_line
 from replstore.store import Store
 
 #: Every how many keyed orders one is sent again.
@@ -118,7 +119,7 @@ class Worker:
             else:
                 self._in_a_block(store, order)
         except Exception as error:
-            self._record(store, type(error).__name__, order, " ".join(str(error).split()))
+            self._record(store, type(error).__name__, order, one_line(error))
             if isinstance(error, NoWriter):
                 time.sleep(0.1)
         else:

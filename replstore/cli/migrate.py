@@ -1,0 +1,119 @@
+"""``replstore migrate``: makes a pair of two databases, and brings both to the same revision."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from replstore.cli.common import Options, console, print_json
+from replstore.cli.opening import opened
+from replstore.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sqlalchemy import MetaData
+
+    from replstore.migrate import Migrated
+    from replstore.pair.pair import Pair
+
+
+@dataclass(frozen=True)
+class Left:
+    """What the command found besides.
+
+    Attributes:
+        writer, follower: names of the nodes.
+        left_out: what hangs on the tables of the writer and is not on the follower, a sentence each.
+    """
+
+    writer: str
+    follower: str
+    left_out: list[str]
+
+
+def command(
+    options: Options,
+    alembic_config: Annotated[
+        Path | None, typer.Option("--alembic-config", help="Your alembic.ini: its environment is brought to its head on both nodes.", metavar="FILE")
+    ] = None,
+    metadata: Annotated[
+        str | None, typer.Option("--metadata", help="SQLAlchemy metadata whose missing tables are created: app.models:Base.", metavar="MODULE:NAME")
+    ] = None,
+    replace: Annotated[
+        Literal["primary", "standby"] | None,
+        typer.Option("--replace", help="primary or standby: that node was lost for good; make a new one of its empty database.", metavar="NODE"),
+    ] = None,
+) -> None:
+    """Bring the tables of both nodes to the same revision; makes a pair of two databases.
+
+    With neither --alembic-config nor --metadata the tables that the primary has are taken as they are: made on the standby, and copied. A SQLite file that
+    isn't there yet is made. A table that can't be replicated is named, and nothing is changed.
+    """
+    from replstore.migrate import migrate
+
+    tables = load_metadata(metadata) if metadata else None
+    with opened(options, made=False) as store:
+        done = migrate(store.pair, tables, alembic_config=alembic_config, replace=replace)
+        left = _left(store.pair)
+    if options.json:
+        print_json({**asdict(done), "left_out": left.left_out})
+    else:
+        for sentence in sentences(done, left):
+            console().print(sentence, markup=False)
+
+
+def load_metadata(name: str) -> MetaData:
+    """The metadata that ``MODULE:NAME`` names: a MetaData, or something with an attribute ``metadata``.
+
+    Raises:
+        ConfigError: there is no such thing.
+    """
+    from sqlalchemy import MetaData
+
+    module, colon, attribute = name.partition(":")
+    if not (module and colon and attribute):
+        raise ConfigError(f"--metadata {name}: write MODULE:NAME, such as app.models:Base")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # a program's modules are found where it is started, as with `python -m`
+    try:
+        found: Any = import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except Exception as error:  # whatever the user's module does
+        raise ConfigError(f"--metadata {name} can't be imported: {type(error).__name__}: {error}") from error
+    found = getattr(found, "metadata", found)
+    if not isinstance(found, MetaData):
+        raise ConfigError(f"--metadata {name} is a {type(found).__name__}: it must be a MetaData, or a declarative base")
+    return found
+
+
+def _left(pair: Pair) -> Left:
+    """What the follower doesn't have; nothing where it isn't reached."""
+    lead = pair.lead
+    if lead is None:
+        return Left("primary", "standby", [])
+    left: list[list[str]] = []
+    for node in (lead.node, lead.follower):
+        if node.observe(pair.settings.probe_timeout).state is None:
+            return Left(lead.node.name, lead.follower.name, [])
+        with node.snapshot() as connection:
+            left.append(node.database.left_out(connection, node.database.tables(connection)))
+    return Left(lead.node.name, lead.follower.name, [sentence for sentence in left[0] if sentence not in left[1]])
+
+
+def sentences(done: Migrated, left: Left) -> list[str]:
+    """What was done, for people."""
+    count = len(done.tables)
+    what = "no table of yours yet" if not count else f"{count} table{'s' if count > 1 else ''} replicated: {', '.join(done.tables)}"
+    copied = [table for table in done.copied if table in done.tables]
+    said = [f"The {left.writer} writes, the {left.follower} follows; {what}."]
+    said += [f"Your Alembic environment is at revision {done.user_revision}."] if done.user_revision else []
+    said += [f"Copied to the {left.follower}: {', '.join(copied)}."] if copied else []
+    said += [f"The {done.behind} wasn't reached: the next `replstore migrate`, or any running Store, brings it to the same revision."] if done.behind else []
+    said += [f"Not on the {left.follower}: {sentence}." for sentence in left.left_out]
+    return [*said, f"replstore's own tables are at revision {done.revision}."]
