@@ -96,7 +96,7 @@ class Node:
             self.database.interrupt(self._probing)
             waited = time.monotonic() - asked
             return Observation(None, Fault.SILENT, f"no answer for {waited:.1f} s", asked, time.monotonic())
-        self._silent = seen.fault is Fault.SILENT
+        self._silent = seen.state is None
         return replace(seen, since=asked)
 
     def _observe(self) -> Observation:
