@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from replstore.config import Settings as Settings
+    from replstore.errors import CannotCheck as CannotCheck
     from replstore.errors import CannotReplicate as CannotReplicate
     from replstore.errors import CommittedNotReplicated as CommittedNotReplicated
     from replstore.errors import CommitUnknown as CommitUnknown
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ERRORS = (
+    "CannotCheck",
     "CannotReplicate",
     "CommitUnknown",
     "CommittedNotReplicated",

@@ -89,3 +89,7 @@ class ReplicationStopped(ReplstoreError):
 
 class NeedsCopy(ReplicationStopped):
     """The node's history doesn't continue the writer's; it needs a full copy before it can follow."""
+
+
+class CannotCheck(ReplstoreError):
+    """The nodes can't be compared; the message names the node and says why."""

@@ -1,0 +1,6 @@
+"""The reconciler: are the two nodes equal, and if not, where do they differ and why."""
+
+from replstore.reconcile.compare import check
+from replstore.reconcile.report import Report
+
+__all__ = ["Report", "check"]

@@ -1,0 +1,170 @@
+"""What a check found, as values; ``as_dict`` is the form that other programs rely on."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal["missing_on_standby", "missing_on_primary", "changed"]
+#: What is known of a difference's origin: an orphan, or a table whose changes weren't captured.
+Cause = Literal["orphan", "capture_missing"]
+Values = dict[str, str | None]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One row that differs and is not on its way.
+
+    Attributes:
+        key: its key, by column. Numbers that a float can't hold are text; bytes are ``{"blob": hex}``.
+        kind: what is the matter.
+        columns: the columns that differ; empty where one node lacks the row.
+        cause: where it comes from; None: nothing is known, so it was written behind the guard, or while capture was off.
+        tx: id of the transaction's marker, where it is known.
+        primary, standby: the values of these columns as each database prints them, of all columns where the other lacks the row; None: no such row.
+    """
+
+    key: dict[str, Any]
+    kind: Kind
+    columns: tuple[str, ...]
+    cause: Cause | None
+    tx: str | None
+    primary: Values | None
+    standby: Values | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The difference as JSON can hold it."""
+        return {
+            "key": {name: _shown(value) for name, value in self.key.items()},
+            "kind": self.kind,
+            "columns": list(self.columns),
+            "cause": self.cause,
+            "tx": self.tx,
+            "primary": None if self.primary is None else {name: _shown(value) for name, value in self.primary.items()},
+            "standby": None if self.standby is None else {name: _shown(value) for name, value in self.standby.items()},
+        }
+
+
+@dataclass(frozen=True)
+class TableReport:
+    """One table that both nodes have.
+
+    Attributes:
+        name: its id.
+        primary, standby: how many rows each node has; None: they weren't compared, because the keys differ (``Report.schema`` says how).
+        differences: the first ones, in the order of the comparison.
+        total: how many there are.
+        waiting: how many rows differ only because they are on their way to the follower.
+    """
+
+    name: str
+    primary: int | None
+    standby: int | None
+    differences: tuple[Difference, ...]
+    total: int
+    waiting: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The table as JSON can hold it."""
+        return {
+            "name": self.name,
+            "rows": {"primary": self.primary, "standby": self.standby},
+            "differences": [difference.as_dict() for difference in self.differences],
+            "total": self.total,
+            "waiting": self.waiting,
+        }
+
+
+@dataclass(frozen=True)
+class SchemaDifference:
+    """A table, or a part of one, that isn't the same on both nodes.
+
+    Attributes:
+        table: the table's id, or the sequence's.
+        text: in what it differs.
+    """
+
+    table: str
+    text: str
+
+
+@dataclass(frozen=True)
+class SequenceDifference:
+    """A sequence of the follower that stands behind values which were given out.
+
+    Attributes:
+        name: its id.
+        primary, standby: the last value given on each node; None: none was ever given.
+        behind: name of the node on which it stands behind.
+    """
+
+    name: str
+    primary: int | None
+    standby: int | None
+    behind: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found.
+
+    Attributes:
+        tables: the tables that both nodes have.
+        schema: in what tables differ.
+        sequences: sequences that stand behind.
+        writer: name of the node that writes; None: there is none.
+        exact: what is on its way was told apart from what differs; else nothing counts as on its way, and ``notes`` say why.
+        notes: what else a person should know, a sentence each.
+    """
+
+    tables: tuple[TableReport, ...]
+    schema: tuple[SchemaDifference, ...]
+    sequences: tuple[SequenceDifference, ...]
+    writer: str | None
+    exact: bool
+    notes: tuple[str, ...]
+
+    @property
+    def equal(self) -> bool:
+        """Whether the nodes hold the same, but for rows that are on their way."""
+        return not (self.schema or self.sequences or any(table.total for table in self.tables))
+
+    @property
+    def total(self) -> int:
+        """How many rows differ."""
+        return sum(table.total for table in self.tables)
+
+    @property
+    def waiting(self) -> int:
+        """How many rows are on their way."""
+        return sum(table.waiting for table in self.tables)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON can hold it; the same report always gives the same text."""
+        return {
+            "equal": self.equal,
+            "writer": self.writer,
+            "exact": self.exact,
+            "tables": [table.as_dict() for table in self.tables],
+            "schema": [{"table": each.table, "difference": each.text} for each in self.schema],
+            "sequences": [
+                {"name": each.name, "primary": each.primary, "standby": each.standby, "kind": f"behind_on_{each.behind}"} for each in self.sequences
+            ],
+            "notes": list(self.notes),
+        }
+
+
+def key_values(key: str) -> list[Any]:
+    """The values of a key's JSON array; a number that Python's float would change stays text."""
+    return list(json.loads(key, parse_float=lambda number: float(number) if repr(float(number)) == number else number))
+
+
+def _shown(value: Any) -> Any:
+    """A value that every JSON reader and every terminal's encoding takes."""
+    if isinstance(value, str):  # SQLite's text may be no UTF-8
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

@@ -1,0 +1,119 @@
+"""Tables, columns, keys, constraints, indexes, foreign keys and triggers of both nodes, and what was chosen of them.
+
+What the follower lacks on purpose (``suspended``: its foreign keys and triggers, HAZARDS 7) is no difference.  Alembic's revision is a table like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import select
+
+from replstore.databases.catalog import Table, differences
+from replstore.errors import ConfigError
+from replstore.reconcile.report import SchemaDifference
+from replstore.reconcile.snapshots import Both, Side, reading
+from replstore.replication.mirror import replicated
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """The chosen tables of both nodes, by id.
+
+    Attributes:
+        primary, standby: their definitions; a table that one node lacks is missing there.
+        replicated: ids of the tables that are shipped.
+        faults: by table, what is wrong with guard or capture, and on which node.
+        suspended: by table, names of what the nodes lack on purpose.
+    """
+
+    primary: Mapping[str, Table]
+    standby: Mapping[str, Table]
+    replicated: Collection[str]
+    faults: Mapping[str, str]
+    suspended: Mapping[str, Collection[str]]
+
+    @property
+    def names(self) -> list[str]:
+        """All of them, sorted."""
+        return sorted({*self.primary, *self.standby})
+
+    def comparable(self, name: str) -> bool:
+        """Whether both nodes have the table under the same key, so that its rows can be compared."""
+        a, b = self.primary.get(name), self.standby.get(name)
+        if a is None or b is None or not a.key or a.key != b.key:
+            return False
+        return all(a.column(column).type == b.column(column).type for column in a.key)
+
+
+def definitions(both: Both, chosen: Collection[str] | None) -> Definitions:
+    """Reads them.
+
+    Args:
+        both: the nodes.
+        chosen: names or ids of tables; None: all.
+
+    Raises:
+        ConfigError: a name that no table has, or several have.
+    """
+    primary, standby = (_tables(side) for side in both.sides)
+    faults: dict[str, str] = {}
+    suspended: dict[str, set[str]] = {}
+    with reading(both.writer.node):
+        shipped = replicated(both.writer.node, both.writer.connection)
+    for side in both.sides:
+        faults.update(_faults(side))
+        control = side.node.database.control.suspended.c
+        with reading(side.node):
+            for table, name in side.connection.execute(select(control.tbl, control.name)):
+                suspended.setdefault(table, set()).add(name)
+    if chosen is not None:
+        ids = _resolve(chosen, {*primary, *standby})
+        primary, standby = ({name: table for name, table in tables.items() if name in ids} for tables in (primary, standby))
+        faults = {name: fault for name, fault in faults.items() if name in ids}
+    return Definitions(primary, standby, set(shipped), faults, suspended)
+
+
+def _tables(side: Side) -> dict[str, Table]:
+    database = side.node.database
+    with reading(side.node):
+        return {table.id: table for table in [*database.tables(side.connection), database.orphan_table(side.connection)]}
+
+
+def _faults(side: Side) -> dict[str, str]:
+    """What isn't as ``migrate`` left it, by table."""
+    control = side.node.database.control.replicated.c
+    with reading(side.node):
+        expected = dict(side.connection.execute(select(control.tbl, control.fingerprint)).tuples().all())
+        tables = replicated(side.node, side.connection)
+        found = side.node.database.fingerprints(side.connection, list(tables.values()))
+    return {
+        name: f"table {name} on {side.name}: "
+        + ("the table is gone" if name not in found else "its columns, its guard or its capture triggers are not those that migrate left")
+        for name, print in expected.items()
+        if found.get(name) != print
+    }
+
+
+def _resolve(chosen: Collection[str], known: Collection[str]) -> set[str]:
+    ids = set()
+    for name in chosen:
+        matches = [id for id in known if id == name] or [id for id in known if id.endswith("." + name)]
+        if len(matches) != 1:
+            what = "no table has this name" if not matches else f"it may be {' or '.join(sorted(matches))}"
+            raise ConfigError(f"table {name}: {what}; there are {', '.join(sorted(known))}")
+        ids.add(matches[0])
+    return ids
+
+
+def compare_schema(tables: Definitions) -> list[SchemaDifference]:
+    """In what the tables differ."""
+    found = []
+    for name in tables.names:
+        a, b = tables.primary.get(name), tables.standby.get(name)
+        texts = [str(each).removeprefix(f"table {name}: ") for each in differences(a, b, ignore=tables.suspended.get(name, ()))]
+        if a is not None and b is not None and not a.key and not b.key:
+            texts.append("no primary key, so its rows can't be compared")
+        found += [SchemaDifference(name, text) for text in texts]
+    return found

@@ -1,0 +1,183 @@
+"""Both nodes read at once, the follower first: then what is only on its way can be told exactly from what differs.
+
+The follower's snapshot has its rows and its position.  The writer's is opened after it and has rows and journal, so it holds everything that the follower
+holds, and its journal names whatever it holds besides: those rows, and only those, are on their way (HAZARDS 14).  That needs a journal which reaches
+back to the follower's position, and a writer whose time never went back; where that isn't so, nothing counts as on its way, and a note says why.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, select
+
+from replstore.databases.base import NodeState
+from replstore.errors import CannotCheck, ReplstoreError
+from replstore.node import Node, one_line
+from replstore.pair.admission import compare_nodes
+from replstore.pair.pair import Pair
+from replstore.replication.mirror import to_copy
+
+#: How often both snapshots are opened again because roles changed, or the journal was pruned, between the first and the second.
+ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class Side:
+    """One node in one snapshot.
+
+    Attributes:
+        node: the node.
+        connection: on which the snapshot is open.
+        state: its control tables in the snapshot.
+    """
+
+    node: Node
+    connection: Connection
+    state: NodeState
+
+    @property
+    def name(self) -> str:
+        """``primary`` or ``standby``."""
+        return self.node.name
+
+
+@dataclass(frozen=True)
+class Both:
+    """Both nodes.
+
+    Attributes:
+        writer, follower: as far as there is a writer; else the primary comes first.
+        inexact: why nothing can be told to be on its way; empty: it can.
+        pending: by table, the keys that the writer's journal names after the follower's position; None: the whole table.
+        copying: every table is on its way as a whole.
+    """
+
+    writer: Side
+    follower: Side
+    inexact: str
+    pending: Mapping[str, set[str] | None]
+    copying: bool
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        """Primary and standby."""
+        return (self.writer, self.follower) if self.writer.name == "primary" else (self.follower, self.writer)
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything is on its way."""
+        return self.copying or bool(self.pending)
+
+
+@contextmanager
+def reading(node: Node) -> Iterator[None]:
+    """Turns whatever a driver raises into a sentence that names the node."""
+    try:
+        yield
+    except ReplstoreError:
+        raise
+    except Exception as error:
+        raise CannotCheck(f"{node.name} can't be read: {one_line(error)}") from error
+
+
+@contextmanager
+def both_nodes(pair: Pair) -> Iterator[Both]:
+    """Both nodes in snapshots, the follower's opened first.
+
+    Raises:
+        CannotCheck: a node doesn't answer, or has no control tables.
+        NotAPair: the nodes belong to different pairs.
+    """
+    states = _observed(pair)
+    for attempt in range(ATTEMPTS):
+        names = _in_order(states)
+        with ExitStack() as stack:
+            follower, writer = (_side(stack, pair.nodes[name]) for name in names)
+            states = {side.name: side.state for side in (follower, writer)}
+            if _in_order(states) == names and (attempt == ATTEMPTS - 1 or not _pruned(writer, follower)):
+                yield _both(writer, follower)
+                return
+        time.sleep(0.05)
+    raise CannotCheck(f"the nodes changed roles in each of {ATTEMPTS} attempts to read them: check again")
+
+
+def _in_order(states: Mapping[str, NodeState]) -> list[str]:
+    """The follower's name before the writer's."""
+    return sorted(states, key=lambda name: (_writes(states[name]), states[name].term_no, name == "primary"))
+
+
+def _observed(pair: Pair) -> dict[str, NodeState]:
+    answers = {name: node.observe(pair.settings.probe_timeout + 2.0) for name, node in pair.nodes.items()}
+    faults = [f"{name}: {answer.error}" for name, answer in answers.items() if answer.state is None]
+    if faults:
+        raise CannotCheck("a check reads both nodes; " + "; ".join(faults))
+    states = {name: answer.state for name, answer in answers.items() if answer.state is not None}
+    compare_nodes(states)
+    return states
+
+
+def _writes(state: NodeState) -> bool:
+    """Whether it is the writer, or was fenced for a switchover and still ships the rest."""
+    return state.role == "writer" or (state.role == "fenced" and state.fenced_by_no is None)
+
+
+def _side(stack: ExitStack, node: Node) -> Side:
+    with reading(node):
+        connection = stack.enter_context(node.snapshot())
+        state = node.database.state(connection)
+    if state is None:
+        raise CannotCheck(f"{node.name} has no replstore control tables: run `replstore migrate`")
+    return Side(node, connection, state)
+
+
+def _both(writer: Side, follower: Side) -> Both:
+    inexact = _inexact(writer, follower)
+    if inexact:
+        return Both(writer, follower, inexact, {}, copying=False)
+    if follower.state.position is None:
+        return Both(writer, follower, "", {}, copying=True)
+    with reading(writer.node):
+        pending = dict(writer.node.database.unshipped_keys(writer.connection, follower.state.position))
+    if follower.state.copying:
+        with reading(follower.node):
+            pending.update(dict.fromkeys(to_copy(follower.node, follower.connection)))
+    return Both(writer, follower, "", pending, copying=False)
+
+
+def _inexact(writer: Side, follower: Side) -> str:
+    """Why the writer's journal doesn't tell what is on its way to the follower; empty: it does."""
+    ahead, behind = writer.state, follower.state
+    if not _writes(ahead):
+        return f"neither node is the writer (primary and standby are {ahead.role} and {behind.role})"
+    if behind.role == "fenced":
+        return f"{follower.name} is a former writer that waits to rejoin"
+    if behind.role == "writer":
+        return f"both nodes say that they are the writer, {writer.name} under term {ahead.term_no}, {follower.name} under term {behind.term_no}"
+    if (ahead.term_no, ahead.term_uuid) != (behind.term_no, behind.term_uuid):
+        return f"{writer.name} is of term {ahead.term_no}, {follower.name} of term {behind.term_no}"
+    if behind.position is None:
+        return ""
+    if behind.source != ahead.node:
+        return f"{follower.name} followed another node than {writer.name} and needs a copy"
+    if _pruned(writer, follower):
+        return f"{writer.name}'s journal no longer reaches back to what {follower.name} has, which needs a copy"
+    tick = writer.node.database.control.tick.c.tick
+    with reading(writer.node):
+        known = writer.connection.execute(select(tick).where(tick == behind.tick)).scalar()
+    if known is None:
+        return f"{writer.name} doesn't know the last batch that {follower.name} holds: one of them went back in time"
+    return ""
+
+
+def _pruned(writer: Side, follower: Side) -> bool:
+    """Whether the journal was pruned past the follower's position."""
+    if not _writes(writer.state) or follower.state.position is None or follower.state.source != writer.state.node:
+        return False
+    retention = writer.node.database.control.retention.c.pruned_through
+    with reading(writer.node):
+        pruned = writer.connection.execute(select(retention)).scalar()
+    return pruned is not None and not writer.node.database.covers(follower.state.position, pruned)
