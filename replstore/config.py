@@ -29,7 +29,6 @@ PAIR_SETTINGS = ("replication", "durability", "takeover", "on_follower_down", "r
 
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*([a-z]*)\s*")
-_DAY = 86400.0
 
 
 def _seconds(value: Any) -> Any:
@@ -148,14 +147,6 @@ class Settings(BaseSettings):
         le=1000,
         description="Connections kept open to each node for the program's transactions; up to 10 more for a while. SQLAlchemy's own default.",
     )
-    retain_markers: Seconds = Field(
-        default=_DAY,
-        ge=60,
-        le=3650 * _DAY,
-        description='Seconds, or a text such as "24h", for which the proof of a commit without a key is kept after it was shipped. A caller that '
-        "still asks after half of it gets CommitUnknown instead of a guess. Proofs of commits with a key are kept for ever.",
-    )
-
     _explicit: frozenset[str] = PrivateAttr(default=frozenset())
 
     def __init__(self, *, file: Mapping[str, Any] | None = None, file_name: str = "", **settings: Any) -> None:

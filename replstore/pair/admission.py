@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import select
 
 from replstore.config import Settings
+from replstore.control import LAYOUT
 from replstore.databases.base import NodeState
 from replstore.errors import ConfigError, NotAPair
 from replstore.node import Node
@@ -33,15 +34,27 @@ def admit(settings: Settings) -> Settings:
         if not states and any(missing):
             raise ConfigError(
                 "; ".join(
-                    f"{node.name} {shown(node.url)}: {answer.error}" for node, answer in zip(nodes, seen, strict=True) if answer.fault is not None
+                    f"{node.name} {shown(node.url)}: {answer.error}" for node, answer, gone in zip(nodes, seen, missing, strict=True) if gone
                 )
             )
+        for node in nodes:
+            if node.name in states:
+                _refuse_newer(node)
         compare_nodes(states)
         held = _held_settings(next(node for node in nodes if node.name in states)) if states else {}
     finally:
         for node in nodes:
             node.close()
     return settings.adopt(held)
+
+
+def _refuse_newer(node: Node) -> None:
+    with node.snapshot() as connection:
+        revision = connection.exec_driver_sql(f"SELECT version_num FROM {node.database.control.name('alembic_version')}").scalar()
+    if revision is not None and int(revision) > LAYOUT:
+        raise ConfigError(
+            f"{node.name}'s control tables were written by a newer replstore (layout {revision}, this version knows up to {LAYOUT}): install that version"
+        )
 
 
 def compare_nodes(states: dict[str, NodeState]) -> None:

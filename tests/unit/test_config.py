@@ -76,10 +76,6 @@ def test_durations_take_units(given: Any, seconds: float) -> None:
     assert Settings(**TWO, ack_timeout=given).ack_timeout == seconds
 
 
-def test_markers_are_kept_for_a_day() -> None:
-    assert Settings(**TWO).retain_markers == Settings(**TWO, retain_markers="24h").retain_markers == 86400.0
-
-
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
