@@ -102,6 +102,7 @@ def _mirror(follower: Node, source: Connection, target: Connection, wanted: dict
         if name != orphans.id
         and (name not in present or differences(table, present[name], ignore=suspended) or before.get(name, table).key != table.key)
     ]
+    differ += [wanted[name] for name in _referrers(differ, [present[name] for name in wanted if name in present])]
     gone = [present[name] for name in before if name not in wanted and name in present]
     stale = [present[table.id] for table in differ if table.id in present]
     for table in (*stale, *gone):
@@ -125,6 +126,14 @@ def _mirror(follower: Node, source: Connection, target: Connection, wanted: dict
         target.execute(delete(control.setting).where(control.setting.c.name == TO_COPY))
         target.execute(insert(control.setting).values(name=TO_COPY, value=json.dumps(copied)))
     return Mirrored(tuple(table.id for table in differ), tuple(table.id for table in gone), tuple(copied))
+
+
+def _referrers(tables: Collection[Table], present: Collection[Table]) -> list[str]:
+    """Ids of other tables whose foreign keys hold these where they are: they are made anew with them."""
+    held = [table.id for table in tables]
+    while more := [table.id for table in present if table.id not in held and any(key.ref_table in held for key in table.foreign_keys)]:
+        held += more
+    return held[len(tables) :]
 
 
 def _unfinished(follower: Node, connection: Connection) -> set[str]:
