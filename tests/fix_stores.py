@@ -115,7 +115,7 @@ class Lab:
         if self.postgresql:
             connection: Any = psycopg.connect(host=url.host, port=url.port, user=url.username, dbname=url.database, connect_timeout=5)
         else:
-            connection = sqlite3.connect(str(url.database), timeout=2.0, isolation_level=None)
+            connection = sqlite3.connect(str(url.database), timeout=2.0, isolation_level=None, check_same_thread=False)
         self._closing.callback(connection.close)
         return connection
 
