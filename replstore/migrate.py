@@ -127,6 +127,20 @@ def _make_pair(pair: Pair, replace: str | None) -> None:
 
 
 def _new_pair(pair: Pair) -> None:
+    """Makes a pair of two databases that have no control tables; what can't become one is refused before anything is written."""
+    tables: list[list[str]] = []
+    for node in (pair.primary, pair.standby):
+        tables.append([])
+        if not node.database.may_create(node.url):
+            with node.snapshot() as connection:
+                found = node.database.tables(connection)
+                tables[-1] = [table.id for table in found]
+                if node is pair.primary:
+                    refuse(node, connection, found)
+    _refuse_strangers(pair.standby, tables[1], pair.primary, tables[0])
+    for node in (pair.standby, pair.primary):
+        if node.database.may_create(node.url):
+            node.database.create(node.url)
     uuid, term = str(uuid4()), Term(1, str(uuid4()))
     _create_control(pair, pair.primary, uuid, term, "writer")
     state = pair.primary.observe(5.0).state
@@ -142,15 +156,19 @@ def _add_follower(pair: Pair, node: Node, writer: Node, known: NodeState) -> Non
     with node.begin() if not node.database.may_create(node.url) else _created(node) as connection:
         taken = [table.id for table in node.database.tables(connection)]
     with writer.snapshot() as connection:
-        wanted = {table.id for table in node.database.tables(connection)}
-    if taken and not set(taken) <= wanted:
-        raise NotAPair(f"{node.name} has tables that {writer.name} doesn't have ({', '.join(sorted(set(taken) - wanted))}): give an empty database")
+        wanted = [table.id for table in node.database.tables(connection)]
+    _refuse_strangers(node, taken, writer, wanted)
     _create_control(pair, node, known.pair, Term(known.term_no, known.term_uuid), "follower")
     with writer.begin() as connection:
         connection.execute(delete(control.setting).where(control.setting.c.name == COMPLETE))
         connection.execute(insert(control.setting).values(name=COMPLETE, value="yes"))
     if pair.witness is not None:
         pair.witness.create(known.pair, Term(known.term_no, known.term_uuid), writer.name, frozenset({writer.name}))
+
+
+def _refuse_strangers(node: Node, taken: Collection[str], writer: Node, wanted: Collection[str]) -> None:
+    if strangers := sorted(set(taken) - set(wanted)):
+        raise NotAPair(f"{node.name} has tables that {writer.name} doesn't have ({', '.join(strangers)}): give an empty database")
 
 
 def _created(node: Node):  # type: ignore[no-untyped-def]

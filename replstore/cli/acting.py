@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from replstore.cli.common import Options, console, print_json
+from replstore.cli.status import next_step
 
 if TYPE_CHECKING:
     from replstore.store import Store
@@ -25,5 +26,5 @@ def tell(options: Options, store: Store, sentence: str, **facts: Any) -> None:
     screen.print(sentence, markup=False)
     if not status.healthy:
         screen.print(f"Now: {status.reason}.", markup=False)
-        if status.next_step:
-            screen.print(f"Next: {status.next_step}.", markup=False)
+        if step := next_step(status):
+            screen.print(f"Next: {step}.", markup=False)

@@ -109,7 +109,7 @@ def _left(pair: Pair) -> Left:
 def sentences(done: Migrated, left: Left) -> list[str]:
     """What was done, for people."""
     count = len(done.tables)
-    what = "no table of yours yet" if not count else f"{count} table{'s' if count > 1 else ''} replicated: {', '.join(done.tables)}"
+    what = "there is no table of yours yet" if not count else f"{'1 table is' if count == 1 else f'{count} tables are'} replicated: {', '.join(done.tables)}"
     copied = [table for table in done.copied if table in done.tables]
     said = [f"The {left.writer} writes, the {left.follower} follows; {what}."]
     said += [f"Your Alembic environment is at revision {done.user_revision}."] if done.user_revision else []

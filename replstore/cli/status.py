@@ -24,6 +24,15 @@ ACKNOWLEDGED = {
     "alone": "A commit is acknowledged by the writer alone (durability async).",
     "none": "Nothing is acknowledged.",
 }
+#: What a decision that nobody has carried out yet is waiting for.
+WAITS = {
+    "take over": "any running Store takes over by itself; `replstore takeover` does it now",
+    "go solo": "any running Store goes on alone by itself; `replstore solo` does it now",
+    "finish": "any running Store finishes it by itself; `replstore sync` does it now",
+    "fence": "any running Store brings it back by itself; `replstore rejoin` does it now",
+    "rejoin": "any running Store brings it back by itself; `replstore rejoin` does it now",
+    "resync": "any running Store brings it in sync by itself; `replstore sync` does it now",
+}
 
 
 def command(
@@ -76,7 +85,7 @@ def render(status: Status) -> RenderableType:
 
     good = status.healthy
     parts: list[RenderableType] = [Text(_sentence(status), style="bold green" if good else "bold red" if status.writer is None else "bold yellow")]
-    parts.append(Text(ACKNOWLEDGED.get(status.acknowledge, status.acknowledge)))
+    parts.append(Text("No node writes now." if status.writer is None else ACKNOWLEDGED.get(status.acknowledge, status.acknowledge)))
     table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False)
     table.add_column("", style="dim", no_wrap=True)
     for node in status.nodes.values():
@@ -88,10 +97,15 @@ def render(status: Status) -> RenderableType:
         ("Shipping", [status.stopped] if status.stopped else [], "red"),
         ("Orphans", [_orphans(status.orphans)] if status.orphans else [], "yellow"),
         ("Warning", status.warnings, "yellow"),
-        ("Next", [_capital(status.next_step)] if status.next_step else [], "bold"),
+        ("Next", [f"{_capital(step)}."] if (step := next_step(status)) else [], "bold"),
     ):
         parts += [Text(f"{label}: ", style=style).append(sentence, style="default not bold") for sentence in sentences]
     return Group(*parts)
+
+
+def next_step(status: Status) -> str:
+    """What to do, or who does it; empty: nothing."""
+    return status.next_step or ("" if status.healthy else WAITS.get(status.decision, ""))
 
 
 def _sentence(status: Status) -> str:
@@ -107,7 +121,7 @@ def _rows(nodes: list[NodeStatus]) -> list[tuple[str, list[str]]]:
         ("term", [_number(node.term) for node in nodes]),
         ("migrations", [_number(node.schema_no) for node in nodes]),
         ("changes to ship", [_number(node.waiting) for node in nodes]),
-        ("last batch", [node.shipped_at or "–" for node in nodes]),
+        ("last batch", [_moment(node.shipped_at) for node in nodes]),
         ("database", [node.url for node in nodes]),
     ]
     return [row for row in rows if any(cell != "–" for cell in row[1])]
@@ -116,6 +130,10 @@ def _rows(nodes: list[NodeStatus]) -> list[tuple[str, list[str]]]:
 def _orphans(count: int) -> str:
     what = "1 row that only a lost writer had is" if count == 1 else f"{count} rows that only a lost writer had are"
     return f"{what} kept aside; `replstore orphans list` shows them."
+
+
+def _moment(at: str | None) -> str:
+    return f"{at[:19].replace('T', ' ')} UTC" if at else "–"
 
 
 def _number(value: int | None) -> str:

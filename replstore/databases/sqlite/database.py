@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any, ClassVar
 
 from sqlalchemy import Connection, Engine, create_engine, delete, event, func, insert, select
@@ -108,9 +108,11 @@ class SQLite(Database):
         return not os.path.exists(path) and os.path.isdir(folder) and os.access(folder, os.W_OK)
 
     def create(self, url: URL) -> None:
-        connection = sqlite3.connect(str(url.database))
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.close()
+        try:
+            with closing(sqlite3.connect(str(url.database))) as connection:
+                connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.Error as error:
+            raise ConfigError(f"{url.database} can't be made: {error}") from error
 
     def prepare(self, connection: Connection) -> None:
         mode = raw(connection.connection).execute("PRAGMA journal_mode = WAL").fetchone()[0]
