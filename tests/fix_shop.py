@@ -42,11 +42,33 @@ def open_store(pair: local.Pair | tuple[str, str], **options: Any) -> Store:
     return Store(primary=primary, standby=standby, **{**QUICK, **options})
 
 
-def new_store(pair: local.Pair | tuple[str, str], **options: Any) -> Store:
+def new_store(pair: local.Pair, **options: Any) -> Store:
     """The same, with the shop's tables on both nodes."""
+    if isinstance(pair, local.PostgresPair) and pair.user == "postgres":
+        _from_template(pair, {name: value for name, value in options.items() if name != "background"})
+        return open_store(pair, **options)
     store = open_store(pair, **options)
     store.migrate(Base.metadata)
     return store
+
+
+_templates: dict[tuple[Any, ...], str] = {}
+
+
+def _from_template(pair: local.PostgresPair, settings: dict[str, Any]) -> None:
+    """Makes the pair's databases copies of migrated ones, which is quicker than to migrate them."""
+    servers = (pair.primary, pair.standby)
+    known = (id(pair.primary), id(pair.standby), *sorted(settings.items()))
+    if known not in _templates:
+        template = f"shop_{len(_templates)}"
+        for server in servers:
+            server.create_database(template)
+        with open_store(local.PostgresPair(*servers, template), background=False, **settings) as store:
+            store.migrate(Base.metadata)
+        _templates[known] = template
+    for server in servers:
+        server.drop_database(pair.database)
+        server.execute(f'CREATE DATABASE "{pair.database}" TEMPLATE "{_templates[known]}"')
 
 
 def sql(url: str, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
