@@ -85,8 +85,15 @@ class SQLiteCarrier(Carrier):
             raise CompareFailed("the follower has no control tables' rows")
         return node_state(row)
 
+    def _in_batch(self) -> StoreConnection:
+        """The batch's connection: a batch is never gone on with on another one."""
+        if self._both is None or not self._both.in_transaction:
+            raise CompareFailed("the batch's transaction is gone")
+        self._both.check_file()
+        return self._both
+
     def snapshot(self, *, since: str | None, held: str | None) -> Snapshot:
-        both = self._open()
+        both = self._in_batch()
         self._since = int(since) if since else 0
         state = node_state(both.execute(select_node_state(self._writer_identity, "src.")).fetchone())
         position = self._one("SELECT coalesce(max(seq), 0) FROM src.sqlite_sequence WHERE name = 'replstore_journal'")
@@ -153,7 +160,7 @@ class SQLiteCarrier(Carrier):
             raise CompareFailed("the writer's file was replaced since the snapshot")
 
     def apply(self, rows: Mapping[str, Keys], landing: Landing) -> int:
-        both = self._open()
+        both = self._in_batch()
         try:
             both.execute("UPDATE main.replstore_mark SET mark = 'apply'")
         except sqlite3.OperationalError as error:
