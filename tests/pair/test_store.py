@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -30,21 +29,9 @@ from replstore import (
     local,
 )
 from replstore.databases.dialect import raw
-from tests.fix_shop import Customer, Order, new_store, open_store, sql, wait_until
+from tests.fix_shop import Customer, Order, PostgresShop, new_store, open_store, sql, wait_until
 
 COUNT = "SELECT count(*) FROM orders"
-
-
-@pytest.fixture
-def store(any_pair: local.Pair) -> Iterator[Store]:
-    with new_store(any_pair) as store:
-        yield store
-
-
-@pytest.fixture
-def pg(postgresql_pair: local.PostgresPair) -> Iterator[Store]:
-    with new_store(postgresql_pair) as store:
-        yield store
 
 
 def markers(store: Store) -> int:
@@ -302,41 +289,41 @@ def test_run_gives_up_after_the_attempts_it_was_given(pg: Store) -> None:
 # --- the writer is lost
 
 
-def test_begin_raises_transaction_lost_when_its_writer_dies_in_the_block(any_pair: local.Pair) -> None:
-    with new_store(any_pair) as store:
+def test_begin_raises_transaction_lost_when_its_writer_dies_in_the_block(shop: local.Pair) -> None:
+    with new_store(shop) as store:
         with pytest.raises(TransactionLost), store.begin() as session:
             add(session)
-            any_pair.kill("primary")
-            if isinstance(any_pair, local.PostgresPair):
+            shop.kill("primary")
+            if isinstance(shop, local.PostgresPair):
                 session.execute(text("SELECT 1"))
         with store.begin() as session:  # the next one finds the new writer
             add(session, "again")
         assert store.status().writer == "standby"
-        assert sql(any_pair.standby_url, "SELECT item FROM orders") == [("again",)]
+        assert sql(shop.standby_url, "SELECT item FROM orders") == [("again",)]
 
 
-def test_run_goes_on_at_the_standby_and_takes_effect_once(any_pair: local.Pair) -> None:
+def test_run_goes_on_at_the_standby_and_takes_effect_once(shop: local.Pair) -> None:
     calls = []
 
     def place(session: Session) -> int:
         calls.append(1)
         key = add(session)
         if len(calls) == 1:
-            any_pair.kill("primary")
+            shop.kill("primary")
             session.execute(text("SELECT 1"))
         return key
 
-    with new_store(any_pair) as store:
+    with new_store(shop) as store:
         assert store.run(place) > 0
         assert len(calls) == 2
-        assert sql(any_pair.standby_url, COUNT) == [(1,)]
-        any_pair.start("primary")
+        assert sql(shop.standby_url, COUNT) == [(1,)]
+        shop.start("primary")
         wait_until(lambda: store.status().healthy)
         assert on_both(store) == (1, 1)
 
 
-def test_one_killed_backend_is_no_lost_writer(postgresql_pair: local.PostgresPair) -> None:
-    with new_store(postgresql_pair) as store:
+def test_one_killed_backend_is_no_lost_writer(postgresql_shop: PostgresShop) -> None:
+    with new_store(postgresql_shop) as store:
         calls = []
 
         def place(session: Session) -> None:
@@ -344,7 +331,7 @@ def test_one_killed_backend_is_no_lost_writer(postgresql_pair: local.PostgresPai
             add(session)
             if len(calls) == 1:
                 pid = session.scalar(text("SELECT pg_backend_pid()"))
-                sql(postgresql_pair.primary_url, f"SELECT pg_terminate_backend({pid})")
+                sql(postgresql_shop.primary_url, f"SELECT pg_terminate_backend({pid})")
                 session.execute(text("SELECT 1"))
 
         store.run(place)
@@ -353,10 +340,10 @@ def test_one_killed_backend_is_no_lost_writer(postgresql_pair: local.PostgresPai
 
 
 @pytest.mark.parametrize("reached", [True, False], ids=["after it reached the server", "before it reached the server"])
-def test_a_commit_that_is_cut_takes_effect_once(postgresql_pair: local.PostgresPair, proxy: Any, *, reached: bool) -> None:
-    path = proxy(postgresql_pair.primary_url)
-    new_store(postgresql_pair, background=False).close()
-    with open_store((path.url, postgresql_pair.standby_url), background=False) as store:
+def test_a_commit_that_is_cut_takes_effect_once(postgresql_shop: PostgresShop, proxy: Any, *, reached: bool) -> None:
+    path = proxy(postgresql_shop.primary_url)
+    new_store(postgresql_shop, background=False).close()
+    with open_store((path.url, postgresql_shop.standby_url), background=False) as store:
         calls = []
 
         def place(session: Session) -> None:
@@ -371,23 +358,23 @@ def test_a_commit_that_is_cut_takes_effect_once(postgresql_pair: local.PostgresP
         assert on_both(store) == (1, 1)
 
 
-def test_begin_tells_a_lost_commit_from_a_commit_whose_answer_is_lost(postgresql_pair: local.PostgresPair, proxy: Any) -> None:
-    path = proxy(postgresql_pair.primary_url)
-    new_store(postgresql_pair, background=False).close()
-    with open_store((path.url, postgresql_pair.standby_url), background=False) as store:
+def test_begin_tells_a_lost_commit_from_a_commit_whose_answer_is_lost(postgresql_shop: PostgresShop, proxy: Any) -> None:
+    path = proxy(postgresql_shop.primary_url)
+    new_store(postgresql_shop, background=False).close()
+    with open_store((path.url, postgresql_shop.standby_url), background=False) as store:
         with store.begin() as session:
             add(session, "answer lost")
             path.cut_after(b"COMMIT", forward=True)
         with pytest.raises(TransactionLost, match="tombstone"), store.begin() as session:
             add(session, "commit lost")
             path.cut_after(b"COMMIT", forward=False)
-        assert sql(postgresql_pair.primary_url, "SELECT item FROM orders") == [("answer lost",)]
+        assert sql(postgresql_shop.primary_url, "SELECT item FROM orders") == [("answer lost",)]
 
 
-def test_no_node_is_no_writer_and_the_error_says_what_to_do(any_pair: local.Pair) -> None:
-    with new_store(any_pair, takeover_timeout=0.5) as store:
-        any_pair.kill("standby")
-        any_pair.kill("primary")
+def test_no_node_is_no_writer_and_the_error_says_what_to_do(shop: local.Pair) -> None:
+    with new_store(shop, takeover_timeout=0.5) as store:
+        shop.kill("standby")
+        shop.kill("primary")
         with pytest.raises(NoWriter, match=r"primary.*standby|standby.*primary"):
             store.run(add)
 
@@ -403,12 +390,12 @@ def place_other(session: Session) -> int:
     return add(session)
 
 
-def test_a_key_takes_effect_once_and_every_caller_gets_the_same_result(any_pair: local.Pair) -> None:
-    with new_store(any_pair) as store:
+def test_a_key_takes_effect_once_and_every_caller_gets_the_same_result(shop: local.Pair) -> None:
+    with new_store(shop) as store:
         first = store.run(place_counted, key="order-42")
         assert first == {"order": 1, "pair": [1, 2]}  # as JSON gives it back, the first time too
         assert store.run(place_counted, key="order-42") == first
-    with open_store(any_pair) as another:
+    with open_store(shop) as another:
         assert another.run(place_counted, key="order-42") == first
         assert on_both(another) == (1, 1)
 
@@ -421,17 +408,15 @@ def test_a_key_of_another_function_is_refused(store: Store) -> None:
 
 
 @pytest.mark.parametrize("bad", [object(), {1, 2}, b"bytes", float("nan")], ids=["object", "set", "bytes", "nan"])
-def test_a_result_that_json_cannot_hold_rolls_back(sqlite_pair: local.SqlitePair, bad: Any) -> None:
-    with new_store(sqlite_pair) as store:
+def test_a_result_that_json_cannot_hold_rolls_back(lite: Store, bad: Any) -> None:
+    def place(session: Session) -> Any:
+        add(session)
+        return bad
 
-        def place(session: Session) -> Any:
-            add(session)
-            return bad
-
-        with pytest.raises(ResultNotSerializable):
-            store.run(place, key="k")
-        assert on_both(store) == (0, 0)
-        assert markers(store) == 0
+    with pytest.raises(ResultNotSerializable):
+        lite.run(place, key="k")
+    assert on_both(lite) == (0, 0)
+    assert markers(lite) == 0
 
 
 def test_a_keyed_call_that_fails_leaves_its_key_free(store: Store) -> None:
@@ -448,12 +433,12 @@ def test_a_keyed_call_that_fails_leaves_its_key_free(store: Store) -> None:
     assert store.run(place, key="k") == 1
 
 
-def test_a_keyed_call_outlives_a_failover(any_pair: local.Pair) -> None:
-    with new_store(any_pair) as store:
+def test_a_keyed_call_outlives_a_failover(shop: local.Pair) -> None:
+    with new_store(shop) as store:
         first = store.run(place_counted, key="k")
-        any_pair.kill("primary")
+        shop.kill("primary")
         assert store.run(place_counted, key="k") == first
-        assert sql(any_pair.standby_url, COUNT) == [(1,)]
+        assert sql(shop.standby_url, COUNT) == [(1,)]
 
 
 CALLER = """
@@ -474,9 +459,9 @@ with open_store((sys.argv[1], sys.argv[2])) as store:
 """
 
 
-def test_two_processes_with_one_key_at_once_take_effect_once(any_pair: local.Pair) -> None:
-    with new_store(any_pair) as store:
-        command = [sys.executable, "-c", CALLER, any_pair.primary_url, any_pair.standby_url]
+def test_two_processes_with_one_key_at_once_take_effect_once(shop: local.Pair) -> None:
+    with new_store(shop) as store:
+        command = [sys.executable, "-c", CALLER, shop.primary_url, shop.standby_url]
         processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
         for process in processes:
             assert process.stdout is not None
@@ -650,8 +635,8 @@ def test_a_follower_read_is_served_by_the_follower(pg: Store) -> None:
             assert session.scalar(text("SELECT inet_server_port()")) == ports[expected]
 
 
-def test_max_lag_ships_what_is_missing_before_it_reads(any_pair: local.Pair) -> None:
-    with new_store(any_pair, background=False, durability="async") as store:
+def test_max_lag_ships_what_is_missing_before_it_reads(shop: local.Pair) -> None:
+    with new_store(shop, background=False, durability="async") as store:
         store.run(add)
         with store.read(node="follower") as session:
             assert session.scalar(text(COUNT)) == 0  # no bound was asked for
@@ -659,14 +644,14 @@ def test_max_lag_ships_what_is_missing_before_it_reads(any_pair: local.Pair) -> 
             assert session.scalar(text(COUNT)) == 1
 
 
-def test_a_token_makes_a_read_see_its_commits_on_the_follower_or_go_to_the_writer(any_pair: local.Pair) -> None:
-    with new_store(any_pair, background=False, durability="async") as store:
+def test_a_token_makes_a_read_see_its_commits_on_the_follower_or_go_to_the_writer(shop: local.Pair) -> None:
+    with new_store(shop, background=False, durability="async") as store:
         store.run(add)
         token = store.token()
         with store.read(node="follower", after=token) as session:  # the follower doesn't have it, so the writer serves
             assert session.scalar(text(COUNT)) == 1
         store.sync()
-        any_pair.kill("primary")
+        shop.kill("primary")
         with store.read(node="follower", after=token) as session:
             assert session.scalar(text(COUNT)) == 1
 
@@ -682,49 +667,50 @@ def test_a_token_travels_as_text(store: Store) -> None:
             Token.parse(bad)
 
 
-def test_a_token_of_commits_that_went_down_with_their_writer_is_lost(any_pair: local.Pair) -> None:
-    with new_store(any_pair, background=False, durability="async") as store:
+def test_a_token_of_commits_that_went_down_with_their_writer_is_lost(shop: local.Pair) -> None:
+    with new_store(shop, background=False, durability="async") as store:
         store.run(add)
         store.sync()
         kept = store.token()
         store.run(add)
         lost = store.token()
-        any_pair.kill("primary")
+        shop.kill("primary")
         with store.read(after=kept) as session:
             assert session.scalar(text(COUNT)) == 1
         with pytest.raises(TokenLost), store.read(after=lost):
             pass
 
 
-def test_a_token_still_holds_after_a_switchover(store: Store) -> None:
-    store.run(add)
-    token = store.token()
-    store.switchover()
-    for node in ("writer", "follower"):
-        with store.read(node=node, after=token) as session:
-            assert session.scalar(text(COUNT)) == 1
-
-
-def test_reads_fall_back_to_the_node_that_is_left(any_pair: local.Pair) -> None:
-    with new_store(any_pair) as store:
-        store.run(add)
-        any_pair.kill("standby")
-        for node in ("writer", "follower", "any"):
-            with store.read(node=node) as session:
-                assert session.scalar(text(COUNT)) == 1
-        any_pair.start("standby")
-        wait_until(lambda: store.status().healthy)
-        any_pair.kill("primary")
-        for node in ("writer", "follower", "any"):
-            with store.read(node=node) as session:
-                assert session.scalar(text(COUNT)) == 1
-
-
-def test_a_read_that_no_node_can_serve_within_its_terms_is_stale(any_pair: local.Pair) -> None:
-    with new_store(any_pair, background=False, durability="async", takeover="manual", takeover_timeout=0.3) as store:
+def test_a_token_still_holds_after_a_switchover(shop: local.Pair) -> None:
+    with new_store(shop) as store:
         store.run(add)
         token = store.token()
-        any_pair.kill("primary")
+        store.switchover()
+        for node in ("writer", "follower"):
+            with store.read(node=node, after=token) as session:
+                assert session.scalar(text(COUNT)) == 1
+
+
+def test_reads_fall_back_to_the_node_that_is_left(shop: local.Pair) -> None:
+    with new_store(shop) as store:
+        store.run(add)
+        shop.kill("standby")
+        for node in ("writer", "follower", "any"):
+            with store.read(node=node) as session:
+                assert session.scalar(text(COUNT)) == 1
+        shop.start("standby")
+        wait_until(lambda: store.status().healthy)
+        shop.kill("primary")
+        for node in ("writer", "follower", "any"):
+            with store.read(node=node) as session:
+                assert session.scalar(text(COUNT)) == 1
+
+
+def test_a_read_that_no_node_can_serve_within_its_terms_is_stale(shop: local.Pair) -> None:
+    with new_store(shop, background=False, durability="async", takeover="manual", takeover_timeout=0.3) as store:
+        store.run(add)
+        token = store.token()
+        shop.kill("primary")
         with pytest.raises(StaleRead), store.read(node="writer"):
             pass
         with pytest.raises(StaleRead), store.read(node="follower", after=token):
@@ -738,11 +724,11 @@ def test_a_read_that_no_node_can_serve_within_its_terms_is_stale(any_pair: local
 # --- sync, status, settings
 
 
-def test_sync_ships_everything_that_was_committed_before(any_pair: local.Pair) -> None:
-    with new_store(any_pair, background=False, durability="async") as store:
+def test_sync_ships_everything_that_was_committed_before(shop: local.Pair) -> None:
+    with new_store(shop, background=False, durability="async") as store:
         for _ in range(3):
             store.run(add)
-        sql(any_pair.primary_url, "INSERT INTO orders (item) VALUES ('by another program')")
+        sql(shop.primary_url, "INSERT INTO orders (item) VALUES ('by another program')")
         assert on_both(store) == (4, 0)
         assert store.status().nodes["standby"].waiting == 4
         store.sync()
@@ -750,21 +736,21 @@ def test_sync_ships_everything_that_was_committed_before(any_pair: local.Pair) -
         assert store.status().nodes["standby"].waiting == 0
 
 
-def test_the_background_ships_what_other_programs_write(any_pair: local.Pair) -> None:
-    with new_store(any_pair) as store:
-        sql(any_pair.primary_url, "INSERT INTO orders (item) VALUES ('by another program')")
+def test_the_background_ships_what_other_programs_write(shop: local.Pair) -> None:
+    with new_store(shop) as store:
+        sql(shop.primary_url, "INSERT INTO orders (item) VALUES ('by another program')")
         wait_until(lambda: on_both(store) == (1, 1))
 
 
-def test_status_says_who_writes_and_how_each_node_is(any_pair: local.Pair) -> None:
-    with new_store(any_pair) as store:
+def test_status_says_who_writes_and_how_each_node_is(shop: local.Pair) -> None:
+    with new_store(shop) as store:
         wait_until(lambda: store.status().healthy)
         status = store.status()
         assert (status.writer, status.term, status.acknowledge, status.durability, status.stopped) == ("primary", 1, "replicated", "replicated", "")
         assert {name: node.role for name, node in status.nodes.items()} == {"primary": "writer", "standby": "follower"}
         assert {node.health for node in status.nodes.values()} == {"up"}
         assert json.loads(json.dumps(status.as_dict()))["nodes"]["standby"]["waiting"] == 0
-        any_pair.kill("standby")
+        shop.kill("standby")
         store.run(add)
         status = wait_until(lambda: found if (found := store.status()).acknowledge == "solo" else None)
         assert status.nodes["standby"].health.startswith("refused")
@@ -772,10 +758,10 @@ def test_status_says_who_writes_and_how_each_node_is(any_pair: local.Pair) -> No
         assert not status.healthy
 
 
-def test_status_shows_no_password(postgresql_pair: local.PostgresPair) -> None:
-    secret = postgresql_pair.standby_url.replace("postgres@", "postgres:geheim@")
-    new_store(postgresql_pair).close()
-    with open_store((postgresql_pair.primary_url, secret)) as store:
+def test_status_shows_no_password(postgresql_shop: PostgresShop) -> None:
+    secret = postgresql_shop.standby_url.replace("postgres@", "postgres:geheim@")
+    new_store(postgresql_shop).close()
+    with open_store((postgresql_shop.primary_url, secret)) as store:
         assert "geheim" not in json.dumps(store.status().as_dict())
         assert "geheim" not in repr(store.pair.nodes)
 
@@ -788,13 +774,13 @@ def test_a_store_on_databases_that_are_no_pair_says_migrate(any_pair: local.Pair
         store.run(add)
 
 
-def test_close_ends_the_threads_and_leaves_nothing_open(any_pair: local.Pair) -> None:
+def test_close_ends_the_threads_and_leaves_nothing_open(shop: local.Pair) -> None:
     before = threading.active_count()
-    store = new_store(any_pair)
+    store = new_store(shop)
     store.run(add)
     store.close()
     wait_until(lambda: threading.active_count() <= before, 2.0)
-    if isinstance(any_pair, local.PostgresPair):
-        for url in (any_pair.primary_url, any_pair.standby_url):
+    if isinstance(shop, local.PostgresPair):
+        for url in (shop.primary_url, shop.standby_url):
             others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
             wait_until(lambda url=url, others=others: sql(url, others) == [(0,)], 2.0)  # type: ignore[misc]
