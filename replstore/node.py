@@ -13,7 +13,8 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import URL
 
 from replstore.databases.base import Fault, NodeState
-from replstore.databases.database import Database, database_for
+from replstore.databases.database import Database
+from replstore.databases.registry import database_for
 from replstore.urls import shown
 
 #: s to wait for a node that still owes the answer to an earlier question, and for one that didn't answer the last time.

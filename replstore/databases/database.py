@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 
 from replstore.control import Control
 from replstore.databases.base import Entry, Fault, NodeState
@@ -255,21 +255,3 @@ class Database(ABC):
 
         ``key`` is JSON as in ``rows``; ``values`` is a tuple of the data columns' texts in the table's column order.
         """
-
-
-def database_for(url: URL | str) -> Database:
-    """The database that a URL belongs to.
-
-    Raises:
-        ValueError: no supported database; the message lists them.
-    """
-    backend = make_url(url).get_backend_name()
-    if backend == "sqlite":
-        from replstore.databases.sqlite.database import SQLite
-
-        return SQLite()
-    if backend == "postgresql":
-        from replstore.databases.postgresql.database import PostgreSQL
-
-        return PostgreSQL()
-    raise ValueError(f"{backend} is not supported; replstore works on sqlite and postgresql")
