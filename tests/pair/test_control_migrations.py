@@ -19,7 +19,8 @@ from sqlalchemy.engine import make_url
 from replstore import local
 from replstore.control import LAYOUT, Control
 from replstore.control_migrations import current, head, upgrade
-from replstore.databases.database import Database, database_for
+from replstore.databases.database import Database
+from replstore.databases.registry import database_for
 from replstore.errors import ConfigError
 from replstore.urls import parse
 
