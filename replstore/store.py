@@ -196,6 +196,8 @@ class Store:
 
     def _connect(self, durability: str | None, isolation: str | None, *, keyed: bool = False) -> tuple[Connection, Attempt]:
         """A connection to the writer on which the next transaction rides as an attempt; looks for another writer where the node doesn't answer."""
+        if durability not in (None, "replicated", "async"):
+            raise ValueError(f"durability must be 'replicated' or 'async', not {durability!r}")
         deadline = self._deadline()
         while True:
             lead = self.pair.current(deadline)
