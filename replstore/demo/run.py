@@ -7,7 +7,8 @@ import random
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import TimeoutExpired
@@ -21,6 +22,7 @@ from replstore.demo.verdict import Verdict, judge
 from replstore.demo.worker import Job
 from replstore.errors import ReplstoreError
 from replstore.pair.status import Status
+from replstore.reconcile.report import TableReport
 from replstore.store import Store
 
 CUSTOMERS = 40
@@ -131,10 +133,12 @@ class Demo:
         except Broken as error:
             self.faults.append(str(error))
             self.screen.say(f"{error}.", good=False)
-        finally:
-            with self.screen.busy("The processes finish their orders …"), suppress(TimeoutExpired):
+        with self.screen.busy("The processes finish their orders …"):
+            try:
                 self._crew.stop()
-            self.faults += self._crew.dead()
+            except TimeoutExpired:
+                self.faults.append("not every process finished its last order")
+        self.faults += self._crew.dead()
 
     def _lose_the_primary(self) -> None:
         self._until(lambda: all(log.acknowledged for log in self._tally.logs), "not every process has written an order")
@@ -152,7 +156,7 @@ class Demo:
 
     def _bring_it_back(self) -> None:
         self.screen.mark(self._pair.back)
-        self._pair.local.start("primary")
+        self._while(lambda: self._pair.local.start("primary"))
         began = time.monotonic()
         self._until(self._in_sync, "the primary isn't in sync again")
         self.screen.say(f"The primary follows and is in sync, {milliseconds((time.monotonic() - began) * 1000)} later.")
@@ -162,7 +166,7 @@ class Demo:
         began = time.monotonic()
         self.screen.mark("The nodes change roles again (switchover).")
         try:
-            self._store.switchover()
+            self._while(self._store.switchover)
         except ReplstoreError as error:
             raise Broken(f"the switchover failed: {error}") from error
         term = self._status().term or 0
@@ -191,6 +195,14 @@ class Demo:
             if time.monotonic() > deadline:
                 raise Broken(f"after {PATIENCE:g} s {otherwise}")
             self._look()
+
+    def _while(self, act: Callable[[], None]) -> None:
+        """Shows what goes on while something is done."""
+        with ThreadPoolExecutor(1, thread_name_prefix="demo") as pool:
+            done = pool.submit(act)
+            while not done.done():
+                self._look()
+            done.result()
 
     def _look(self) -> None:
         self._tally.read()
@@ -223,8 +235,18 @@ class Demo:
         return Outcome(verdict, self.kill, self.switchover, orphans, troubles, time.monotonic() - began)
 
     def _check(self) -> list[str]:
-        """What ``store.check()`` finds."""
-        return []
+        """What ``replstore check`` finds."""
+        report = self._store.check()
+        schema = [f"{each.table}: {each.text}" for each in report.schema]
+        sequences = [f"sequence {each.name} of {each.behind} stands behind" for each in report.sequences]
+        return [*schema, *sequences, *(difference for table in report.tables for difference in _differences(table))]
+
+
+def _differences(table: TableReport) -> list[str]:
+    """A table's differing rows, named as the verdict names its own."""
+    name = table.name.rpartition(".")[2]
+    named = [f"{name} {next(iter(each.key.values()))}" for each in table.differences]
+    return named or [f"{name}: {table.total} rows"] * bool(table.total)
 
 
 def milliseconds(value: float) -> str:

@@ -106,5 +106,5 @@ def _differences(nodes: Mapping[str, Rows]) -> list[str]:
         held = {name: {row[0]: row for row in rows[table]} for name, rows in nodes.items()}
         for key in sorted(set().union(*held.values())):
             if len({rows.get(key) for rows in held.values()}) > 1:
-                found.append(f"{table} {key}")
+                found.append(f"{table} {key}")  # as `replstore check` names them, so that a row counts once
     return found

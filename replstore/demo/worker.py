@@ -46,7 +46,7 @@ class Job:
     log: str
     seed: int
     customers: int
-    rest: float = 0.0
+    rest: float = 0.005
 
     def to_json(self) -> str:
         """The line that the process reads."""
