@@ -85,7 +85,7 @@ def _faults(side: Side) -> dict[str, str]:
     """What isn't as ``migrate`` left it, by table."""
     control = side.node.database.control.replicated.c
     with reading(side.node):
-        expected = dict(side.connection.execute(select(control.tbl, control.fingerprint)).tuples().all())
+        expected = {row.tbl: row.fingerprint for row in side.connection.execute(select(control.tbl, control.fingerprint))}
         tables = replicated(side.node, side.connection)
         found = side.node.database.fingerprints(side.connection, list(tables.values()))
     return {

@@ -8,8 +8,8 @@ back to the follower's position, and a writer whose time never went back; where 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
@@ -128,10 +128,24 @@ def _writes(state: NodeState) -> bool:
 def _side(stack: ExitStack, node: Node) -> Side:
     with reading(node):
         connection = stack.enter_context(node.snapshot())
+        stack.push(_end_of(connection))
         state = node.database.state(connection)
     if state is None:
         raise CannotCheck(f"{node.name} has no replstore control tables: run `replstore migrate`")
     return Side(node, connection, state)
+
+
+def _end_of(connection: Connection) -> Callable[..., None]:
+    """Ends a snapshot without an error of its own: rolling back on a connection that died would hide what happened."""
+
+    def end(kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            with suppress(Exception):
+                connection.rollback()
+                return
+        connection.invalidate()
+
+    return end
 
 
 def _both(writer: Side, follower: Side) -> Both:

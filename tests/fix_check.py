@@ -1,0 +1,44 @@
+"""For tests of the check: differences seeded behind the guard, and short forms of what a report says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from replstore.reconcile.report import Report, TableReport
+from replstore.store import Store
+from tests.fix_stores import Lab
+
+
+def adopted(lab: Lab, *tables: str, **settings: Any) -> Store:
+    """A pair made of tables that the primary already has; without background threads."""
+    lab.sql("primary", *tables)
+    store = lab.store(background=False, **settings)
+    store.migrate()
+    return store
+
+
+def behind_the_guard(lab: Lab, node: str, *statements: str) -> None:
+    """Executes statements in one transaction that neither the guard nor the capture of this node sees."""
+    connection = lab.connect(node)
+    if lab.postgresql:
+        connection.execute("SET LOCAL replstore.mark = 'apply'")
+    else:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("UPDATE replstore_mark SET mark = 'apply'")
+    for statement in statements:
+        connection.execute(statement)
+    if not lab.postgresql:
+        connection.execute("UPDATE replstore_mark SET mark = NULL")
+    connection.commit()
+    connection.close()
+
+
+def table(report: Report, name: str) -> TableReport:
+    """The part of a report that is about a table."""
+    (found,) = (each for each in report.tables if each.name in (name, f"public.{name}", f"replstore.{name}", f"replstore_{name}"))
+    return found
+
+
+def found(report: Report, name: str) -> list[tuple[tuple[Any, ...], str, tuple[str, ...]]]:
+    """The differences of a table: the key's values, the kind, the columns."""
+    return [(tuple(each.key.values()), each.kind, each.columns) for each in table(report, name).differences]

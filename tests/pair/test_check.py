@@ -1,0 +1,578 @@
+"""The check finds every difference that was put between two real nodes, and none that wasn't."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import threading
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import text
+
+from replstore import local
+from replstore.errors import CannotCheck, ConfigError, NotAPair
+from replstore.store import Store
+from tests.fix_check import adopted, behind_the_guard, found, table
+from tests.fix_stores import FamilyBase, Lab, insert, put, until
+
+NODES = ("primary", "standby")
+
+
+def other(node: str) -> str:
+    return "standby" if node == "primary" else "primary"
+
+
+def fill(store: Store, ids: range) -> None:
+    with store.begin() as session:
+        for id in ids:
+            put(id)(session)
+
+
+# -- equal
+
+
+def test_a_pair_that_only_replstore_has_written_to_is_equal(lab: Lab) -> None:
+    store = lab.migrated(background=False)
+    fill(store, range(50))
+    with store.begin() as session:
+        session.execute(text("UPDATE account SET amount = 7 WHERE id < 10"))
+        session.execute(text("DELETE FROM account WHERE id > 40"))
+    report = store.check()
+    assert report.equal
+    assert (report.writer, report.exact, report.notes) == ("primary", True, ())
+    assert (table(report, "account").primary, table(report, "account").standby) == (41, 41)
+    assert report.waiting == report.total == 0
+
+
+def test_an_empty_pair_is_equal(lab: Lab) -> None:
+    report = lab.migrated(background=False).check()
+    assert report.equal
+    assert [(each.primary, each.standby) for each in report.tables] == [(0, 0), (0, 0)]
+
+
+# -- every kind of difference, on either node
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_a_row_that_one_node_lacks_is_found(lab: Lab, node: str) -> None:
+    store = lab.migrated(background=False)
+    fill(store, range(20))
+    behind_the_guard(lab, node, "DELETE FROM account WHERE id IN (3, 11)")
+    report = store.check()
+    assert not report.equal
+    assert sorted(found(report, "account")) == [((id,), f"missing_on_{node}", ()) for id in (3, 11)]
+    assert {"primary": table(report, "account").primary, "standby": table(report, "account").standby} == {node: 18, other(node): 20}
+    first = table(report, "account").differences[0]
+    present = {"primary": first.primary, "standby": first.standby}
+    assert present[node] is None
+    assert present[other(node)] is not None
+    assert present[other(node)].keys() == {"id", "owner", "amount"}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_a_changed_row_is_found_with_the_columns_that_differ_and_both_values(lab: Lab, node: str) -> None:
+    store = lab.migrated(background=False)
+    fill(store, range(20))
+    behind_the_guard(lab, node, "UPDATE account SET amount = 99 WHERE id = 5")
+    report = store.check()
+    (difference,) = table(report, "account").differences
+    assert (difference.key, difference.kind, difference.columns) == ({"id": 5}, "changed", ("amount",))
+    values = {"primary": difference.primary, "standby": difference.standby}
+    assert values == {node: {"amount": "99"}, other(node): {"amount": "0"}}
+    assert (difference.cause, difference.tx) == (None, None)
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_every_difference_among_many_rows_is_found(lab: Lab, node: str) -> None:
+    store = lab.migrated(background=False)
+    fill(store, range(300))
+    behind_the_guard(
+        lab,
+        node,
+        "UPDATE account SET amount = -1, owner = 'x' || owner WHERE id % 50 = 1",
+        "DELETE FROM account WHERE id % 50 = 2",
+        *(insert(id) for id in (1000, 1001)),
+    )
+    report = store.check()
+    expected = [((id,), "changed", ("owner", "amount")) for id in range(1, 300, 50)]
+    expected += [((id,), f"missing_on_{node}", ()) for id in range(2, 300, 50)]
+    expected += [((id,), f"missing_on_{other(node)}", ()) for id in (1000, 1001)]
+    assert sorted(found(report, "account")) == sorted(expected)
+    assert table(report, "account").total == len(expected)
+
+
+def test_differences_that_the_limit_leaves_out_are_counted(lab: Lab) -> None:
+    store = lab.migrated(background=False)
+    fill(store, range(20))
+    behind_the_guard(lab, "standby", "DELETE FROM account WHERE id < 12")
+    report = store.check(limit=5)
+    assert (len(table(report, "account").differences), table(report, "account").total) == (5, 12)
+    assert store.check(limit=0).total == 12
+    with pytest.raises(ConfigError, match="limit"):
+        store.check(limit=-1)
+
+
+COMPOSITE = {
+    "sqlite": ("CREATE TABLE part (a TEXT NOT NULL, b INTEGER NOT NULL, v TEXT, PRIMARY KEY (b, a))",),
+    "postgresql": ("CREATE TABLE part (a text, b int, v text, PRIMARY KEY (b, a))",),
+}
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_a_composite_key_is_named_by_its_columns(lab: Lab, node: str) -> None:
+    store = adopted(lab, *COMPOSITE["postgresql" if lab.postgresql else "sqlite"])
+    with store.begin() as session:
+        for a, b in itertools.product(("", "ä", "a'b", 'a"b', "Z", "a"), range(3)):
+            session.execute(text("INSERT INTO part VALUES (:a, :b, 'v')"), {"a": a, "b": b})
+    assert store.check().equal
+    behind_the_guard(lab, node, "UPDATE part SET v = NULL WHERE a = 'ä' AND b = 2", "DELETE FROM part WHERE a = 'a''b' AND b = 0")
+    report = store.check()
+    kinds = {(each.key["b"], each.key["a"]): each.kind for each in table(report, "part").differences}
+    assert kinds == {(2, "ä"): "changed", (0, "a'b"): f"missing_on_{node}"}
+    changed = next(each for each in table(report, "part").differences if each.kind == "changed")
+    assert {"primary": changed.primary, "standby": changed.standby}[node] == {"v": None}
+
+
+# -- what is on its way
+
+
+def test_rows_on_their_way_are_no_differences(lab: Lab) -> None:
+    store = lab.migrated(background=False, durability="async")
+    fill(store, range(10))
+    lab.ship()
+    for id in range(10, 15):
+        store.run(put(id))
+    with store.begin() as session:
+        session.execute(text("UPDATE account SET amount = 1 WHERE id IN (1, 2)"))
+        session.execute(text("DELETE FROM account WHERE id = 3"))
+    report = store.check()
+    assert report.equal
+    assert report.exact
+    assert table(report, "account").waiting == 5 + 2 + 1
+    assert (table(report, "account").primary, table(report, "account").standby) == (14, 10)
+    lab.ship()
+    report = store.check()
+    assert (report.equal, report.waiting) == (True, 0)
+
+
+def test_a_difference_beside_rows_on_their_way_is_found(lab: Lab) -> None:
+    store = lab.migrated(background=False, durability="async")
+    fill(store, range(10))
+    lab.ship()
+    store.run(put(4, 44))
+    behind_the_guard(lab, "standby", "UPDATE account SET amount = 55 WHERE id = 5")
+    behind_the_guard(lab, "primary", "UPDATE account SET amount = 66 WHERE id = 6")
+    report = store.check()
+    assert sorted(found(report, "account")) == [((5,), "changed", ("amount",)), ((6,), "changed", ("amount",))]
+    assert report.waiting == 1
+
+
+def test_everything_is_on_its_way_to_a_follower_that_was_never_shipped_to(lab: Lab) -> None:
+    store = lab.migrated(background=False, durability="async")
+    fill(store, range(5))
+    lab.sql("standby", f"DELETE FROM {lab.name('position')}")
+    report = store.check()
+    assert (report.equal, report.exact, report.waiting) == (True, True, 5)
+
+
+def test_a_truncated_table_is_on_its_way_as_a_whole(postgresql_lab: Lab) -> None:
+    store = postgresql_lab.migrated(background=False, durability="async")
+    fill(store, range(5))
+    postgresql_lab.ship()
+    with store.begin() as session:
+        session.execute(text("TRUNCATE account"))
+        put(7)(session)
+    report = store.check()
+    assert (report.equal, report.waiting) == (True, 6)
+
+
+def test_a_table_that_is_being_copied_is_on_its_way_as_a_whole(lab: Lab) -> None:
+    store = lab.migrated(background=False)
+    fill(store, range(5))
+    copying = json.dumps([table(store.check(), "account").name])
+    lab.sql(
+        "standby",
+        f"UPDATE {lab.name('position')} SET copying = (1 = 1)",
+        f"UPDATE {lab.name('setting')} SET value = '{copying}' WHERE name = 'copying'",
+    )
+    behind_the_guard(lab, "standby", "DELETE FROM account")
+    report = store.check()
+    assert (report.equal, report.waiting) == (True, 5)
+    assert "standby is being copied" in report.notes
+
+
+@contextlib.contextmanager
+def load(store: Store, ids: range) -> Iterator[list[int]]:
+    """Threads that insert, change and delete these rows all the time; yields how many transactions each has done."""
+    stop = threading.Event()
+    done = [0, 0]
+    failed: list[BaseException] = []
+
+    def write(number: int) -> None:
+        try:
+            for round in itertools.count():
+                if stop.is_set():
+                    return
+                id = ids[(round * 7 + number) % len(ids)]
+                if round % 5 == 4:
+                    store.run(lambda session, id=id: session.execute(text("DELETE FROM account WHERE id = :id"), {"id": id}) and None)
+                else:
+                    store.run(put(id, round))
+                done[number] += 1
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,), name=f"load {number}") for number in range(len(done))]
+    for thread in threads:
+        thread.start()
+    try:
+        yield done
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not failed, failed
+
+
+@pytest.mark.parametrize("durability", ["async", "replicated"])
+def test_no_false_alarm_and_no_missed_difference_while_writes_go_on(lab: Lab, durability: str) -> None:
+    store = lab.migrated(durability=durability)
+    fill(store, range(1000, 1100))
+    store.sync()
+    with load(store, range(100)) as done:
+        until(lambda: min(done) > 5, "both threads write")
+        waiting = 0
+        for _ in range(20):
+            report = store.check()
+            assert report.equal, report.as_dict()
+            assert report.exact
+            waiting += report.waiting
+        behind_the_guard(lab, "standby", "UPDATE account SET amount = -5 WHERE id = 1050")
+        before = list(done)
+        for _ in range(3):
+            assert found(store.check(), "account") == [((1050,), "changed", ("amount",))]
+        until(lambda: all(now > then for now, then in zip(done, before, strict=True)), "both threads still write")
+    store.sync()
+    report = store.check()
+    assert found(report, "account") == [((1050,), "changed", ("amount",))]
+    assert report.waiting == 0
+
+
+# -- which node writes
+
+
+def test_the_check_works_whichever_node_writes(lab: Lab) -> None:
+    store = lab.migrated(background=False)
+    fill(store, range(10))
+    store.switchover()
+    store.sync()
+    fill(store, range(10, 15))
+    report = store.check()
+    assert (report.equal, report.writer, report.exact) == (True, "standby", True)
+    lab.sql("standby", insert(100))  # on its way to the primary
+    behind_the_guard(lab, "primary", "DELETE FROM account WHERE id = 4")
+    report = store.check()
+    assert found(report, "account") == [((4,), "missing_on_primary", ())]
+    assert report.waiting == 1
+
+
+def test_a_former_writer_is_compared_as_it_is_and_its_orphans_are_named(lab: Lab) -> None:
+    store = lab.migrated(background=False, durability="async", rejoin="manual")
+    fill(store, range(5))
+    lab.ship()
+    store.run(put(3, 33))  # never shipped
+    (tx,) = set(lab.markers("primary")) - set(lab.markers("standby"))
+    lab.kill("primary")
+    store.run(put(4, 44))
+    lab.start("primary")
+    report = store.check()
+    assert report.writer == "standby"
+    assert not report.exact
+    causes = {each.key["id"]: (each.cause, each.tx) for each in table(report, "account").differences}
+    assert causes == {3: ("orphan", tx), 4: (None, None)}
+    assert any("compared as they are" in note for note in report.notes)
+    store.rejoin()
+    store.sync()
+    report = store.check()
+    assert report.equal
+    assert (table(report, "orphan").primary, table(report, "orphan").standby) == (1, 1)
+
+
+def test_a_difference_under_the_key_of_a_recorded_orphan_names_its_transaction(lab: Lab) -> None:
+    store = lab.migrated(background=False)
+    fill(store, range(5))
+    name = table(store.check(), "account").name
+    columns = "id, node, term_no, tx, maybe_acknowledged, tbl, key, recorded_at"
+    lab.sql("primary", f"INSERT INTO {lab.name('orphan')} ({columns}) VALUES ('o', 'standby', 1, 'the-tx', (1 = 1), '{name}', '[3]', 'now')")
+    store.sync()
+    assert store.check().equal
+    behind_the_guard(lab, "standby", "DELETE FROM account WHERE id IN (2, 3)", f"DELETE FROM {lab.name('orphan')}")
+    report = store.check()
+    assert {each.key["id"]: (each.cause, each.tx) for each in table(report, "account").differences} == {2: (None, None), 3: ("orphan", "the-tx")}
+    assert found(report, "orphan") == [(("o",), "missing_on_standby", ())]
+
+
+def test_a_row_whose_change_was_not_captured_says_so(lab: Lab) -> None:
+    store = lab.migrated(background=False)
+    fill(store, range(5))
+    if lab.postgresql:
+        lab.sql("primary", "DROP TRIGGER replstore_capture_update ON account")
+    else:
+        ((trigger,),) = lab.sql("primary", "SELECT name FROM sqlite_master WHERE tbl_name = 'account' AND name LIKE 'replstore_capture_update%'")
+        lab.sql("primary", f"DROP TRIGGER {trigger}")
+    lab.sql("primary", "UPDATE account SET amount = 1 WHERE id = 1")
+    report = store.check()
+    (difference,) = table(report, "account").differences
+    assert (difference.kind, difference.cause) == ("changed", "capture_missing")
+    assert any("replstore migrate" in note and "account" in note for note in report.notes)
+
+
+# -- schema
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_a_table_that_one_node_lacks_is_a_difference(lab: Lab, node: str) -> None:
+    store = lab.migrated(background=False)
+    lab.sql(node, "CREATE TABLE extra (id INTEGER PRIMARY KEY)")
+    report = store.check()
+    assert not report.equal
+    assert [each.text for each in report.schema] == [f"on {node} only"]
+    assert report.schema[0].table.endswith("extra")
+    assert [each.name for each in report.tables if "extra" in each.name] == []
+
+
+def test_columns_and_indexes_that_differ_are_named_and_the_common_columns_compared(lab: Lab) -> None:
+    store = lab.migrated(background=False)
+    fill(store, range(5))
+    lab.sql("standby", "ALTER TABLE account ADD COLUMN note TEXT", "CREATE INDEX by_amount ON account (amount)")
+    behind_the_guard(lab, "standby", "UPDATE account SET amount = 5, note = 'x' WHERE id = 2")
+    report = store.check()
+    texts = [each.text for each in report.schema]
+    assert any(text.startswith("column note: on standby only") for text in texts)
+    assert any("by_amount" in text and "on standby only" in text for text in texts)
+    assert len(texts) == 2
+    assert found(report, "account") == [((2,), "changed", ("amount",))]
+
+
+def test_rows_under_different_keys_are_not_compared(postgresql_lab: Lab) -> None:
+    store = postgresql_lab.migrated(background=False)
+    fill(store, range(5))
+    postgresql_lab.sql("standby", "ALTER TABLE account DROP CONSTRAINT account_pkey, ADD PRIMARY KEY (owner)")
+    report = store.check()
+    assert not report.equal
+    assert (table(report, "account").primary, table(report, "account").standby) == (None, None)
+    assert any(each.text.startswith("primary key") for each in report.schema)
+
+
+def test_what_the_follower_lacks_on_purpose_is_no_difference(ordinary_postgresql_pair: local.PostgresPair) -> None:
+    with contextlib.closing(Lab(ordinary_postgresql_pair)) as lab:
+        store = lab.migrated(FamilyBase.metadata, background=False)
+        constraints = "SELECT count(*) FROM pg_constraint WHERE contype = 'f'"
+        assert lab.sql("primary", constraints) == [(1,)]
+        assert lab.sql("standby", constraints) == [(0,)]
+        assert store.check().equal
+        lab.sql("primary", "ALTER TABLE child ADD CONSTRAINT another FOREIGN KEY (parent_id) REFERENCES parent")
+        assert [each.text[:19] for each in store.check().schema] == ["foreign key another"]
+
+
+def test_a_trigger_that_the_follower_lacks_on_purpose_is_no_difference(sqlite_lab: Lab) -> None:
+    account = "CREATE TABLE account (id INTEGER PRIMARY KEY, amount INTEGER)"
+    trigger = "CREATE TRIGGER {name} AFTER INSERT ON account BEGIN SELECT 1; END"
+    store = adopted(sqlite_lab, account, trigger.format(name="theirs"))
+    assert sqlite_lab.sql("standby", "SELECT count(*) FROM sqlite_master WHERE name = 'theirs'") == [(0,)]
+    assert store.check().equal
+    sqlite_lab.sql("primary", trigger.format(name="another"))
+    assert [each.table for each in store.check().schema] == ["account"]
+
+
+def test_chosen_tables_alone_are_compared(lab: Lab) -> None:
+    store = lab.migrated(FamilyBase.metadata, background=False)
+    behind_the_guard(lab, "standby", "INSERT INTO parent VALUES (1, 'x')")
+    report = store.check(tables=["child"])
+    assert report.equal
+    assert [each.name.removeprefix("public.") for each in report.tables] == ["child"]
+    assert not store.check(tables=[table(store.check(), "parent").name]).equal
+    with pytest.raises(ConfigError, match=r"table nobody: no table has this name; there are .*child"):
+        store.check(tables=["nobody"])
+
+
+# -- sequences
+
+COUNTED = {
+    "sqlite": ("CREATE TABLE counted (id INTEGER PRIMARY KEY AUTOINCREMENT, v TEXT UNIQUE)",),
+    "postgresql": ("CREATE TABLE counted (id int GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, v text UNIQUE)", "CREATE SEQUENCE loose"),
+}
+
+
+def counted(lab: Lab) -> Store:
+    store = adopted(lab, *COUNTED["postgresql" if lab.postgresql else "sqlite"])
+    if lab.postgresql:
+        lab.sql("standby", "CREATE SEQUENCE loose")
+    with store.begin() as session:
+        session.execute(text("INSERT INTO counted (v) VALUES ('a'), ('b'), ('c')"))
+    return store
+
+
+def test_a_sequence_behind_values_in_use_is_found(lab: Lab) -> None:
+    store = counted(lab)
+    assert store.check().equal
+    lab.sql("standby", "SELECT setval('counted_id_seq', 1)" if lab.postgresql else "UPDATE sqlite_sequence SET seq = 1 WHERE name = 'counted'")
+    report = store.check()
+    assert not report.equal
+    assert report.total == 0
+    ((primary, standby, behind),) = [(each.primary, each.standby, each.behind) for each in report.sequences]
+    assert (primary, standby, behind) == (3, 1, "standby")
+
+
+def test_a_sequence_ahead_is_no_difference(lab: Lab) -> None:
+    store = counted(lab)
+    lab.sql("standby", "SELECT setval('counted_id_seq', 500)" if lab.postgresql else "UPDATE sqlite_sequence SET seq = 500 WHERE name = 'counted'")
+    assert store.check().equal
+
+
+def test_values_that_a_rolled_back_transaction_took_are_no_difference(postgresql_lab: Lab) -> None:
+    store = counted(postgresql_lab)
+    with pytest.raises(Exception, match="unique"), store.begin() as session:
+        session.execute(text("INSERT INTO counted (v) VALUES ('a')"))
+    assert postgresql_lab.sql("primary", "SELECT last_value FROM counted_id_seq") == [(4,)]
+    assert postgresql_lab.sql("standby", "SELECT last_value FROM counted_id_seq") == [(3,)]
+    assert store.check().equal
+
+
+def test_a_sequence_that_no_column_uses_is_behind_when_nothing_is_on_its_way(postgresql_lab: Lab) -> None:
+    store = counted(postgresql_lab)
+    with store.begin() as session:
+        session.execute(text("INSERT INTO counted (v) VALUES ('d' || nextval('loose') || nextval('loose'))"))
+    assert store.check(settle=0).equal
+    postgresql_lab.sql("standby", "SELECT setval('loose', 1)")
+    assert [each.name for each in store.check(settle=0.2).sequences] == ["public.loose"]
+    postgresql_lab.sql("primary", "INSERT INTO counted (v) VALUES ('e')")
+    assert store.check(settle=0.2).equal  # it may come with what is on its way
+
+
+def test_a_sequence_that_catches_up_while_it_is_waited_for_is_no_difference(postgresql_lab: Lab) -> None:
+    store = counted(postgresql_lab)
+    postgresql_lab.sql("primary", "SELECT nextval('loose'), nextval('loose')")
+    later = threading.Timer(0.4, lambda: postgresql_lab.sql("standby", "SELECT setval('loose', 2)"))
+    later.start()
+    try:
+        assert store.check(settle=5.0).equal
+    finally:
+        later.join()
+
+
+def test_a_descending_sequence_is_behind_in_its_own_direction(postgresql_lab: Lab) -> None:
+    store = adopted(postgresql_lab, "CREATE TABLE down (id int GENERATED BY DEFAULT AS IDENTITY (INCREMENT -1) PRIMARY KEY, v text)")
+    with store.begin() as session:
+        session.execute(text("INSERT INTO down (v) VALUES ('a'), ('b'), ('c')"))
+    assert store.check().equal
+    postgresql_lab.sql("standby", "SELECT setval('down_id_seq', -1)")
+    assert [(each.primary, each.standby) for each in store.check().sequences] == [(-3, -1)]
+    postgresql_lab.sql("standby", "SELECT setval('down_id_seq', -9)")
+    assert store.check().equal
+
+
+def test_a_sequence_that_one_node_lacks_is_a_difference(postgresql_lab: Lab) -> None:
+    store = counted(postgresql_lab)
+    postgresql_lab.sql("primary", "CREATE SEQUENCE lonely")
+    assert [(each.table, each.text) for each in store.check().schema] == [("public.lonely", "sequence on primary only")]
+
+
+# -- what can't be checked
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_a_check_needs_both_nodes(lab: Lab, node: str) -> None:
+    store = lab.migrated(background=False)
+    lab.kill(node)
+    with pytest.raises(CannotCheck, match=f"a check reads both nodes; {node}: "):
+        store.check()
+
+
+def test_a_node_without_control_tables_is_named(lab: Lab) -> None:
+    store = lab.migrated(background=False)
+    if lab.postgresql:
+        lab.sql("standby", "DROP SCHEMA replstore CASCADE")
+    else:
+        lab.sql("standby", "DROP TABLE replstore_role")
+    with pytest.raises(CannotCheck, match="standby: it has no replstore control tables: run `replstore migrate`"):
+        store.check()
+
+
+def test_nodes_of_different_pairs_are_refused(lab: Lab) -> None:
+    store = lab.migrated(background=False)
+    lab.sql("standby", f"UPDATE {lab.name('node')} SET pair = 'another'")
+    with pytest.raises(NotAPair, match="different pairs"):
+        store.check()
+
+
+def test_a_node_that_is_lost_while_it_is_read_is_named(postgresql_lab: Lab) -> None:
+    store = postgresql_lab.migrated(background=False)
+    fill(store, range(5))
+
+    def cut(name: str, rows: int) -> None:
+        postgresql_lab.sql(
+            "standby", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'replstore service' AND state <> 'active'"
+        )
+
+    with pytest.raises(CannotCheck, match="standby can't be read: "):
+        store.check(progress=cut)
+
+
+def test_nodes_of_different_terms_are_compared_as_they_are(lab: Lab) -> None:
+    store = lab.migrated(background=False)
+    fill(store, range(3))
+    lab.sql("primary", insert(7))
+    lab.sql("standby", f"UPDATE {lab.name('role')} SET term_uuid = 'another'")
+    report = store.check()
+    assert not report.exact
+    assert found(report, "account") == [((7,), "missing_on_standby", ())]
+
+
+def test_two_followers_are_compared_as_they_are(lab: Lab) -> None:
+    store = lab.migrated(background=False)
+    fill(store, range(3))
+    lab.sql("primary", f"UPDATE {lab.name('role')} SET role = 'follower'")
+    report = store.check()
+    assert (report.equal, report.exact, report.writer) == (True, False, None)
+    assert any("neither node is the writer" in note for note in report.notes)
+
+
+def test_a_half_done_migration_is_told(lab: Lab) -> None:
+    store = lab.migrated(background=False)
+    lab.sql("primary", f"UPDATE {lab.name('schema_no')} SET no = no + 1")
+    assert any("nothing is shipped until `replstore migrate` was run" in note for note in store.check().notes)
+
+
+def test_a_check_changes_nothing(lab: Lab) -> None:
+    store = lab.migrated(background=False, durability="async")
+    fill(store, range(3))
+    lab.ship()
+    store.run(put(9))
+    behind_the_guard(lab, "standby", "DELETE FROM account WHERE id = 1")
+    before = [(lab.accounts(node), lab.state(node)) for node in NODES]
+    store.check()
+    assert [(lab.accounts(node), lab.state(node)) for node in NODES] == before
+
+
+def test_progress_tells_the_table_and_its_rows(lab: Lab) -> None:
+    store = lab.migrated(background=False)
+    fill(store, range(3))
+    told: list[tuple[str, int]] = []
+    store.check(progress=lambda name, rows: told.append((name, rows)))
+    assert [rows for name, rows in told if name.endswith("account")] == [0, 3]
+
+
+def test_the_report_as_a_dictionary_is_json_and_always_the_same(lab: Lab) -> None:
+    store = lab.migrated(background=False)
+    fill(store, range(3))
+    behind_the_guard(lab, "standby", "UPDATE account SET amount = 9 WHERE id = 1")
+    facts = store.check().as_dict()
+    assert json.loads(json.dumps(facts)) == facts
+    assert json.dumps(facts) == json.dumps(store.check().as_dict())
+    assert facts.keys() >= {"equal", "tables", "schema", "sequences"}
+    (account,) = (each for each in facts["tables"] if each["name"].endswith("account"))
+    assert account["rows"] == {"primary": 3, "standby": 3}
+    assert account["differences"][0].items() >= {"key": {"id": 1}, "kind": "changed", "columns": ["amount"], "cause": None}.items()
