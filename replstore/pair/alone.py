@@ -17,68 +17,49 @@ def writer_alone(view: View, writer: NodeView, lost: NodeView) -> Decision:
         writer: the node that answers; its role is writer.
         lost: the other one.
     """
-    async_ = view.policy.durability == "async"
-    confirmed = view.contact is not None and (view.contact.writer, view.contact.term, view.contact.writer_boot) == (
-        writer.name,
-        writer.term,
-        writer.boot,
-    )
-    goes_on = writer.name if confirmed or async_ else None
-    away = describe(lost)
-    by_hand = f"bring {lost.name} back, or run `replstore solo`"
-
-    def wait(reason: str, next_step: str = by_hand) -> Decision:
-        return Decision(Action.WAIT, None, goes_on, Acknowledge.NONE, reason, next_step)
-
+    away, bring_back = describe(lost), f"bring {lost.name} back"
     if is_superseded(writer, lost):
-        return Decision(
-            Action.FENCE,
-            writer.name,
-            None,
-            Acknowledge.NONE,
-            f"{writer.name} says writer of {writer.term}, but {lost.name} wrote under {lost.term}",
-            f"bring {lost.name} back, or run `replstore takeover --force {writer.name}`",
-        )
+        reason = f"{writer.name} says writer of {writer.term}, but {lost.name} wrote under {lost.term}"
+        return Decision(Action.FENCE, writer.name, None, Acknowledge.NONE, reason, _or_force(lost, writer))
     if view.witness and view.witness.reach is Reach.UP and writer.term and view.witness.term.outranks(writer.term):
-        return _wait_for_the_granted(view.witness.writer, writer, lost, str(view.witness.term))
-    if async_:
-        restarted = (
+        reason = (
+            f"the witness has given the pair to {view.witness.writer} under {view.witness.term}, so {writer.name} is no longer the writer; {away}"
+        )
+        return Decision(Action.WAIT, None, None, Acknowledge.NONE, reason, _or_force(lost, writer))
+    if view.policy.durability == "async":
+        doubt = (
             ""
-            if confirmed
-            else ", and has not met its follower since it or this program started: if the other node took over, this node's changes become orphans"
+            if _is_confirmed(view, writer)
+            else f"; it has not met {lost.name} since it or this program started, and if that took over, changes here are orphans"
         )
-        return Decision(
-            Action.WRITE, None, writer.name, Acknowledge.ALONE, f"{away}; {writer.name} goes on alone (async){restarted}", f"bring {lost.name} back"
-        )
+        return Decision(Action.WRITE, None, writer.name, Acknowledge.ALONE, f"{away}, {writer.name} goes on alone (async){doubt}", bring_back)
     if writer.is_solo:
-        return Decision(Action.WRITE, None, writer.name, Acknowledge.SOLO, f"{away}; {writer.name} acknowledges alone", f"bring {lost.name} back")
+        return Decision(Action.WRITE, None, writer.name, Acknowledge.SOLO, f"{away}, {writer.name} acknowledges alone", bring_back)
+    if refusal := _why_not_solo(view, writer, lost):
+        return Decision(Action.WAIT, None, writer.name if _is_confirmed(view, writer) else None, Acknowledge.NONE, *refusal)
+    proof = "if the witness agrees" if view.witness else "right after a contact"
+    return Decision(Action.GO_SOLO, writer.name, writer.name, Acknowledge.SOLO, f"{away}, {writer.name} goes on alone {proof}", bring_back)
+
+
+def _why_not_solo(view: View, writer: NodeView, lost: NodeView) -> tuple[str, str] | None:
+    """Why the writer may not go solo, and what to do; None if it may."""
+    away, by_hand = describe(lost), f"bring {lost.name} back, or run `replstore solo`"
     if lost.reach is Reach.LOCKED_OUT:
-        return wait(
-            f"{away}: a node that answers is not a lost one, and without it nothing is acknowledged", f"mend {lost.name}, or run `replstore solo`"
-        )
+        return f"{away}: a node that answers is not a lost one, and without it nothing is acknowledged", f"mend {lost.name}, or run `replstore solo`"
     if view.policy.on_follower_down == "block":
-        return wait(f"{away}, and the pair's policy is to block while the follower is down")
+        return f"{away}, and the pair's policy is to block while the follower is down", by_hand
     if view.paused:
-        return wait("this program stood still and looks again before it judges")
+        return "this program stood still, and looks again before it judges", ""
     if view.witness:
-        return _solo_by_witness(view, writer, lost) or wait(*_why_no_solo_by_witness(view, writer, lost))
+        return _why_no_solo_by_witness(view, writer, lost)
     if not is_dead(view, lost):
-        return wait(f"{away}; it may be alive and out of reach, so {writer.name} acknowledges nothing")
-    if not confirmed:
-        return wait(
-            f"{writer.name} is unconfirmed: it, or this program, started after the last contact with {lost.name}, which may have gone on without it; {away}",
-            f"bring {lost.name} back, or, if it can't have taken over, run `replstore takeover --force {writer.name}`",
-        )
-    if view.contact is not None and view.contact.age >= view.policy.detection_time:
-        return wait(f"{away}, but the last contact is {view.contact.age:.1f} s old: {lost.name} may have taken over in between")
-    return Decision(
-        Action.GO_SOLO,
-        writer.name,
-        writer.name,
-        Acknowledge.SOLO,
-        f"{away} right after a contact; {writer.name} goes on alone",
-        f"bring {lost.name} back",
-    )
+        return f"{away}; it may be alive and out of reach, so {writer.name} acknowledges nothing", by_hand
+    if not _is_confirmed(view, writer):
+        reason = f"{writer.name} is unconfirmed: it or this program started after the last contact with {lost.name}, which may have gone on without it; {away}"
+        return reason, f"bring {lost.name} back, or, if it can't have taken over, run `replstore takeover --force {writer.name}`"
+    if view.contact is None or view.contact.age >= view.policy.detection_time:
+        return f"{away}, but the last contact is too old: {lost.name} may have taken over since", by_hand
+    return None
 
 
 def follower_alone(view: View, follower: NodeView, lost: NodeView) -> Decision:
@@ -109,7 +90,7 @@ def follower_alone(view: View, follower: NodeView, lost: NodeView) -> Decision:
     if ineligible := why_not_eligible(view, follower, lost):
         return wait(
             f"{away} and {follower.name} is not eligible: {ineligible}",
-            f"bring {lost.name} back, or, if its last changes may be lost, run `replstore takeover --force {follower.name}`",
+            _or_force(lost, follower),
         )
     if view.witness and (refusal := _why_no_takeover_by_witness(view, follower)):
         return wait(
@@ -145,7 +126,7 @@ def fenced_alone(view: View, fenced: NodeView, lost: NodeView) -> Decision:
         None,
         Acknowledge.NONE,
         reason,
-        f"bring {lost.name} back, or, if its last changes may be lost, run `replstore takeover --force {fenced.name}`",
+        _or_force(lost, fenced),
     )
 
 
@@ -184,31 +165,27 @@ def why_not_eligible(view: View, follower: NodeView, lost: NodeView) -> str:
     return ""
 
 
-def _solo_by_witness(view: View, writer: NodeView, lost: NodeView) -> Decision | None:
-    if _why_no_solo_by_witness(view, writer, lost)[0]:
-        return None
-    return Decision(
-        Action.GO_SOLO,
-        writer.name,
-        writer.name,
-        Acknowledge.SOLO,
-        f"{describe(lost)}; {writer.name} goes on alone if the witness agrees",
-        f"bring {lost.name} back",
-    )
+def _is_confirmed(view: View, writer: NodeView) -> bool:
+    """Whether this process, or the witness, knows that the node was the writer in this boot, or in this term."""
+    contact, witness = view.contact, view.witness
+    if witness and witness.reach is Reach.UP:
+        return (witness.writer, witness.term) == (writer.name, writer.term)
+    return contact is not None and (contact.writer, contact.term, contact.writer_boot) == (writer.name, writer.term, writer.boot)
 
 
-def _why_no_solo_by_witness(view: View, writer: NodeView, lost: NodeView) -> tuple[str, str]:
-    by_hand = f"bring {lost.name} or the witness back, or run `replstore solo`"
-    if lost.reach is Reach.SILENT and lost.silent_for < view.policy.detection_time:
-        return f"{describe(lost)}, not yet for the detection time", ""
+def _or_force(lost: NodeView, other: NodeView) -> str:
+    return f"bring {lost.name} back, or, if its last changes may be lost, run `replstore takeover --force {other.name}`"
+
+
+def _why_no_solo_by_witness(view: View, writer: NodeView, lost: NodeView) -> tuple[str, str] | None:
+    away, by_hand = describe(lost), f"bring {lost.name} or the witness back, or run `replstore solo`"
+    if not is_dead(view, lost) and lost.silent_for < view.policy.detection_time:
+        return f"{away}, not yet for the detection time", ""
     if view.witness is None or view.witness.reach is not Reach.UP:
-        return f"{describe(lost)} and the witness can't be reached", by_hand
+        return f"{away} and the witness can't be reached", by_hand
     if (view.witness.term, view.witness.writer) != (writer.term, writer.name):
-        return (
-            f"{describe(lost)} and the witness knows {view.witness.writer} as writer of {view.witness.term}, not {writer.name} of {writer.term}",
-            by_hand,
-        )
-    return "", ""
+        return f"{away}, and the witness knows {view.witness.writer} as writer of {view.witness.term}, not {writer.name} of {writer.term}", by_hand
+    return None
 
 
 def _why_no_takeover_by_witness(view: View, follower: NodeView) -> str:
@@ -219,14 +196,3 @@ def _why_no_takeover_by_witness(view: View, follower: NodeView) -> str:
     if follower.name not in view.witness.in_sync:
         return f"the witness says that {view.witness.writer} went on without {follower.name}"
     return ""
-
-
-def _wait_for_the_granted(granted: str, writer: NodeView, lost: NodeView, term: str) -> Decision:
-    return Decision(
-        Action.WAIT,
-        None,
-        None,
-        Acknowledge.NONE,
-        f"the witness has given the pair to {granted} under {term}, so {writer.name} is no longer the writer; {describe(lost)}",
-        f"bring {lost.name} back, or, if its last changes may be lost, run `replstore takeover --force {writer.name}`",
-    )
