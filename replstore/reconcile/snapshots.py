@@ -21,7 +21,7 @@ from replstore.pair.admission import compare_nodes
 from replstore.pair.pair import Pair
 from replstore.replication.mirror import to_copy
 
-#: How often both snapshots are opened again because roles changed, or the journal was pruned, between the first and the second.
+#: How often both snapshots are opened: roles may change, or the journal be pruned, between the first and the second.
 ATTEMPTS = 5
 
 
@@ -98,8 +98,9 @@ def both_nodes(pair: Pair) -> Iterator[Both]:
         with ExitStack() as stack:
             follower, writer = (_side(stack, pair.nodes[name]) for name in names)
             states = {side.name: side.state for side in (follower, writer)}
-            if _in_order(states) == names and (attempt == ATTEMPTS - 1 or not _pruned(writer, follower)):
-                yield _both(writer, follower)
+            inexact = _inexact(writer, follower)
+            if _in_order(states) == names and (not inexact or attempt == ATTEMPTS - 1):
+                yield _both(writer, follower, inexact)
                 return
         time.sleep(0.05)
     raise CannotCheck(f"the nodes changed roles in each of {ATTEMPTS} attempts to read them: check again")
@@ -148,8 +149,7 @@ def _end_of(connection: Connection) -> Callable[..., None]:
     return end
 
 
-def _both(writer: Side, follower: Side) -> Both:
-    inexact = _inexact(writer, follower)
+def _both(writer: Side, follower: Side, inexact: str) -> Both:
     if inexact:
         return Both(writer, follower, inexact, {}, copying=False)
     if follower.state.position is None:
@@ -177,21 +177,12 @@ def _inexact(writer: Side, follower: Side) -> str:
         return ""
     if behind.source != ahead.node:
         return f"{follower.name} followed another node than {writer.name} and needs a copy"
-    if _pruned(writer, follower):
-        return f"{writer.name}'s journal no longer reaches back to what {follower.name} has, which needs a copy"
-    tick = writer.node.database.control.tick.c.tick
+    control = writer.node.database.control
     with reading(writer.node):
-        known = writer.connection.execute(select(tick).where(tick == behind.tick)).scalar()
-    if known is None:
+        pruned = writer.connection.execute(select(control.retention.c.pruned_through)).scalar()
+        tick = writer.connection.execute(select(control.tick.c.tick).where(control.tick.c.tick == behind.tick)).scalar()
+    if pruned is not None and not writer.node.database.covers(behind.position, pruned):
+        return f"{writer.name}'s journal no longer reaches back to what {follower.name} has, which needs a copy"
+    if tick is None:
         return f"{writer.name} doesn't know the last batch that {follower.name} holds: one of them went back in time"
     return ""
-
-
-def _pruned(writer: Side, follower: Side) -> bool:
-    """Whether the journal was pruned past the follower's position."""
-    if not _writes(writer.state) or follower.state.position is None or follower.state.source != writer.state.node:
-        return False
-    retention = writer.node.database.control.retention.c.pruned_through
-    with reading(writer.node):
-        pruned = writer.connection.execute(select(retention)).scalar()
-    return pruned is not None and not writer.node.database.covers(follower.state.position, pruned)

@@ -1,0 +1,116 @@
+"""replstore check as a command: what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.cli.fix_command import Run
+from tests.fix_check import behind_the_guard
+from tests.fix_stores import Lab, insert
+
+
+@pytest.fixture
+def pair(sqlite_lab: Lab) -> Lab:
+    """Two SQLite files with a few rows, not open anywhere."""
+    store = sqlite_lab.migrated(background=False, detection_time=1.5)
+    for id in range(5):
+        sqlite_lab.sql("primary", insert(id))
+    store.sync()
+    store.close()
+    return sqlite_lab
+
+
+def urls(lab: Lab) -> tuple[str, ...]:
+    return ("--primary", lab.pair.primary_url, "--standby", lab.pair.standby_url)
+
+
+def test_equal_nodes_end_with_0_and_a_sentence(pair: Lab, run: Run) -> None:
+    done = run("check", *urls(pair))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.rstrip().endswith("Equal: 5 rows in 2 tables.")
+    assert "replstore_orphan" not in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_rows_on_their_way_are_told_and_end_with_0(pair: Lab, run: Run) -> None:
+    pair.sql("primary", insert(7))
+    done = run("check", *urls(pair))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.rstrip().endswith("Equal: 6 rows in 2 tables; 1 row is on the way to the follower.")
+
+
+def test_differences_end_with_1_and_are_shown_with_both_values(pair: Lab, run: Run) -> None:
+    behind_the_guard(
+        pair, "standby", "UPDATE account SET amount = 77, owner = 'm' || char(27) || '[31m' WHERE id = 2", "DELETE FROM account WHERE id = 3"
+    )
+    pair.sql("standby", "CREATE INDEX by_amount ON account (amount)", "CREATE TABLE extra (id INTEGER PRIMARY KEY)")
+    for width in ("80", "120"):
+        done = run("check", *urls(pair), COLUMNS=width)
+        assert (done.returncode, done.stderr) == (1, "")
+        assert all(len(line) <= int(width) for line in done.stdout.splitlines())
+        words = " ".join(done.stdout.split())
+        assert "'owner 2' 'm\\x1b[31m'" in words
+        assert "amount 0 77" in words
+        assert "no row" in words
+        assert "extra: on standby only" in words
+        assert "by_amount" in words
+        assert words.endswith("Different: 2 rows in 1 table, the schema in 2 places.")
+
+
+def test_json_is_the_report_on_stdout_and_nothing_else(pair: Lab, run: Run) -> None:
+    done = run("check", *urls(pair), "--format", "json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["equal"] is True
+    behind_the_guard(pair, "primary", "UPDATE account SET owner = CAST(x'ff' AS TEXT) WHERE id = 2")
+    done = run("check", *urls(pair), "--format", "json")
+    assert (done.returncode, done.stderr) == (1, "")
+    facts = json.loads(done.stdout)
+    (account,) = (each for each in facts["tables"] if each["name"] == "account")
+    assert facts["equal"] is False
+    assert account["rows"] == {"primary": 5, "standby": 5}
+    (difference,) = account["differences"]
+    assert {name: difference[name] for name in ("key", "kind", "columns", "cause")} == {
+        "key": {"id": 2},
+        "kind": "changed",
+        "columns": ["owner"],
+        "cause": None,
+    }
+    assert difference["primary"] == {"owner": "'\\xff'"}
+
+
+def test_the_screen_lists_as_many_differences_as_are_asked_for(pair: Lab, run: Run) -> None:
+    behind_the_guard(pair, "standby", "DELETE FROM account")
+    done = run("check", *urls(pair), "--limit", "2", COLUMNS="120")
+    assert done.stdout.count("row on primary only") == 2
+    assert "and 3 more in account" in done.stdout
+    assert "Different: 5 rows in 1 table." in done.stdout
+    assert len(json.loads(run("check", *urls(pair), "--format", "json", "--limit", "2").stdout)["tables"][0]["differences"]) == 2
+
+
+def test_tables_are_chosen_by_name(pair: Lab, run: Run) -> None:
+    behind_the_guard(pair, "standby", "DELETE FROM account")
+    assert run("check", *urls(pair), "--tables", "account").returncode == 1
+    assert run("check", *urls(pair), "--tables", "replstore_orphan").returncode == 0
+    done = run("check", *urls(pair), "--tables", "account,nobody")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("replstore: table nobody: no table has this name; there are account")
+
+
+@pytest.mark.parametrize("node", ["primary", "standby"])
+def test_a_node_that_is_not_there_ends_with_2_and_its_name(pair: Lab, run: Run, node: str) -> None:
+    pair.kill(node)
+    done = run("check", *urls(pair))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"replstore: a check reads both nodes; {node}: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_databases_that_are_no_pair_end_with_2(sqlite_lab: Lab, run: Run) -> None:
+    for node in ("primary", "standby"):
+        sqlite_lab.sql(node, "CREATE TABLE account (id INTEGER PRIMARY KEY)")
+    done = run("check", *urls(sqlite_lab))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "replstore migrate" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
