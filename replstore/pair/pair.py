@@ -162,6 +162,7 @@ class Pair:
 
     def _took_over(self, node: Node, term: Term, decision: Decision) -> None:
         """Callers go on at the new writer at once; another look would wait for the old one."""
+        self.watch.learn(term)
         with self._changed:
             self.lead = Lead(node, self.other(node), term, decision.acknowledge, time.monotonic(), decision.reason)
             self._changed.notify_all()

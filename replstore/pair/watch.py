@@ -65,6 +65,7 @@ class Watch:
         self.witness = witness
         self.contact: Contact | None = None
         self._sent = 0.0
+        self._highest: Term | None = None
         self._timeout, self._gap = timeout, gap
         self._silent = {node.name: _Since() for node in self.nodes}
         self._still = {node.name: _Since() for node in self.nodes}
@@ -79,11 +80,25 @@ class Watch:
         with self._lock:
             views = [self._node_view(node, seen) for node, seen in zip(self.nodes, observations, strict=True)]
             self.states = {node.name: seen for node, seen in zip(self.nodes, observations, strict=True)}
+            for view in views:
+                if view.term is not None:
+                    self._learn(view.term)
             contact = self.contact
+            if contact is not None and self._highest is not None and self._highest.outranks(contact.term):
+                contact = None  # a contact with a writer that has been replaced confirms nothing
             if contact is not None:
-                contact = Contact(time.monotonic() - self._sent, contact.term, contact.writer, contact.writer_boot, contact.follower_boot)
+                contact = Contact(_uptime() - self._sent, contact.term, contact.writer, contact.writer_boot, contact.follower_boot)
             seen_batch = max((self._remember(view) for view in views if view.role is Role.FOLLOWER), default=0)
         return View(views[0], views[1], self.policy, contact, self.witness.view() if self.witness else None, seen_batch)
+
+    def learn(self, term: Term) -> None:
+        """A takeover has begun this term; contacts with earlier writers confirm nothing any more, whoever answers."""
+        with self._lock:
+            self._learn(term)
+
+    def _learn(self, term: Term) -> None:
+        if self._highest is None or term.outranks(self._highest):
+            self._highest = term
 
     def _remember(self, view: NodeView) -> int:
         """The highest batch number ever seen on a follower under its term: less means that it went back in time."""
@@ -110,7 +125,7 @@ class Watch:
             return
         node = next(node for node in self.nodes if node.name == behind.name)
         control = node.database.control
-        sent = time.monotonic()
+        sent = _uptime()
         with node.begin() as connection:
             connection.execute(update(control.heartbeat).values(no=control.heartbeat.c.no + 1))
             state = node.database.state(connection)
@@ -122,6 +137,11 @@ class Watch:
     def close(self) -> None:
         """Stops asking."""
         self._askers.shutdown(wait=False, cancel_futures=True)
+
+
+def _uptime() -> float:
+    """Seconds on a clock that nobody sets and that goes on while the machine sleeps, where there is one."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 def node_view(state: NodeState, name: str, still_for: float = 0.0) -> NodeView:
