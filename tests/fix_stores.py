@@ -137,11 +137,11 @@ class Lab:
 
     def accounts(self, node: str) -> dict[int, int]:
         """The amounts by id."""
-        return {id: amount for id, amount in self.sql(node, "SELECT id, amount FROM account")}
+        return dict(self.sql(node, "SELECT id, amount FROM account"))
 
     def markers(self, node: str) -> dict[str, str]:
         """The outcomes by id."""
-        return {id: outcome for id, outcome in self.sql(node, f"SELECT id, outcome FROM {self.name('marker')}")}
+        return dict(self.sql(node, f"SELECT id, outcome FROM {self.name('marker')}"))
 
     def state(self, node: str) -> NodeState:
         """What a node's control tables say."""

@@ -1,0 +1,189 @@
+"""Hazard 22: no decision hangs on a wall clock, a program that stood still discards what it knew, and no key is given twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import time
+
+import psycopg
+import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from replstore import local
+from replstore.errors import NotAPair, ReplicationStopped, StaleRead
+from tests.fix_proxy import MakeProxy
+from tests.fix_stores import FAST, Lab, count, insert, put, until
+
+
+class NumberedBase(DeclarativeBase):
+    pass
+
+
+class Numbered(NumberedBase):
+    """Its keys come from the database."""
+
+    __tablename__ = "numbered"
+    __table_args__ = {"sqlite_autoincrement": True}
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+@pytest.mark.parametrize("jump", [-86400.0, 86400.0])
+def test_a_wall_clock_that_jumps_decides_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch, jump: float) -> None:
+    store = lab.migrated()
+    store.run(put(1))
+    clock = time.time
+    monkeypatch.setattr(time, "time", lambda: clock() + jump)
+    time_stays = store.pair.watch.view()
+    assert time_stays.standby.still_for < FAST["detection_time"]
+    store.run(put(2))
+    assert lab.state("primary").role == "writer"
+    lab.kill("primary")
+    store.run(put(3))
+    assert lab.accounts("standby") == {1: 0, 2: 0, 3: 0}
+
+
+def test_a_bounded_lag_is_measured_from_the_last_batch_and_a_read_beyond_it_goes_to_the_writer(lab: Lab) -> None:
+    store = lab.migrated(background=False, durability="async")
+    store.run(put(1))
+    store.sync()
+    store.run(put(2))
+    with store.read(node="follower", max_lag=60) as session:
+        assert count(session) == 1  # old, and within the bound
+    with store.read(node="follower", max_lag=0) as session:
+        assert count(session) == 2
+    assert len(lab.accounts("standby")) == 2  # it was brought up to date for the read
+    lab.sql("primary", f"DELETE FROM {lab.name('tick')}")  # shipping stops
+    store.run(put(3))
+    with store.read(node="follower", max_lag=0) as session:
+        assert count(session) == 3
+    with pytest.raises(ReplicationStopped):
+        store.sync()
+
+
+def test_a_read_within_a_lag_that_nobody_can_serve_is_refused(lab: Lab) -> None:
+    store = lab.migrated(background=False, durability="async", takeover="manual", takeover_timeout=0.5)
+    store.run(put(1))
+    store.sync()
+    lab.kill("primary")
+    store.pair.look()
+    store.pair.synced_at = float("-inf")
+    with pytest.raises(StaleRead, match="max_lag|within|refused"), store.read(node="any", max_lag=0.0):
+        pass
+
+
+PROGRAM = """
+import logging, sys
+from replstore.store import Store
+from sqlalchemy import text
+logging.basicConfig(level=logging.WARNING, stream=sys.stdout)
+settings = dict(detection_time=0.4, probe_interval=0.1, probe_timeout=0.5, ack_timeout=5, ship_interval=0.05)
+store = Store(primary=sys.argv[1], standby=sys.argv[2], **settings)
+print("ready", flush=True)
+for line in sys.stdin:
+    store.run(lambda session: session.execute(text(line)))
+    print("done", flush=True)
+"""
+
+
+def test_a_program_that_was_stopped_for_longer_than_the_detection_time_takes_nothing_over(lab: Lab) -> None:
+    store = lab.migrated(ack_timeout=10.0)  # the stopped program may have had the shippers' turn, for two seconds at most
+    program = lab.process(PROGRAM, lab.pair.primary_url, lab.pair.standby_url)
+    assert program.stdout is not None
+    assert program.stdin is not None
+    assert program.stdout.readline() == "ready\n"
+    for id in range(1, 4):
+        os.kill(program.pid, signal.SIGSTOP)
+        store.run(put(id))
+        time.sleep(0.9)  # twice the detection time
+        os.kill(program.pid, signal.SIGCONT)
+        print(insert(id + 100), file=program.stdin, flush=True)
+        assert program.stdout.readline() == "done\n"
+    assert lab.state("primary").role == "writer"
+    assert lab.state("primary").term_no == 1
+    assert len(lab.accounts("standby")) == 6
+
+
+def test_a_program_whose_own_network_was_cut_takes_nothing_over_while_another_reaches_the_writer(
+    postgresql_lab: Lab, proxy: MakeProxy
+) -> None:
+    lab = postgresql_lab
+    store = lab.migrated()  # its heartbeats reach the follower
+    way = proxy(lab.pair.primary_url)
+    cut_off = lab.store(primary=way.url)
+    cut_off.run(put(1))
+    way.black_hole()
+    until(lambda: "another program may reach" in (cut_off.pair.decision.reason if cut_off.pair.decision else ""), "the cut is noticed")
+    time.sleep(2 * FAST["detection_time"])
+    assert lab.state("standby").role == "follower"
+    store.run(put(2))
+    way.restore()
+    until(lambda: cut_off.pair.decision is not None and cut_off.pair.decision.writer == "primary", "the network is back")
+    cut_off.run(put(3))
+    assert lab.accounts("standby").keys() == {1, 2, 3}
+
+
+def test_keys_that_a_lost_writer_gave_and_did_not_ship_are_not_given_again(lab: Lab) -> None:
+    store = lab.migrated(NumberedBase.metadata, background=False, rejoin="manual")
+    store.run(lambda session: session.add(Numbered(name="shipped")))
+    for number in range(5):  # behind replstore's back: captured, never shipped
+        lab.sql("primary", f"INSERT INTO numbered (name) VALUES ('lost {number}')")
+    lost = {id for (id,) in lab.sql("primary", "SELECT id FROM numbered WHERE name LIKE 'lost%'")}
+    lab.kill("primary")
+    store.run(lambda session: session.add(Numbered(name="after")))
+    given = {id for (id,) in lab.sql("standby", "SELECT id FROM numbered WHERE name = 'after'")}
+    assert given.isdisjoint(lost)
+    lab.start("primary")
+    store.rejoin()
+    keys = lab.sql("standby", f"SELECT key FROM {lab.name('orphan')}")
+    assert {key for (key,) in keys} == {f"[{id}]" for id in lost}  # with the keys that they had
+
+
+def test_a_follower_s_sequence_is_never_lowered(lab: Lab) -> None:
+    store = lab.migrated(NumberedBase.metadata, background=False)
+    if lab.postgresql:
+        lab.sql("standby", "SELECT setval('numbered_id_seq', 500)")
+    else:
+        lab.sql("standby", "UPDATE sqlite_sequence SET seq = 500 WHERE name = 'numbered'")
+    store.run(lambda session: session.add(Numbered(name="one")))
+    store.switchover()
+    store.run(lambda session: session.add(Numbered(name="two")))
+    (id,) = lab.sql("standby", "SELECT id FROM numbered WHERE name = 'two'")[0]
+    assert id > 500
+
+
+def test_exchanged_urls_are_refused(lab: Lab) -> None:
+    lab.migrated(background=False).close()
+    with pytest.raises(NotAPair, match="exchanged"):
+        lab.store(primary=lab.pair.standby_url, standby=lab.pair.primary_url)
+
+
+def test_a_node_of_another_pair_is_refused(sqlite_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> None:
+    sqlite_lab.migrated(background=False).close()
+    other = Lab(local.sqlite_pair(tmp_path_factory.mktemp("other")))
+    other.migrated(background=False).close()
+    with pytest.raises(NotAPair, match="different pairs"):
+        sqlite_lab.store(standby=other.pair.standby_url)
+    other.close()
+
+
+def test_a_copy_of_the_primary_is_no_standby(sqlite_lab: Lab) -> None:
+    lab = sqlite_lab
+    lab.migrated(background=False).close()
+    lab.save("primary")
+    with pytest.raises(NotAPair):
+        lab.store(standby=f"sqlite:///{lab._backup('primary')}")
+
+
+def test_a_connection_of_the_application_s_pool_is_not_used_under_the_next_term(lab: Lab) -> None:
+    store = lab.migrated()
+    store.run(put(1))
+    store.switchover()
+    with pytest.raises((psycopg.Error, sqlite3.Error)):
+        lab.sql("primary", insert(2))
+    store.switchover()
+    store.run(lambda session: session.execute(text(insert(3))))
+    assert lab.accounts("primary") == lab.accounts("standby") == {1: 0, 3: 0}

@@ -1,0 +1,89 @@
+"""Hazard 23: the tick is committed after the snapshot and before the batch is applied, on a writer that has not crashed in between."""
+
+from __future__ import annotations
+
+import pytest
+
+from replstore.errors import ReplicationStopped
+from tests.fix_stores import Batch, Lab, Steps, insert, put
+
+
+def test_a_change_committed_after_the_tick_is_not_in_the_batch_even_if_the_writer_then_loses_it(forgetful_lab: Lab) -> None:
+    lab = forgetful_lab
+    store = lab.migrated(background=False)
+    store.run(put(1))
+    lab.sql("primary", insert(2))
+    program = lab.connect("primary")
+    program.execute("SET synchronous_commit = off")
+
+    def commit_without_waiting() -> None:
+        program.execute(insert(3))
+        program.commit()
+
+    shipper = lab.shipper()
+    shipper.carrier = Steps(shipper.carrier, after={"tick": commit_without_waiting, "apply": lambda: lab.crash("primary")})
+    shipper.ship()
+    assert lab.accounts("primary") == lab.accounts("standby") == {1: 0, 2: 0}
+    lab.sql("primary", insert(4))
+    lab.ship()
+    assert lab.accounts("primary") == lab.accounts("standby") == {1: 0, 2: 0, 4: 0}
+
+
+def test_a_writer_that_crashes_between_snapshot_and_tick_ships_nothing_of_that_snapshot(forgetful_lab: Lab) -> None:
+    lab = forgetful_lab
+    store = lab.migrated(background=False)
+    store.run(put(1))
+    program = lab.connect("primary")
+    program.execute("SET synchronous_commit = off")
+    program.execute(insert(2))
+    program.commit()
+    batch = Batch(lab.shipper())
+    assert sum(count or 0 for count in batch.snapshot.changed.values()) == 1  # the snapshot saw it
+    lab.crash("primary")
+    assert lab.accounts("primary") == {1: 0}
+    with pytest.raises(Exception, match="gone|connection|terminat"):
+        batch.go_on()  # the restarted writer takes the tick
+    assert lab.accounts("standby") == {1: 0}
+    lab.ship()
+    assert lab.accounts("standby") == lab.accounts("primary")
+
+
+def test_a_file_replaced_between_snapshot_and_tick_ships_nothing_of_that_snapshot(sqlite_lab: Lab) -> None:
+    lab = sqlite_lab
+    store = lab.migrated(background=False)
+    store.run(put(1))
+    lab.save("primary")
+    lab.sql("primary", insert(2))
+    batch = Batch(lab.shipper())
+    lab.restore("primary")
+    with pytest.raises(Exception, match="replaced"):
+        batch.go_on()
+    assert lab.accounts("standby") == {1: 0}
+
+
+def test_a_writer_restored_to_a_moment_before_the_tick_is_noticed(restorable_lab: Lab) -> None:
+    lab = restorable_lab
+    store = lab.migrated(background=False)
+    store.run(put(1))
+    lab.sql("primary", insert(2))
+    lab.save("primary")  # has row 2, and not the tick that ships it
+    lab.ship()
+    lab.restore("primary")
+    with pytest.raises(ReplicationStopped, match="writer_rewound"):
+        lab.ship()
+
+
+def test_the_tick_that_the_follower_holds_is_never_removed(lab: Lab) -> None:
+    store = lab.migrated(background=False)
+    store.run(put(1))
+    held = lab.state("standby").tick
+    assert held is not None
+    shipper = lab.shipper()
+    shipper.carrier.follower(wait=1.0)
+    shipper.carrier.tick(batch=10_000, held=held)  # far past the ones that are kept anyway
+    shipper.carrier.abandon()
+    ticks = {tick for (tick,) in lab.sql("primary", f"SELECT tick FROM {lab.name('tick')}")}
+    assert held in ticks
+    assert len(ticks) == 2
+    store.run(put(2))
+    assert lab.accounts("standby") == {1: 0, 2: 0}

@@ -1,0 +1,100 @@
+"""Hazard 24: what was on its way when the follower crashed doesn't make the restarted follower eligible."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import update
+
+from replstore.errors import NoWriter
+from replstore.pair.decide import Action
+from tests.fix_stores import Batch, Lab, insert, put
+
+PROGRAM = """
+import sys
+from sqlalchemy import make_url
+from replstore.node import Node
+from replstore.replication.journal.ship import Shipper
+from tests.fix_stores import Batch
+nodes = [Node(name, make_url(url), seconds=2.0) for name, url in zip(("primary", "standby"), sys.argv[1:])]
+batch = Batch(Shipper(*nodes))
+print("read", flush=True)
+sys.stdin.readline()
+try:
+    batch.go_on(eligible=True)
+except Exception as error:
+    print("failed:", " ".join(str(error).split()), flush=True)
+else:
+    print("applied", flush=True)
+"""
+
+
+def test_a_batch_that_a_frozen_program_read_before_the_follower_s_crash_does_not_make_it_eligible(lab: Lab) -> None:
+    store = lab.migrated(background=False)
+    store.run(put(1))
+    lab.sql("primary", insert(2))
+    frozen = lab.process(PROGRAM, lab.pair.primary_url, lab.pair.standby_url)
+    assert frozen.stdin is not None
+    assert frozen.stdout is not None
+    assert frozen.stdout.readline() == "read\n"  # the follower's boot, and that the writer doesn't acknowledge alone
+    lab.replace("standby")
+    _acknowledge_alone(lab)
+    store.run(put(3))  # acknowledged solo
+    print("go on", file=frozen.stdin, flush=True)
+    assert frozen.stdout.readline().startswith("failed:")
+    standby = lab.state("standby")
+    assert standby.eligible_boot != standby.boot
+    lab.kill("primary")
+    store.close()
+    with pytest.raises(NoWriter, match="restarted or replaced"):
+        lab.store(background=False, takeover_timeout=1.0).run(put(4))
+
+
+def test_a_batch_never_carries_another_boot_than_the_one_it_read(lab: Lab) -> None:
+    store = lab.migrated(background=False)
+    store.run(put(1))
+    before = lab.state("standby")
+    batch = Batch(lab.shipper())
+    lab.replace("standby")
+    with pytest.raises(Exception, match=r"gone|connection|replaced|terminat|changed"):
+        batch.go_on(eligible=True)
+    after = lab.state("standby")
+    assert after.boot != before.boot
+    assert after.eligible_boot == before.boot
+
+
+def test_a_heartbeat_does_not_make_a_restarted_follower_eligible(lab: Lab) -> None:
+    store = lab.migrated(background=False)
+    store.run(put(1))
+    lab.replace("standby")
+    store.pair.look()  # meets the connections of before
+    view, decision = store.pair.look()
+    assert decision.action is Action.RESYNC
+    store.pair.watch.heartbeat(view, "primary")
+    after = lab.state("standby")
+    assert after.heartbeat == 1
+    assert after.eligible_boot != after.boot
+    lab.ship()
+    after = lab.state("standby")
+    assert after.eligible_boot == after.boot
+
+
+def test_a_resync_that_began_before_the_writer_went_solo_does_not_make_the_follower_eligible(lab: Lab) -> None:
+    """The other order: the batch reads 'not solo', the writer goes solo, the batch is applied: solo needs the follower refused, so its boot changed."""
+    store = lab.migrated(background=False)
+    store.run(put(1))
+    lab.replace("standby")
+    shipper = lab.shipper()
+    batch = Batch(shipper)
+    lab.replace("standby")
+    _acknowledge_alone(lab)
+    with pytest.raises(Exception, match=r"gone|connection|replaced|terminat|changed"):
+        batch.go_on(eligible=True)
+    standby = lab.state("standby")
+    assert standby.eligible_boot != standby.boot
+
+
+def _acknowledge_alone(lab: Lab) -> None:
+    """What a program that finds the follower refused right after a contact writes."""
+    boot = lab.state("primary").boot
+    with lab.nodes["primary"].begin() as connection:
+        connection.execute(update(lab.control.acknowledge).values(solo=True, boot=boot))
