@@ -116,7 +116,9 @@ def _differences(each: TableReport) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(f"\n{each.name}"), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = Table(
+        title=Text(f"\n{each.name}", style="bold"), title_justify="left", title_style="", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False
+    )
     table.add_column("Key", overflow="fold", ratio=2)
     table.add_column("Column", overflow="fold", ratio=2)
     table.add_column("Primary", overflow="fold", ratio=3)
@@ -159,11 +161,11 @@ def _schema(report: Report) -> list[str]:
 
 
 def _sequences(report: Report) -> list[str]:
-    def stands(value: int | None) -> str:
-        return "was never used" if value is None else f"stands at {value:,}"
+    def last(value: int | None) -> str:
+        return "never used" if value is None else f"{value:,}"
 
     return [
-        f"{each.name}: {stands(each.primary)} on primary, {stands(each.standby)} on standby, which would give values again that are in use"
+        f"{each.name}: {last(each.primary)} on primary, {last(each.standby)} on standby; {each.behind} would give out values that were given before"
         for each in report.sequences
     ]
 
