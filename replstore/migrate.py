@@ -15,6 +15,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from sqlalchemy import Connection, MetaData, delete, insert, select
+from sqlalchemy.exc import DBAPIError
 
 from replstore.control_migrations import current, head, upgrade
 from replstore.databases.base import NodeState
@@ -70,8 +71,20 @@ def migrate(pair: Pair, metadata: MetaData | None = None, *, alembic_config: str
     """
     user = UserMigration(metadata, alembic_config)
     user.refuse_tables_without_key()
+    _refuse_one_database(pair)
     with pair.maintenance:
         return _migrate(pair, user, replace)
+
+
+def _refuse_one_database(pair: Pair) -> None:
+    """Two URLs may name one database by two names of its host: only the database itself knows."""
+    try:
+        with pair.primary.snapshot() as one, pair.standby.snapshot() as other:
+            same = pair.primary.database.is_same(one, other)
+    except DBAPIError:
+        return  # one isn't there, or not yet
+    if same:
+        raise NotAPair("primary and standby are one and the same database under two names: each needs its own")
 
 
 def _migrate(pair: Pair, user: UserMigration, replace: str | None) -> Migrated:

@@ -43,6 +43,10 @@ class Database(ABC):
     def identity(self, url: URL) -> str:
         """What a URL names, in one form: two nodes with the same identity are the same database."""
 
+    @abstractmethod
+    def is_same(self, one: Connection, other: Connection) -> bool:
+        """Whether two open connections are to one and the same database, whatever their URLs call it."""
+
     def interrupt(self, connection: Any) -> None:
         """Makes a thread that waits on this driver connection stop waiting; never raises."""
 

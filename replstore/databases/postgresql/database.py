@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -66,6 +67,11 @@ class PostgreSQL(Database):
         host = str(url.query.get("host", url.host or "localhost"))
         host = "localhost" if host in ("127.0.0.1", "::1") else host
         return f"postgresql {host}:{url.port or url.query.get('port') or 5432}/{url.database or url.username}"
+
+    def is_same(self, one: Connection, other: Connection) -> bool:
+        key = (secrets.randbits(62),)
+        one.exec_driver_sql("SELECT pg_advisory_xact_lock_shared(%s)", key)  # these locks belong to one database of one server
+        return not other.exec_driver_sql("SELECT pg_try_advisory_xact_lock(%s)", key).scalar()
 
     def interrupt(self, connection: Any) -> None:
         sessions.interrupt(connection)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import Any, ClassVar
@@ -48,6 +49,9 @@ class SQLite(Database):
 
     def identity(self, url: URL) -> str:
         return f"sqlite {os.path.realpath(str(url.database))}"
+
+    def is_same(self, one: Connection, other: Connection) -> bool:
+        return raw(one.connection).identity == raw(other.connection).identity
 
     def interrupt(self, connection: Any) -> None:
         with suppress(Exception):
@@ -104,8 +108,13 @@ class SQLite(Database):
 
     def may_create(self, url: URL) -> bool:
         path = os.path.abspath(str(url.database))
-        folder = os.path.dirname(path)
-        return not os.path.exists(path) and os.path.isdir(folder) and os.access(folder, os.W_OK)
+        if os.path.exists(path):
+            return False
+        try:  # what the access rights say isn't all: the file system may be full, read-only or none for files
+            with tempfile.TemporaryFile(dir=os.path.dirname(path)):
+                return True
+        except OSError:
+            return False
 
     def create(self, url: URL) -> None:
         try:
