@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 from sqlalchemy import Connection, Engine
@@ -159,6 +160,14 @@ class Database(ABC):
         """Lets one migration at a time run on a node, until the end of this transaction, without time limits."""
 
     @abstractmethod
+    def one_migration(self, node: Engine) -> AbstractContextManager[None]:
+        """Keeps other processes' migrations of this database out, for as long as it takes.
+
+        Args:
+            node: service engine.
+        """
+
+    @abstractmethod
     def migration_url(self, url: URL, *, mark: bool) -> URL:
         """The URL for a user's own Alembic environment; with ``mark``, its sessions pass the guard where a URL can say so."""
 
@@ -176,6 +185,14 @@ class Database(ABC):
     @abstractmethod
     def release_statements(self, table: Table) -> list[str]:
         """The statements that take guard and capture off a table."""
+
+    @abstractmethod
+    def journal_whole(self, connection: Connection, tables: Sequence[Table]) -> None:
+        """Writes into the journal that every row of these tables may have changed: they are shipped whole."""
+
+    def storage(self, connection: Connection, tables: Sequence[Table]) -> dict[str, str]:
+        """By table: what changes when its rows are rewritten and no trigger fires; nothing where its fingerprint says so."""
+        return {}
 
     @abstractmethod
     def fingerprints(self, connection: Connection, tables: Sequence[Table]) -> dict[str, str]:
@@ -220,7 +237,7 @@ class Database(ABC):
 
     @abstractmethod
     def unshipped_keys(self, connection: Connection, since: str) -> Mapping[str, set[str] | None]:
-        """By table, the keys that the journal names after a position, as JSON arrays; None: the whole table."""
+        """By table, the keys that the journal names after a position, as JSON arrays (see ``same_keys``); None: the whole table."""
 
     @abstractmethod
     def same_keys(self, connection: Connection, table: Table, keys: Collection[str]) -> Mapping[str, str]:
@@ -235,7 +252,7 @@ class Database(ABC):
 
     @abstractmethod
     def entries(self, connection: Connection, since: str) -> list[Entry]:
-        """The journal's entries and markers after a position, in order."""
+        """The journal's entries and markers after a position, in order; keys are in the form that ``rows`` gives them."""
 
     @abstractmethod
     def journaled(self, connection: Connection) -> set[str]:

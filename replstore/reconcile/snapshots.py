@@ -93,17 +93,15 @@ def both_nodes(pair: Pair) -> Iterator[Both]:
         NotAPair: the nodes belong to different pairs.
     """
     states = _observed(pair)
-    for attempt in range(ATTEMPTS):
-        names = _in_order(states)
+    for attempt in range(1, ATTEMPTS + 1):
         with ExitStack() as stack:
-            follower, writer = (_side(stack, pair.nodes[name]) for name in names)
-            states = {side.name: side.state for side in (follower, writer)}
+            follower, writer = (_side(stack, pair.nodes[name]) for name in _in_order(states))
             inexact = _inexact(writer, follower)
-            if _in_order(states) == names and (not inexact or attempt == ATTEMPTS - 1):
+            if not inexact or attempt == ATTEMPTS:
                 yield _both(writer, follower, inexact)
                 return
+            states = {side.name: side.state for side in (follower, writer)}
         time.sleep(0.05)
-    raise CannotCheck(f"the nodes changed roles in each of {ATTEMPTS} attempts to read them: check again")
 
 
 def _in_order(states: Mapping[str, NodeState]) -> list[str]:

@@ -222,6 +222,11 @@ def test_keys_written_under_other_settings_are_on_their_way(postgresql_lab: Lab)
     )
     report = store.check()
     assert (report.equal, report.waiting) == (True, 2), report.as_dict()
+    node, since = lab.nodes["primary"], lab.state("standby").position
+    with node.snapshot() as connection:
+        (definition,) = (each for each in node.database.tables(connection) if each.name == "keyed")
+        named = {entry.key for entry in node.database.entries(connection, str(since)) if entry.table and entry.key}
+        assert dict(node.database.rows(connection, definition, named)).keys() == named  # what becomes an orphan is found under its key
 
 
 def test_the_settings_of_a_role_or_a_database_don_t_matter(postgresql_lab: Lab) -> None:

@@ -49,8 +49,7 @@ def unshipped_keys(connection: Connection, since: str) -> Mapping[str, set[str] 
             keys[name] = None
         elif known is not None:
             known.add(key)
-    printed = _printed(connection, {name: found for name, found in keys.items() if found})
-    return {name: None if found is None else {printed[name, key] for key in found} for name, found in keys.items()}
+    return keys
 
 
 def _printed(connection: Connection, keys: Mapping[str, Collection[str]]) -> dict[tuple[str, str], str]:
