@@ -35,10 +35,10 @@ def landing_statements(control: Control, landing: Landing) -> list[Statement]:
         statements += [
             (
                 f"UPDATE {role} SET role = 'follower', term_no = ?, term_uuid = ?, fenced_by_no = NULL, fenced_by_uuid = NULL, basis = NULL, "
-                "reason = ?, since = ? WHERE role = 'fenced' AND term_no = ? AND term_uuid = ? "
+                "reason = ?, since = ? WHERE role = ? AND term_no = ? AND term_uuid = ? "
                 f"AND {journal_seen(control)} = ?",
-                (writer.term_no, writer.term_uuid, "rejoined as the follower", now(), base.term_no, base.term_uuid, landing.journal_seen),
-                "the former writer is no longer fenced under the term it had, or its journal grew",
+                (writer.term_no, writer.term_uuid, "rejoined as the follower", now(), base.role, base.term_no, base.term_uuid, landing.journal_seen),
+                "the node is no longer what it was when its orphans were read, or its journal grew",
             ),
             (f"DELETE FROM {position}", (), None),
             (f"DELETE FROM {control.name('journal')}", (), None),

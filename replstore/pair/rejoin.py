@@ -46,7 +46,7 @@ def rejoin(writer: Node, former: Node, *, copy: bool = False) -> int:
 
     Args:
         writer: the writer.
-        former: the former writer, fenced.
+        former: the former writer, fenced; with ``copy`` also a follower that lost its place in the writer's history.
         copy: copy every table even if the former writer's history doesn't continue the writer's; each row that differs is recorded first.
 
     Returns:
@@ -60,9 +60,9 @@ def rejoin(writer: Node, former: Node, *, copy: bool = False) -> int:
         ahead, behind = _state(writer, source), _state(former, connection)
         if ahead.role != "writer":
             raise NotTheWriter(f"{writer.name} is no longer the writer")
-        if behind.role != "fenced" or behind.fenced_by_no is None or behind.fenced_by_no > ahead.term_no:
+        if not _may_rejoin(ahead, behind, copy):
             raise NotTheWriter(f"{former.name} is not a former writer that waits to rejoin: its role is {behind.role}")
-        continues = _continues(former, connection, ahead, behind)
+        continues = behind.role == "fenced" and _continues(former, connection, ahead, behind)
         if not continues and not copy:
             raise NeedsCopy(
                 f"{former.name}'s history doesn't reach {writer.name}'s takeover (it went back in time, was away for too long, or missed a takeover): "
@@ -70,8 +70,9 @@ def rejoin(writer: Node, former: Node, *, copy: bool = False) -> int:
             )
         tables = replicated(former, connection)
         orphans = read_orphans(former, connection, behind, tables, ahead.former_position if continues else None)
-        if not continues:
-            add_differences(orphans, former, connection, writer, source, tables)
+        emptied = {name: table for name, table in tables.items() if name in orphans.keys and orphans.keys[name] is None}
+        if emptied or not continues:
+            add_differences(orphans, former, connection, writer, source, emptied if continues else tables)
     recorded = record(writer, former, ahead, behind, orphans)
     whole = not continues or behind.copying or ahead.schema_no != behind.schema_no
     if ahead.schema_no != behind.schema_no:
@@ -88,6 +89,12 @@ def _state(node: Node, connection: Connection) -> NodeState:
     if state is None:
         raise NotTheWriter(f"{node.name} has no control tables: run `replstore migrate`")
     return state
+
+
+def _may_rejoin(ahead: NodeState, behind: NodeState, copy: bool) -> bool:
+    if behind.role == "follower":
+        return copy and (behind.term_no, behind.term_uuid) == (ahead.term_no, ahead.term_uuid)
+    return behind.role == "fenced" and behind.fenced_by_no is not None and behind.fenced_by_no <= ahead.term_no
 
 
 def _continues(former: Node, connection: Connection, ahead: NodeState, behind: NodeState) -> bool:
@@ -109,8 +116,8 @@ def _make_ready(former: Node, behind: NodeState) -> None:
     """Takes off what would act when rows are applied (HAZARDS 7), as on any follower."""
 
     def change(connection: Connection, state: NodeState) -> None:
-        if (state.role, state.term_no, state.term_uuid) != ("fenced", behind.term_no, behind.term_uuid):
-            raise NotTheWriter(f"{former.name} is no longer fenced under term {behind.term_no}")
+        if (state.role, state.term_no, state.term_uuid) != (behind.role, behind.term_no, behind.term_uuid):
+            raise NotTheWriter(f"{former.name} is no longer {behind.role} under term {behind.term_no}")
         former.database.suspend(connection, former.database.tables(connection))
 
     under_role_lock(former, change, seconds=5.0)
@@ -121,8 +128,8 @@ def _overwrite(writer: Node, former: Node, ahead: NodeState, behind: NodeState, 
     carrier = writer.database.carrier(writer.service, former.service)
     try:
         base = carrier.follower(wait=5.0)
-        if base.role != "fenced" or (base.term_no, base.term_uuid) != (behind.term_no, behind.term_uuid):
-            raise CompareFailed(f"{base.name} is no longer fenced")
+        if _seen(base) != _seen(behind):
+            raise CompareFailed(f"{base.name} has changed since its orphans were read")
         snapshot = carrier.snapshot(since=None if whole else ahead.basis, held=None)
         if snapshot.state.role != "writer" or snapshot.state.term_uuid != ahead.term_uuid:
             raise NotTheWriter(f"{snapshot.state.name} is no longer the writer of term {ahead.term_no}")
@@ -137,6 +144,11 @@ def _overwrite(writer: Node, former: Node, ahead: NodeState, behind: NodeState, 
     finally:
         carrier.abandon()
         carrier.close()
+
+
+def _seen(state: NodeState) -> tuple[object, ...]:
+    """What must be as it was when the node's orphans were read."""
+    return state.node, state.role, state.term_no, state.term_uuid, state.position, state.tick
 
 
 def _rows(changed: Mapping[str, int | None], orphans: Orphans, known: Collection[str]) -> dict[str, Keys]:
