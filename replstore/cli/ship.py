@@ -20,12 +20,12 @@ def command(options: Options) -> None:
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
-    _log()
     with opened(options, background=True) as store:
+        _log()
         status = store.status()
         logging.getLogger("replstore").info("looking after the pair: %s", status.reason)
         ended.wait()
-        logging.getLogger("replstore").info("stopped")
+    logging.getLogger("replstore").info("stopped")
 
 
 def _log() -> None:
