@@ -93,7 +93,7 @@ def _state(node: Node, connection: Connection) -> NodeState:
 
 def _may_rejoin(ahead: NodeState, behind: NodeState, copy: bool) -> bool:
     if behind.role == "follower":
-        return copy and (behind.term_no, behind.term_uuid) == (ahead.term_no, ahead.term_uuid)
+        return copy and (behind.term_no < ahead.term_no or behind.term_uuid == ahead.term_uuid)
     return behind.role == "fenced" and behind.fenced_by_no is not None and behind.fenced_by_no <= ahead.term_no
 
 

@@ -63,7 +63,7 @@ def take_over(
         term = _ask_witness(witness, granted, node.name, writer, seen.term, term, forced)
 
     def change(connection: Connection, state: NodeState) -> None:
-        refusal = None if forced and state.role != "writer" else _refusal(state, seen, on_silence)
+        refusal = None if forced else _refusal(state, seen, on_silence)
         if refusal:
             raise TakeoverRefused(f"{node.name} can't take over: {refusal}")
         _become_writer(node, connection, state, term, reason, forced, margin)

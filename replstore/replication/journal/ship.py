@@ -88,6 +88,7 @@ class Shipper:
                 check_continuity(base, snapshot)
                 if resync and (not required or snapshot.state.solo):
                     self.carrier.abandon()
+                    self._disown_follower(base)
                     self.require_follower(snapshot.state)
                     required = True
                     continue
@@ -124,6 +125,12 @@ class Shipper:
         rows.update({name: Keys(whole=True) for name in copy if name in known})
         return rows
 
+    def _disown_follower(self, base: NodeState) -> None:
+        """A follower that was left behind and didn't restart (a person's solo, a file moved away and back) isn't eligible until it has everything."""
+        if base.eligible_boot is not None:
+            with self.follower.begin() as connection:
+                connection.execute(update(self.follower.database.control.position).values(eligible_boot=None))
+
     def require_follower(self, writer: NodeState) -> None:
         """Leaves solo: from now on nothing is acknowledged without the follower (HAZARDS 2); also voids a solo decision under way."""
         control = self.writer.database.control
@@ -136,7 +143,7 @@ class Shipper:
                 raise NotTheWriter(f"{self.writer.name} is no longer the writer of term {writer.term_no}")
 
     def interrupt(self) -> None:
-        """Frees a thread that waits for the writer, so that it lets go of the follower; never raises."""
+        """Frees a thread that waits for a node that fell silent; never raises."""
         self.carrier.interrupt()
 
     def close(self) -> None:
@@ -154,6 +161,11 @@ def check_roles(writer: NodeState, follower: NodeState) -> None:
         raise NotTheWriter(f"{writer.name} is not the writer: its role is {writer.role}, term {writer.term_no}")
     if follower.role != "follower":
         raise NotTheWriter(f"{follower.name} is not a follower: its role is {follower.role}, term {follower.term_no}")
+    if writer.term_no > follower.term_no:
+        raise NeedsCopy(
+            f"{follower.name} follows term {follower.term_no} and {writer.name} writes under term {writer.term_no}, by force or without it: "
+            f"{follower.name} needs a copy; run `replstore rejoin --copy`"
+        )
     if (writer.term_no, writer.term_uuid) != (follower.term_no, follower.term_uuid):
         raise NotTheWriter(
             f"{writer.name} is of term {writer.term_no}, {follower.name} of term {follower.term_no}: they aren't one pair's writer and follower"
