@@ -25,7 +25,7 @@ from replstore.errors import ConfigError
 
 INSUFFICIENT_PRIVILEGE = "42501"
 #: Alembic keeps the running environment in module globals.
-_one_at_a_time = threading.Lock()
+one_at_a_time = threading.Lock()
 
 
 def upgrade(connection: Connection, control: Control, database_statements: Callable[[str], Sequence[str]]) -> str:
@@ -54,7 +54,7 @@ def upgrade(connection: Connection, control: Control, database_statements: Calla
     if control.schema and not inspect(connection).has_schema(control.schema):
         with allowed("create a schema in database {database}: GRANT CREATE ON DATABASE {database} TO {role}"):
             connection.execute(CreateSchema(control.schema, if_not_exists=True))
-    with _one_at_a_time, allowed("create tables in schema {schema} of database {database}: ALTER SCHEMA {schema} OWNER TO {role}"):
+    with one_at_a_time, allowed("create tables in schema {schema} of database {database}: ALTER SCHEMA {schema} OWNER TO {role}"):
         command.upgrade(config, "head")
     return head()
 

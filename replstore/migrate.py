@@ -30,7 +30,7 @@ from replstore.timestamps import now
 from replstore.user_migrations import UserMigration
 
 log = logging.getLogger("replstore.migrate")
-#: The primary's setting that says that the standby was made: a crash in between is told from a standby that was lost.
+#: The setting that says that both nodes were made: a crash in between is told from a node that was lost.
 COMPLETE = "complete"
 
 
@@ -91,16 +91,17 @@ def _migrate(pair: Pair, user: UserMigration, replace: str | None) -> Migrated:
     _make_pair(pair, replace)
     lead = pair.settle(time.monotonic() + pair.settings.takeover_timeout)
     writer, follower = lead.node, lead.follower
-    changed = _migrate_writer(pair, writer, user)
-    copied: Collection[str] = ()
-    behind: str | None = None
-    answer = follower.observe(pair.settings.probe_timeout)
-    if answer.state is None:
-        behind = follower.name
-        log.warning("%s is not reached (%s): it is brought to this revision when it is back", follower.name, answer.error)
-    elif answer.state.role == "follower":
-        copied = _migrate_follower(writer, follower, user, changed)
-        pair.ship_from(writer)
+    with writer.database.one_migration(writer.service):
+        changed = _migrate_writer(writer, user)
+        copied: Collection[str] = ()
+        behind: str | None = None
+        answer = follower.observe(pair.settings.probe_timeout)
+        if answer.state is None:
+            behind = follower.name
+            log.warning("%s is not reached (%s): it is brought to this revision when it is back", follower.name, answer.error)
+        elif answer.state.role == "follower":
+            copied = _migrate_follower(writer, follower, user, changed)
+            pair.ship_from(writer)
     pair.look()
     with writer.snapshot() as connection:
         tables = replicated(writer, connection)
@@ -130,13 +131,15 @@ def _make_pair(pair: Pair, replace: str | None) -> None:
         answered = answers[node.name].fault is None or node.database.may_create(node.url)
         if answered and (replace == node.name or not _is_complete(other)):
             _add_follower(pair, node, other, known)
-        elif answered:
+        elif answers[node.name].fault is None:
             raise NotAPair(
                 f"{node.name} is a database without replstore's control tables, but the pair has had a {node.name} before: bring that one back, "
                 f"or run `replstore migrate --replace {node.name}` to make a new one of this database"
             )
     elif replace is not None:
         raise ConfigError(f"{replace} is there and belongs to the pair: only a node that was lost is replaced")
+    else:
+        _complete(*nodes)
 
 
 def _new_pair(pair: Pair) -> None:
@@ -163,7 +166,6 @@ def _new_pair(pair: Pair) -> None:
 
 def _add_follower(pair: Pair, node: Node, writer: Node, known: NodeState) -> None:
     """Makes a node the follower, and the pair complete."""
-    control = writer.database.control
     if known.role != "writer":
         raise NotAPair(f"{writer.name} is not the writer: run `replstore takeover --force {writer.name}` first")
     with node.begin() if not node.database.may_create(node.url) else _created(node) as connection:
@@ -172,9 +174,7 @@ def _add_follower(pair: Pair, node: Node, writer: Node, known: NodeState) -> Non
         wanted = [table.id for table in node.database.tables(connection)]
     _refuse_strangers(node, taken, writer, wanted)
     _create_control(pair, node, known.pair, Term(known.term_no, known.term_uuid), "follower")
-    with writer.begin() as connection:
-        connection.execute(delete(control.setting).where(control.setting.c.name == COMPLETE))
-        connection.execute(insert(control.setting).values(name=COMPLETE, value="yes"))
+    _complete(writer, node)
     if pair.witness is not None:
         pair.witness.create(known.pair, Term(known.term_no, known.term_uuid), writer.name, frozenset({writer.name}))
 
@@ -211,6 +211,18 @@ def _create_control(pair: Pair, node: Node, uuid: str, term: Term, role: str) ->
         database.set_guard(connection, term_no=term.number, writing=role == "writer")
 
 
+def _complete(*nodes: Node) -> None:
+    """Records on each node that the pair has had both: from now on an empty database doesn't become a node by itself."""
+    for node in nodes:
+        if _is_complete(node):
+            continue
+        setting = node.database.control.setting
+        with node.begin() as connection:
+            node.database.lock_migration(connection)
+            connection.execute(delete(setting).where(setting.c.name == COMPLETE))
+            connection.execute(insert(setting).values(name=COMPLETE, value="yes"))
+
+
 def _is_complete(node: Node) -> bool:
     setting = node.database.control.setting
     with node.snapshot() as connection:
@@ -229,14 +241,16 @@ def _upgrade(node: Node) -> None:
 # -- the user's tables
 
 
-def _migrate_writer(pair: Pair, writer: Node, user: UserMigration) -> set[str]:
+def _migrate_writer(writer: Node, user: UserMigration) -> set[str]:
     """Runs the user's migration on the writer and puts capture on what came out.
 
     Returns:
         Ids of the tables that the follower must copy whole.
     """
-    user.run(writer, follower=False)
     database, control = writer.database, writer.database.control
+    with writer.snapshot() as connection:
+        old_files = database.storage(connection, list(replicated(writer, connection).values()))
+    user.run(writer, follower=False)
     with writer.begin() as connection:
         database.lock_migration(connection)
         state = database.state(connection)
@@ -248,13 +262,21 @@ def _migrate_writer(pair: Pair, writer: Node, user: UserMigration) -> set[str]:
         before = replicated(writer, connection)
         recorded = dict(connection.execute(select(control.replicated.c.tbl, control.replicated.c.fingerprint)).all())
         prints = database.fingerprints(connection, [*tables, orphans])
-        stale = [table for table in [*tables, orphans] if recorded.get(table.id) != prints[table.id] or before[table.id] != table]
+        files = database.storage(connection, [*tables, orphans])
+        # capture may have missed changes of these: it is new, or was lost, or ALTER TABLE wrote the rows anew
+        missed = [table for table in [*tables, orphans] if recorded.get(table.id) != prints[table.id] or _is_rewritten(table.id, old_files, files)]
+        stale = [table for table in [*tables, orphans] if table in missed or before[table.id] != table]
         gone = set(before) - {table.id for table in tables} - {orphans.id}
         for name in gone:
             connection.execute(delete(control.replicated).where(control.replicated.c.tbl == name))
         if stale or gone:
             install(writer, connection, stale, schema_no=state.schema_no + 1)
-    return {table.id for table in stale if recorded.get(table.id) != prints[table.id]}
+        database.journal_whole(connection, missed)  # durable, because another program, or a later one, may bring the follower up to date
+    return {table.id for table in missed}
+
+
+def _is_rewritten(table: str, before: dict[str, str], now: dict[str, str]) -> bool:
+    return table in before and before[table] != now.get(table)
 
 
 def refuse(node: Node, connection: Connection, tables: Collection[Table]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from alembic.util import CommandError
 from sqlalchemy import Engine, MetaData, create_engine
 from sqlalchemy.pool import NullPool
 
+from replstore.control_migrations import one_at_a_time
 from replstore.errors import CannotReplicate, ConfigError, MigrationFailed, ReplstoreError
 from replstore.node import Node, one_line
 
@@ -97,7 +99,7 @@ class UserMigration:
         """Runs the environment as it is: its ``env.py`` gets the node's URL, and an open connection in ``config.attributes``."""
         config = self._config()
         config.set_main_option("sqlalchemy.url", engine.url.render_as_string(hide_password=False).replace("%", "%%"))
-        with engine.connect() as connection:
+        with engine.connect() as connection, one_at_a_time, _logging_as_it_is():
             config.attributes["connection"] = connection
             command.upgrade(config, "heads")
         with engine.connect() as connection:
@@ -108,3 +110,18 @@ class UserMigration:
                 f"after the upgrade {node.name} is at {', '.join(sorted(heads)) or 'no revision'}, not at {', '.join(sorted(wanted))}: does env.py take its "
                 "URL from sqlalchemy.url or config.attributes['connection'], and keep its version table under the usual name?"
             )
+
+
+@contextmanager
+def _logging_as_it_is() -> Iterator[None]:
+    """The ``env.py`` that Alembic generates configures logging, which silences every logger of the program that migrates."""
+    root, loggers = logging.getLogger(), logging.Logger.manager.loggerDict
+    before = {name: logger.disabled for name, logger in loggers.items() if isinstance(logger, logging.Logger)}
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        for name, disabled in before.items():
+            logging.getLogger(name).disabled = disabled

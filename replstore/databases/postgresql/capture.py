@@ -14,9 +14,9 @@ from hashlib import sha256
 
 from replstore.databases.catalog import Table
 
-#: Classid of replstore's advisory locks ('repl' in ASCII); 1 is the guard, 2 the shipper's turn, 3 a migration's.
+#: Classid of replstore's advisory locks ('repl' in ASCII); 1 is the guard, 2 the shipper's turn, 3 a migration's transaction, 4 a whole migration.
 LOCK_CLASS = 0x7265706C
-GUARD, TURN, MIGRATION = 1, 2, 3
+GUARD, TURN, MIGRATION, ONE_MIGRATION = 1, 2, 3, 4
 NOT_THE_WRITER = "RS001"
 EVENTS = {
     "insert": "NEW TABLE AS new_rows",
@@ -124,6 +124,8 @@ FINGERPRINTS = """
 SELECT w.id,
     c.oid || ' ' || (SELECT string_agg(a.attnum || ':' || a.attname || ':' || a.atttypid || ':' || a.atttypmod, ',' ORDER BY a.attnum)
                      FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
+    || CASE WHEN c.relpersistence <> 'p' OR c.relispartition OR EXISTS (SELECT FROM pg_inherits i WHERE c.oid IN (i.inhrelid, i.inhparent))
+        OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid) THEN ' not ordinary' ELSE '' END
     || ' ' || coalesce((SELECT string_agg(t.tgname || ':' || t.tgenabled::text || ':' || t.tgtype || ':' || t.tgfoid, ',' ORDER BY t.tgname)
                         FROM pg_trigger t WHERE t.tgrelid = c.oid AND t.tgname LIKE 'replstore\\_%'), 'none')
 FROM (VALUES {tables}) w(id, schema, name) JOIN pg_namespace n ON n.nspname = w.schema
@@ -133,5 +135,16 @@ JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind =
 
 def select_fingerprints(tables: Iterable[Table]) -> str:
     """The SELECT of id and fingerprint of those tables that exist."""
-    values = ", ".join(f"({text(table.id)}, {text(table.schema or 'public')}, {text(table.name)})" for table in tables)
-    return FINGERPRINTS.format(tables=values or "(NULL, NULL, NULL)")
+    return FINGERPRINTS.format(tables=_values(tables))
+
+
+def select_storage(tables: Iterable[Table]) -> str:
+    """The SELECT of id and file of those tables that exist: ALTER TABLE writes another file when it rewrites rows."""
+    return (
+        f"SELECT w.id, c.relfilenode::text FROM (VALUES {_values(tables)}) w(id, schema, name) "
+        "JOIN pg_namespace n ON n.nspname = w.schema JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.name"
+    )
+
+
+def _values(tables: Iterable[Table]) -> str:
+    return ", ".join(f"({text(table.id)}, {text(table.schema or 'public')}, {text(table.name)})" for table in tables) or "(NULL, NULL, NULL)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from sqlalchemy import Connection, Engine, create_engine
@@ -16,7 +17,7 @@ from replstore.databases.catalog import Table
 from replstore.databases.database import Database
 from replstore.databases.dialect import raw
 from replstore.databases.postgresql import capture, catalog, ddl, dialect, faults, reading_rows, sequences, sessions, suspended
-from replstore.databases.postgresql.capture import GUARD, LOCK_CLASS, MIGRATION, qualified, text
+from replstore.databases.postgresql.capture import GUARD, LOCK_CLASS, MIGRATION, ONE_MIGRATION, qualified, text
 from replstore.databases.postgresql.carrier import PostgreSQLCarrier
 from replstore.databases.postgresql.sessions import Session
 from replstore.databases.postgresql.state import CONTROL, SELECT_STATE
@@ -112,7 +113,7 @@ class PostgreSQL(Database):
         rows = connection.exec_driver_sql(f"""
             SELECT pg_terminate_backend(l.pid, 500) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
             WHERE {GUARD_LOCK} AND l.granted AND l.pid <> pg_backend_pid() AND a.application_name = {text(SERVICE_NAME)}
-                AND a.state LIKE 'idle in transaction%%' AND clock_timestamp() - a.state_change > interval '400 milliseconds'""")
+                AND (a.state LIKE 'idle in transaction%%' OR a.wait_event = 'ClientRead') AND clock_timestamp() - a.state_change > interval '400 milliseconds'""")
         return len(rows.fetchall())
 
     def set_guard(self, connection: Connection, *, term_no: int, writing: bool) -> None:
@@ -180,6 +181,14 @@ class PostgreSQL(Database):
         connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, {MIGRATION})")
 
+    @contextmanager
+    def one_migration(self, node: Engine) -> Iterator[None]:
+        with node.begin() as connection:
+            for limit in ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"):
+                connection.exec_driver_sql(f"SET LOCAL {limit} = 0")
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, {ONE_MIGRATION})")
+            yield
+
     def migration_url(self, url: URL, *, mark: bool) -> URL:
         return url.update_query_dict({"options": "-c replstore.mark=migrate"}) if mark else url
 
@@ -191,6 +200,15 @@ class PostgreSQL(Database):
 
     def release_statements(self, table: Table) -> list[str]:
         return capture.remove_statements(table)
+
+    def journal_whole(self, connection: Connection, tables: Sequence[Table]) -> None:
+        for table in tables:
+            connection.exec_driver_sql("INSERT INTO replstore.journal (tbl, keys) VALUES (%s, NULL)", (table.id,))
+
+    def storage(self, connection: Connection, tables: Sequence[Table]) -> dict[str, str]:
+        with raw(connection.connection).cursor() as cursor:
+            cursor.execute(capture.select_storage(tables))
+            return dict(cursor.fetchall())
 
     def fingerprints(self, connection: Connection, tables: Sequence[Table]) -> dict[str, str]:
         with raw(connection.connection).cursor() as cursor:

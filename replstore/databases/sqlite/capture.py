@@ -1,7 +1,7 @@
 """What runs inside SQLite: journal, marker, mark, guard and the triggers that capture which keys changed.
 
 - The **journal** has one row per changed key, the key in native columns (``json_array`` would mangle blobs, -0.0 and infinities, HAZARDS 18), numbered
-  by AUTOINCREMENT, which never gives a number twice.  SQLite has one writer, so a number is a position.
+  by AUTOINCREMENT, which never gives a number twice.  SQLite has one writer, so a number is a position.  No key at all: the whole table.
 - The **guard** reads the role row: a snapshot older than a flip can't write (BUSY_SNAPSHOT).
 - The **mark** is a row that the shipper sets and clears inside its own transaction: nobody else ever sees it, a crash rolls it back.
 - REPLACE deletes rows without firing a delete trigger, so BEFORE triggers journal the rows that stand in the way on every unique index (HAZARDS 8).

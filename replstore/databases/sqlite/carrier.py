@@ -101,11 +101,12 @@ class SQLiteCarrier(Carrier):
         changed: dict[str, int | None] = {}
         markers = self._one("SELECT count(*) FROM src.replstore_marker") if since is None else 0
         if since is not None:
-            for tbl, count in both.execute("SELECT tbl, count(*) FROM src.replstore_journal WHERE seq > ? GROUP BY tbl", (self._since,)):
+            journal = "SELECT tbl, count(*), count(*) > count(k1) FROM src.replstore_journal WHERE seq > ? GROUP BY tbl"
+            for tbl, count, whole in both.execute(journal, (self._since,)):
                 if tbl == MARKER:
                     markers = count
                 else:
-                    changed[tbl] = count
+                    changed[tbl] = None if whole else count
         pruned = self._one("SELECT pruned_through FROM src.replstore_retention")
         return Snapshot(
             state,

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from typing import Any, ClassVar
 
 from sqlalchemy import Connection, Engine, create_engine, delete, event, func, insert, select
@@ -22,6 +22,7 @@ from replstore.databases.sqlite import capture, catalog, ddl, dialect, faults, r
 from replstore.databases.sqlite.capture import quote
 from replstore.databases.sqlite.carrier import SQLiteCarrier
 from replstore.databases.sqlite.fingerprint import fingerprints
+from replstore.databases.sqlite.one_migration import one_migration
 from replstore.databases.sqlite.state import CONTROL, select_node_state
 from replstore.databases.state import node_state
 from replstore.errors import ConfigError
@@ -51,7 +52,7 @@ class SQLite(Database):
         return f"sqlite {os.path.realpath(str(url.database))}"
 
     def is_same(self, one: Connection, other: Connection) -> bool:
-        return raw(one.connection).identity == raw(other.connection).identity
+        return bool(raw(one.connection).identity == raw(other.connection).identity)
 
     def interrupt(self, connection: Any) -> None:
         with suppress(Exception):
@@ -132,6 +133,9 @@ class SQLite(Database):
         connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS replstore_lock (id INTEGER)")  # takes the write lock
         connection.exec_driver_sql("DROP TABLE replstore_lock")
 
+    def one_migration(self, node: Engine) -> AbstractContextManager[None]:
+        return one_migration(os.path.realpath(str(node.url.database)))
+
     def migration_url(self, url: URL, *, mark: bool) -> URL:
         return url
 
@@ -146,6 +150,10 @@ class SQLite(Database):
 
     def release_statements(self, table: Table) -> list[str]:
         return capture.remove_statements(table)
+
+    def journal_whole(self, connection: Connection, tables: Sequence[Table]) -> None:
+        for table in tables:
+            connection.exec_driver_sql("INSERT INTO replstore_journal (tbl) VALUES (?)", (table.id,))
 
     def fingerprints(self, connection: Connection, tables: Sequence[Table]) -> dict[str, str]:
         return fingerprints(raw(connection.connection), [table.id for table in tables])

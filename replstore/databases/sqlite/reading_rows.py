@@ -31,8 +31,10 @@ def unshipped_keys(connection: Connection, since: str) -> Mapping[str, set[str] 
     rows = raw(connection.connection).execute(f"SELECT * FROM replstore_journal WHERE seq > ? AND tbl <> '{MARKER}'", (int(since),))
     for row in rows:
         known = keys.setdefault(row[1], set())
-        assert known is not None
-        known.add(_key(row[2 : 2 + widths.get(row[1], 1)]))
+        if row[2] is None:
+            keys[row[1]] = None
+        elif known is not None:
+            known.add(_key(row[2 : 2 + widths.get(row[1], 1)]))
     return keys
 
 
@@ -68,7 +70,8 @@ def entries(connection: Connection, since: str) -> list[Entry]:
             tx = row[2]
         durability, outcome, key, at = markers.get(tx, (None, None, None, None))
         rest = (tx, at, durability, outcome, key)
-        entries.append(Entry(None, None, *rest) if is_marker else Entry(row[1], _key(row[2 : 2 + widths.get(row[1], 1)]), *rest))
+        key_here = None if is_marker or row[2] is None else _key(row[2 : 2 + widths.get(row[1], 1)])
+        entries.append(Entry(None if is_marker else row[1], key_here, *rest))
     return entries
 
 
