@@ -109,11 +109,13 @@ def _left(pair: Pair) -> Left:
 def sentences(done: Migrated, left: Left) -> list[str]:
     """What was done, for people."""
     count = len(done.tables)
-    what = "there is no table of yours yet" if not count else f"{'1 table is' if count == 1 else f'{count} tables are'} replicated: {', '.join(done.tables)}"
+    number = "1 table is" if count == 1 else f"{count} tables are"
+    what = f"{number} replicated: {', '.join(done.tables)}" if count else "there is no table of yours yet"
     copied = [table for table in done.copied if table in done.tables]
     said = [f"The {left.writer} writes, the {left.follower} follows; {what}."]
     said += [f"Your Alembic environment is at revision {done.user_revision}."] if done.user_revision else []
     said += [f"Copied to the {left.follower}: {', '.join(copied)}."] if copied else []
-    said += [f"The {done.behind} wasn't reached: the next `replstore migrate`, or any running Store, brings it to the same revision."] if done.behind else []
+    later = "the next `replstore migrate`, or any running Store, brings it to the same revision"
+    said += [f"The {done.behind} wasn't reached: {later}."] if done.behind else []
     said += [f"Not on the {left.follower}: {sentence}." for sentence in left.left_out]
     return [*said, f"replstore's own tables are at revision {done.revision}."]

@@ -56,7 +56,8 @@ def show(options: Options, id: Annotated[str, typer.Argument(help="The record's 
     with opened(options) as store:
         found = [record for record in read(store) if record["id"].startswith(id)]
     if len(found) != 1:
-        raise ConfigError(f"{id}: {'no record begins' if not found else f'{len(found)} records begin'} with that; `replstore orphans list` shows them")
+        how_many = f"{len(found)} records begin" if found else "no record begins"
+        raise ConfigError(f"{id}: {how_many} with that; `replstore orphans list` shows them")
     if options.json:
         print_json(found[0])
     else:

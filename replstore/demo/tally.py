@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from replstore.demo.worker import Event
@@ -125,4 +126,4 @@ def longest_gap(events: Sequence[Event], at: float, term: int) -> float | None:
         return None
     last = max((index for index, event in enumerate(events) if event.at <= at), default=0)
     times = [event.at for event in events[last : first + 1]]
-    return max((later - earlier for earlier, later in zip(times, times[1:], strict=False)), default=0.0)
+    return max((later - earlier for earlier, later in pairwise(times)), default=0.0)

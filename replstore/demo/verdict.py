@@ -101,10 +101,10 @@ def _node(acknowledged: Sequence[str], rows: Rows) -> NodeVerdict:
 
 def _differences(nodes: Mapping[str, Rows]) -> list[str]:
     """Rows that aren't the same on every node."""
-    found = []
+    found: list[str] = []
     for table in QUERIES:
         held = {name: {row[0]: row for row in rows[table]} for name, rows in nodes.items()}
-        for key in sorted(set().union(*held.values())):
-            if len({rows.get(key) for rows in held.values()}) > 1:
-                found.append(f"{table} {key}")  # as `replstore check` names them, so that a row counts once
+        keys = sorted(set().union(*held.values()))
+        # named as `replstore check` names them, so that a row counts once
+        found += [f"{table} {key}" for key in keys if len({rows.get(key) for rows in held.values()}) > 1]
     return found

@@ -98,7 +98,9 @@ def no_database(place: Path) -> tuple[list[str], str]:
 
 def metadata(name: str, sentence: str) -> Place:
     def prepare(place: Path) -> tuple[list[str], str]:
-        (place / "models.py").write_text("import sqlalchemy as sa\nnumber = 7\nbare = sa.MetaData()\nsa.Table('bare', bare, sa.Column('x', sa.Integer))\n")
+        (place / "models.py").write_text(
+            "import sqlalchemy as sa\nnumber = 7\nbare = sa.MetaData()\nsa.Table('bare', bare, sa.Column('x', sa.Integer))\n"
+        )
         (place / "broken.py").write_text("1 / 0\n")
         return ["migrate", *pair(place), "--metadata", name], sentence
 

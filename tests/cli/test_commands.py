@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import signal
@@ -180,6 +181,13 @@ def test_status_says_what_to_do_when_the_writer_is_gone(shop: Shop, files: local
     assert "Next: Any running Store takes over by itself; `replstore takeover` does it now." in said
 
 
+def test_a_pair_that_is_async_on_purpose_is_healthy(shop: Shop, files: local.SqlitePair) -> None:
+    shop.call("migrate", "--durability", "async")
+    assert shop.facts("status")["acknowledge"] == "alone"
+    files.kill("standby")
+    assert shop.facts("status", code=1)["writer"] == "primary"
+
+
 def test_status_watches_until_it_is_interrupted(shop: Shop, tmp_path: Path) -> None:
     shop.call("migrate")
     with started(tmp_path, "status", "--watch", "--format", "json", *shop.urls) as process:
@@ -202,8 +210,9 @@ def test_status_fits_the_screen(width: int) -> None:
         "primary": NodeStatus("primary", "postgresql+psycopg://a@h/d", "writer", "up", 12, 34, None, None, None, "it writes, and acknowledges alone"),
         "standby": NodeStatus("standby", long, None, f"refused: {error}", None, None, 123456, None, None, sentence),
     }
-    status = Status("primary", 12, "solo", "write", f"standby is refused ({error}); primary acknowledges alone", "bring standby back", "replicated", 3, "", [], nodes)
-    console = Console(width=width, record=True, file=open(os.devnull, "w"), highlight=False)
+    reason = f"standby is refused ({error}); primary acknowledges alone"
+    status = Status("primary", 12, "solo", "write", reason, "bring standby back", "replicated", 3, "", [], nodes)
+    console = Console(width=width, record=True, file=io.StringIO(), highlight=False)
     console.print(render(status))
     text = console.export_text()
     assert max(len(each) for each in text.splitlines()) <= width
