@@ -26,7 +26,9 @@ T1, T2, T3 = Term(1, "one"), Term(2, "two"), Term(3, "three")
 D = 1.5
 
 WRITER = NodeView("primary", node="A", role=Role.WRITER, term=T1, boot="a0")
-FOLLOWER = NodeView("standby", node="B", role=Role.FOLLOWER, term=T1, boot="b0", source="A", stream_term=T1, eligible_boot="b0", batch=7, heartbeat=40)
+FOLLOWER = NodeView(
+    "standby", node="B", role=Role.FOLLOWER, term=T1, boot="b0", source="A", stream_term=T1, eligible_boot="b0", batch=7, heartbeat=40
+)
 REFUSED = replace(WRITER, reach=Reach.REFUSED, error="connection refused")
 SILENT = replace(WRITER, reach=Reach.SILENT, silent_for=D)
 STILL = replace(FOLLOWER, still_for=D)
@@ -167,14 +169,23 @@ def test_node_without_control_tables_stops() -> None:
 
 
 def test_nobody_answers() -> None:
-    check(view(REFUSED, FOLLOWER_SILENT), Action.WAIT, None, None, Acknowledge.NONE, says="primary is refused (connection refused); standby is silent")
+    check(
+        view(REFUSED, FOLLOWER_SILENT), Action.WAIT, None, None, Acknowledge.NONE, says="primary is refused (connection refused); standby is silent"
+    )
 
 
 # ---------------------------------------------------------------------------- the writer is lost
 
 
 def test_refused_writer_is_taken_over_at_once() -> None:
-    check(view(REFUSED, FOLLOWER), Action.TAKE_OVER, "standby", "standby", Acknowledge.SOLO, says="primary is refused (connection refused) and standby is eligible")
+    check(
+        view(REFUSED, FOLLOWER),
+        Action.TAKE_OVER,
+        "standby",
+        "standby",
+        Acknowledge.SOLO,
+        says="primary is refused (connection refused) and standby is eligible",
+    )
     check(view(REFUSED, FOLLOWER, ASYNC), Action.TAKE_OVER, "standby", "standby", Acknowledge.ALONE)
 
 
@@ -267,7 +278,15 @@ def test_hazard_2c_node_alone_after_its_restart_is_unconfirmed() -> None:
     for restarted in (replace(WRITER, boot="a1"), replace(WRITER, boot="a1", solo=True, solo_boot="a0")):
         for lost in (FOLLOWER_REFUSED, FOLLOWER_SILENT, replace(FOLLOWER, reach=Reach.LOCKED_OUT)):
             check(view(restarted, lost, contact=CONTACT), Action.WAIT, None, None, Acknowledge.NONE)
-    check(view(replace(WRITER, boot="a1"), FOLLOWER_REFUSED, contact=CONTACT), Action.WAIT, None, None, Acknowledge.NONE, says="primary is unconfirmed", then="takeover --force primary")
+    check(
+        view(replace(WRITER, boot="a1"), FOLLOWER_REFUSED, contact=CONTACT),
+        Action.WAIT,
+        None,
+        None,
+        Acknowledge.NONE,
+        says="primary is unconfirmed",
+        then="takeover --force primary",
+    )
     check(view(WRITER, FOLLOWER_REFUSED), Action.WAIT, None, None, Acknowledge.NONE, says="unconfirmed")
 
 
@@ -278,7 +297,14 @@ def test_hazard_2d_old_contact_is_no_proof() -> None:
 
 
 def test_hazard_2e_block_waits_for_the_follower() -> None:
-    check(view(WRITER, FOLLOWER_REFUSED, Policy(on_follower_down="block"), contact=CONTACT), Action.WAIT, None, "primary", Acknowledge.NONE, says="block")
+    check(
+        view(WRITER, FOLLOWER_REFUSED, Policy(on_follower_down="block"), contact=CONTACT),
+        Action.WAIT,
+        None,
+        "primary",
+        Acknowledge.NONE,
+        says="block",
+    )
 
 
 def test_hazard_2f_every_process_sees_solo_on_the_writer_itself() -> None:
@@ -301,7 +327,9 @@ def test_locked_out_follower_is_never_a_reason_for_solo() -> None:
 def test_async_writer_goes_on_alone_and_says_so_loudly_after_a_restart() -> None:
     for lost in (FOLLOWER_REFUSED, FOLLOWER_SILENT, replace(FOLLOWER, reach=Reach.LOCKED_OUT)):
         check(view(WRITER, lost, ASYNC, contact=CONTACT), Action.WRITE, None, "primary", Acknowledge.ALONE)
-    check(view(replace(WRITER, boot="a1"), FOLLOWER_REFUSED, ASYNC, contact=CONTACT), Action.WRITE, None, "primary", Acknowledge.ALONE, says="orphans")
+    check(
+        view(replace(WRITER, boot="a1"), FOLLOWER_REFUSED, ASYNC, contact=CONTACT), Action.WRITE, None, "primary", Acknowledge.ALONE, says="orphans"
+    )
 
 
 # ---------------------------------------------------------------------------- with a witness
@@ -319,7 +347,9 @@ def test_witness_is_not_asked_before_the_detection_time() -> None:
     check(view(WRITER, FOLLOWER_SILENT, witness=WITNESS, paused=True), Action.WAIT, None, "primary", Acknowledge.NONE)
 
 
-@pytest.mark.parametrize("witness", [replace(WITNESS, reach=Reach.SILENT), replace(WITNESS, term=Term(0, "zero")), replace(WITNESS, term=Term(1, "other"))])
+@pytest.mark.parametrize(
+    "witness", [replace(WITNESS, reach=Reach.SILENT), replace(WITNESS, term=Term(0, "zero")), replace(WITNESS, term=Term(1, "other"))]
+)
 def test_no_solo_and_no_takeover_against_the_witness(witness: WitnessView) -> None:
     """Not even with proof of death: a pair with a witness has one rule, the witness's."""
     assert decide(view(WRITER, FOLLOWER_REFUSED, contact=CONTACT, witness=witness)).action is Action.WAIT
@@ -333,7 +363,14 @@ def test_witness_allows_takeover_only_in_sync() -> None:
 
 
 def test_follower_unknown_to_the_witness_is_resynced() -> None:
-    check(view(WRITER, FOLLOWER, witness=replace(WITNESS, in_sync=frozenset({"primary"}))), Action.RESYNC, "standby", "primary", Acknowledge.REPLICATED, says="witness")
+    check(
+        view(WRITER, FOLLOWER, witness=replace(WITNESS, in_sync=frozenset({"primary"}))),
+        Action.RESYNC,
+        "standby",
+        "primary",
+        Acknowledge.REPLICATED,
+        says="witness",
+    )
 
 
 GRANTED = WitnessView(Reach.UP, T2, "standby", frozenset({"standby"}), -1)
@@ -382,12 +419,20 @@ def test_may_acknowledge(durability: str, pair: str | None, term: Term, writer: 
 # ---------------------------------------------------------------------------- every decision, whatever is seen
 
 
-ROLES = [WRITER, replace(WRITER, solo=True, solo_boot="a0"), FOLLOWER, replace(WRITER, role=Role.FENCED), replace(WRITER, role=Role.FENCED, fenced_by=T2)]
+ROLES = [
+    WRITER,
+    replace(WRITER, solo=True, solo_boot="a0"),
+    FOLLOWER,
+    replace(WRITER, role=Role.FENCED),
+    replace(WRITER, role=Role.FENCED, fenced_by=T2),
+]
 
 
 @pytest.mark.parametrize("policy", [Policy(), ASYNC, Policy(on_follower_down="block", takeover="manual", rejoin="manual", refused_means_dead=False)])
 def test_every_decision_is_consistent_and_says_why(policy: Policy) -> None:
-    nodes = [replace(node, reach=reach, term=term, silent_for=D, still_for=D) for node in ROLES for reach in Reach for term in (T1, T2, Term(2, "other"))]
+    nodes = [
+        replace(node, reach=reach, term=term, silent_for=D, still_for=D) for node in ROLES for reach in Reach for term in (T1, T2, Term(2, "other"))
+    ]
     seen = 0
     for one in nodes:
         for two in nodes:
