@@ -13,6 +13,8 @@ from sqlalchemy import text
 
 from replstore import local
 from replstore.errors import CannotCheck, ConfigError, NotAPair
+from replstore.pair.decide import Term
+from replstore.pair.rejoin import fence_former
 from replstore.store import Store
 from tests.fix_check import adopted, behind_the_guard, found, table
 from tests.fix_stores import FamilyBase, Lab, insert, put, until
@@ -292,7 +294,12 @@ def test_a_former_writer_is_compared_as_it_is_and_its_orphans_are_named(lab: Lab
     assert not report.exact
     causes = {each.key["id"]: (each.cause, each.tx) for each in table(report, "account").differences}
     assert causes == {3: ("orphan", tx), 4: (None, None)}
-    assert any("compared as they are" in note for note in report.notes)
+    assert any(note.startswith("both nodes say that they are the writer, standby under term 2, primary under term 1: ") for note in report.notes)
+    ahead = lab.state("standby")
+    fence_former(lab.nodes["primary"], Term(ahead.term_no, ahead.term_uuid))
+    fenced = store.check()
+    assert any(note.startswith("primary is a former writer that waits to rejoin: they were compared as they are") for note in fenced.notes)
+    assert fenced.tables == report.tables
     store.rejoin()
     store.sync()
     report = store.check()
