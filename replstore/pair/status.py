@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from replstore.node import Node
-from replstore.pair.decide import Action, NodeView, Reach, Role
+from replstore.pair.decide import Acknowledge, Action, NodeView, Reach, Role
 from replstore.pair.pair import Pair
 from replstore.urls import shown
 
@@ -72,8 +72,10 @@ class Status:
 
     @property
     def healthy(self) -> bool:
-        """Somebody writes, and the follower is in sync."""
-        return self.decision == Action.WRITE and self.acknowledge == "replicated" and not self.stopped
+        """Somebody writes, and the other node follows: in sync, or in an async pair with nothing in the way of shipping."""
+        follows = {node.role for node in self.nodes.values()} == {Role.WRITER, Role.FOLLOWER}
+        acknowledged = self.acknowledge == Acknowledge.REPLICATED or self.durability == "async"
+        return self.decision == Action.WRITE and follows and acknowledged and not self.stopped
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, as JSON takes them."""
@@ -88,7 +90,7 @@ def status(pair: Pair) -> Status:
     waiting = _waiting(pair, writer, views) if writer else {}
     nodes = {name: _node(pair, pair.nodes[name], seen, waiting.get(name)) for name, seen in views.items()}
     skew = {node.schema_no for node in nodes.values() if node.schema_no is not None}
-    stopped = pair.stopped
+    stopped = pair.stopped or next((seen.stopped for seen in views.values() if seen.stopped), "")
     if len(skew) == 2:
         stopped = (
             f"schema_skew: primary has had {nodes['primary'].schema_no} migrations, standby {nodes['standby'].schema_no}; run `replstore migrate`"
