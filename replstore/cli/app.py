@@ -39,7 +39,7 @@ COMMANDS = {
     "migrate": Entry(SET_UP, "Bring the tables of both nodes to the same revision; makes a pair of two databases."),
     "status": Entry(LOOK, "Show who writes, what state each node is in, and what to do next."),
     "check": Entry(LOOK, "Compare both nodes: schema, sequences, every row. Exit code 1 if they differ.", failure=2),
-    "orphans": Entry(LOOK, "Show what a lost writer had committed alone, and decide what becomes of it."),
+    "orphans": Entry(LOOK, "Show what a lost writer had committed alone."),
     "sync": Entry(ACT, "Wait until the follower has everything committed before."),
     "ship": Entry(ACT, "Keep the follower up to date, as a process of its own."),
     "switchover": Entry(ACT, "Let the nodes change roles; no transaction fails."),
