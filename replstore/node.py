@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
@@ -66,10 +67,24 @@ class Node:
         return f"Node({self.name!r}, {shown(self.url)!r})"
 
     @contextmanager
-    def begin(self) -> Iterator[Connection]:
-        """A transaction of replstore's own on this node."""
-        with self.service.begin() as connection:
-            yield connection
+    def begin(self, limit: float | None = None) -> Iterator[Connection]:
+        """A transaction of replstore's own on this node.
+
+        Args:
+            limit: s after which the connection is shut from this side: a server that hangs keeps no limit of its own.
+        """
+        with self.service.connect() as connection:
+            timer = None
+            if limit is not None:
+                timer = threading.Timer(limit, self.database.interrupt, (connection.connection.dbapi_connection,))
+                timer.daemon = True
+                timer.start()
+            try:
+                with connection.begin():
+                    yield connection
+            finally:
+                if timer is not None:
+                    timer.cancel()
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:

@@ -43,7 +43,7 @@ def go_solo(
     if asked and witness is not None and not witness.grant_solo(seen.term, node.name, both, seen.req):
         return False
     control = node.database.control
-    with node.begin() as connection:
+    with node.begin(limit=5.0) as connection:
         state = node.database.state(connection)
         # an UPDATE first would do on every database but SQLite, whose deferred transaction reads before it writes: both compare the same
         if (

@@ -126,7 +126,7 @@ class Watch:
         node = next(node for node in self.nodes if node.name == behind.name)
         control = node.database.control
         sent = _uptime()
-        with node.begin() as connection:
+        with node.begin(limit=2 * self._timeout) as connection:
             connection.execute(update(control.heartbeat).values(no=control.heartbeat.c.no + 1))
             state = node.database.state(connection)
         if state is not None and state.role == "follower" and Term(state.term_no, state.term_uuid) == ahead.term and state.boot == behind.boot:

@@ -70,7 +70,7 @@ def _held(pair: Pair, lead: Lead, deadline: float) -> tuple[bool, str]:
 def _alone(pair: Pair, lead: Lead, durability: str) -> bool:
     """Whether the writer acknowledges alone, by its own row, read now."""
     try:
-        with lead.node.begin() as connection:
+        with lead.node.begin(limit=2 * pair.settings.probe_timeout) as connection:
             state = lead.node.database.state(connection)
     except Exception as error:
         log.debug("%s doesn't say whether it acknowledges alone: %s", lead.node.name, one_line(error))
