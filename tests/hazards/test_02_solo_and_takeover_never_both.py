@@ -71,7 +71,7 @@ def test_b_with_a_witness_even_a_file_that_is_moved_away_and_back_does_not_take_
     lab.kill("primary")
     store.close()
     lab.start("standby")
-    with pytest.raises(NoWriter, match="went on without standby|restarted or replaced"):
+    with pytest.raises(NoWriter, match=r"went on without standby|restarted or replaced"):
         lab.store(witness=witness, takeover_timeout=1.0).run(put(3))
 
 
@@ -128,10 +128,20 @@ def test_f_one_program_s_firewall_is_no_proof_of_death(postgresql_lab: Lab, prox
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("durability", "async"), ("takeover", "manual"), ("on_follower_down", "block"), ("rejoin", "manual"), ("refused_means_dead", False), ("detection_time", 0.7)],
+    [
+        ("durability", "async"),
+        ("takeover", "manual"),
+        ("on_follower_down", "block"),
+        ("rejoin", "manual"),
+        ("refused_means_dead", False),
+        ("detection_time", 0.7),
+    ],
 )
 def test_g_a_store_with_other_settings_is_refused_with_both_values(sqlite_lab: Lab, name: str, value: object) -> None:
-    held = FAST.get(name) or {"durability": "replicated", "takeover": "auto", "on_follower_down": "solo", "rejoin": "auto", "refused_means_dead": "true"}[name]
+    held = (
+        FAST.get(name)
+        or {"durability": "replicated", "takeover": "auto", "on_follower_down": "solo", "rejoin": "auto", "refused_means_dead": "true"}[name]
+    )
     sqlite_lab.migrated(background=False).close()
     with pytest.raises(SettingsDiffer, match=f"{name} is {str(value).lower()} here and {held}"):
         sqlite_lab.store(**{name: value})

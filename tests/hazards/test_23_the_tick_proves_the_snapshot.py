@@ -41,7 +41,7 @@ def test_a_writer_that_crashes_between_snapshot_and_tick_ships_nothing_of_that_s
     assert sum(count or 0 for count in batch.snapshot.changed.values()) == 1  # the snapshot saw it
     lab.crash("primary")
     assert lab.accounts("primary") == {1: 0}
-    with pytest.raises(Exception, match="gone|connection|terminat"):
+    with pytest.raises(Exception, match=r"gone|connection|terminat"):
         batch.go_on()  # the restarted writer takes the tick
     assert lab.accounts("standby") == {1: 0}
     lab.ship()
