@@ -129,7 +129,8 @@ def test_a_migration_that_a_lost_writer_had_by_itself_is_overwritten_by_the_new_
     lab.kill("primary")
     lab.start("standby")
     migrating.store = lab.store()
-    migrating.store.takeover("standby", force=True)
+    if lab.postgresql:  # a server that was restarted doesn't take over by itself; a file that was moved away and back does
+        migrating.store.takeover("standby", force=True)
     migrating.migrate()
     lab.start("primary")
     until(lambda: migrating.store.status().healthy, "the former writer follows", 20.0)

@@ -9,14 +9,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from hashlib import sha256
 
-from replstore.databases.catalog import Table
+from replstore.databases.catalog import Column, Table
 
 KEYS = 16
 MARK = "(SELECT mark FROM replstore_mark)"
 #: The journal's name for the marker table: markers travel by the journal too.
 MARKER = "replstore_marker"
+_LITERAL = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?""")
 
 CONTROL_STATEMENTS = [
     f"CREATE TABLE replstore_journal (seq INTEGER PRIMARY KEY AUTOINCREMENT, tbl TEXT NOT NULL, {', '.join(f'k{n}' for n in range(1, KEYS + 1))})",
@@ -64,12 +67,9 @@ def install_statements(table: Table) -> list[str]:
         return " AND ".join(f"{a}.{quote(column)} IS {b}.{quote(column)}" for column in table.key)
 
     def in_the_way(besides: str) -> str:
-        found = ""
-        for columns in (*table.unique, *table.partial_unique):
-            if tuple(columns) != table.key:
-                match = " AND ".join(f"t.{quote(column)} = NEW.{quote(column)}" for column in columns)
-                found += f"{into} SELECT {text(table.id)}, {key('t')} FROM {name} t WHERE {match} AND NOT ({same_key('t', besides)});\n"
-        return found
+        # before an insert NEW has no key yet where SQLite gives it, so there a row of the same key is not left out
+        others = f" AND NOT ({same_key('t', besides)})" if besides else ""
+        return "".join(f"{into} SELECT {text(table.id)}, {key('t')} FROM {name} t WHERE {match}{others};\n" for match in _conflicts(table))
 
     bodies = {
         "insert": f"{into} VALUES ({text(table.id)}, {key('NEW')});",
@@ -83,11 +83,32 @@ def install_statements(table: Table) -> list[str]:
             f"WHEN {MARK} IS NULL AND NOT EXISTS (SELECT 1 FROM replstore_role WHERE role = 'writer') BEGIN SELECT RAISE(ABORT, {refused}); END"
         )
         statements.append(f"CREATE TRIGGER {trigger_name(table, f'capture_{event}')} AFTER {event.upper()} ON {name} {capture} BEGIN {body} END")
-        if event != "delete" and (replaced := in_the_way("OLD" if event == "update" else "NEW")):
+        if event != "delete" and (replaced := in_the_way("OLD" if event == "update" else "")):
             statements.append(
                 f"CREATE TRIGGER {trigger_name(table, f'replace_{event}')} BEFORE {event.upper()} ON {name} {capture} BEGIN {replaced} END"
             )
     return statements
+
+
+def _conflicts(table: Table) -> Iterator[str]:
+    """Conditions under which REPLACE deletes a row t because of NEW, one for each unique index, and one for the rowid where the key is another."""
+    for columns in (*table.unique, *table.partial_unique):
+        if tuple(columns) != table.key:
+            yield " AND ".join(f"t.{quote(column)} = {_new(table.column(column))}" for column in columns)
+    names = {column.name.lower() for column in table.columns}
+    rowid = next((name for name in ("rowid", "oid", "_rowid_") if name not in names), None)
+    is_key = len(table.key) == 1 and table.column(table.key[0]).type == "INTEGER"
+    if rowid is not None and not is_key and "without_rowid" not in table.options:
+        yield f"t.{rowid} = NEW.{rowid}"
+
+
+def _new(column: Column) -> str:
+    """A new value as the index will have it: OR REPLACE puts the default where NOT NULL forbids NULL."""
+    value = f"NEW.{quote(column.name)}"
+    if column.nullable or column.default is None or not _LITERAL.fullmatch(column.default):
+        return value
+    literal = text(column.default[1:-1].replace('""', '"')) if column.default.startswith('"') else column.default
+    return f"coalesce({value}, {literal})"
 
 
 def remove_statements(table: Table) -> list[str]:
