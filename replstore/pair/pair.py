@@ -112,7 +112,7 @@ class Pair:
             log.info("%s: %s", decision.action, decision.reason)
         with self._changed:
             old = self.lead
-            if lead is None and old is not None and not self._lost(view, old):
+            if lead is None and old is not None and decision.action is not Action.STOP and not self._lost(view, old):
                 lead = old  # not confirmed, but nothing says that it is gone either
             if old is not None and (lead is None or lead.term != old.term):
                 self._interrupt(old.node)
