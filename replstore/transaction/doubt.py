@@ -14,7 +14,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 
 from replstore.databases.base import Fault
-from replstore.errors import CommitUnknown, ReplstoreError, TransactionLost
+from replstore.errors import CommitUnknown, NotTheWriter, ReplstoreError, TransactionLost
 from replstore.node import one_line
 from replstore.pair.decide import Term
 from replstore.pair.pair import Lead, Pair
@@ -52,6 +52,8 @@ def resolve(pair: Pair, term: Term, id: str, durability: str, *, backend: tuple[
     while True:
         try:
             lead = pair.settle(deadline, above=term.number)
+            if lead.term != term and not lead.term.outranks(term):  # two nodes that were forced apart: neither speaks for the other (HAZARDS 32)
+                raise NotTheWriter(f"{lead.node.name} writes under another decision's {lead.term}")
             outcome = _bury(lead, id, durability)
         except ReplstoreError as error:
             trouble = str(error)
