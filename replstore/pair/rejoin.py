@@ -20,6 +20,7 @@ from replstore.node import Node
 from replstore.pair.decide import Term
 from replstore.pair.flip import under_role_lock
 from replstore.pair.switchover import fence
+from replstore.pair.takeover import FORCED_JUMP
 from replstore.replication.journal.orphans import Orphans, add_differences, read_orphans, record
 from replstore.replication.mirror import mirror, replicated
 
@@ -69,7 +70,9 @@ def rejoin(writer: Node, former: Node, *, copy: bool = False) -> int:
                 "run `replstore rejoin --copy`"
             )
         tables = replicated(former, connection)
-        orphans = read_orphans(former, connection, behind, tables, ahead.former_position if continues else None)
+        # solo may be over on the former writer although not all of it had arrived; only force makes a follower the writer then (HAZARDS 32)
+        alone = behind.solo or ahead.term_no - behind.term_no >= FORCED_JUMP
+        orphans = read_orphans(former, connection, tables, ahead.former_position if continues else None, maybe_acknowledged=alone)
         emptied = {name: table for name, table in tables.items() if name in orphans.keys and orphans.keys[name] is None}
         if emptied or not continues:
             add_differences(orphans, former, connection, writer, source, emptied if continues else tables)

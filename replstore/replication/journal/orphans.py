@@ -30,7 +30,7 @@ class Orphans:
     Attributes:
         entries: its journal's entries and markers, in order.
         seen: the journal as it was read, compared when the rows are overwritten.
-        maybe_acknowledged: the former writer acknowledged alone.
+        maybe_acknowledged: the former writer acknowledged alone, or nobody can tell whether it did.
         keys: by table, the keys; None: the whole table.
         rows: by table, the former writer's rows by key.
     """
@@ -52,10 +52,11 @@ class Orphans:
         return tuple(dict.fromkeys(entry.tx for entry in self.entries if entry.table is None and entry.tx))
 
 
-def read_orphans(former: Node, connection: Connection, behind: NodeState, tables: dict[str, Table], since: str | None) -> Orphans:
+def read_orphans(former: Node, connection: Connection, tables: dict[str, Table], since: str | None, *, maybe_acknowledged: bool) -> Orphans:
+    """Reads what a former writer has in its journal since the last position that both nodes share; without one, only its tombstones."""
     seen = connection.exec_driver_sql(f"SELECT {journal_seen(former.database.control)}").scalar_one()
-    entries = former.database.entries(connection, since) if since else []
-    orphans = Orphans(entries, seen, behind.solo)
+    entries = former.database.entries(connection, since) if since else _tombstones(former, connection)
+    orphans = Orphans(entries, seen, maybe_acknowledged)
     for entry in entries:
         if entry.table is None:
             continue
@@ -68,6 +69,12 @@ def read_orphans(former: Node, connection: Connection, behind: NodeState, tables
         if name in tables and keys:
             orphans.rows[name] = dict(former.database.rows(connection, tables[name], keys))
     return orphans
+
+
+def _tombstones(former: Node, connection: Connection) -> list[Entry]:
+    marker = former.database.control.marker.c
+    found = connection.execute(select(marker.id, marker.at, marker.durability, marker.key).where(marker.outcome == "lost"))
+    return [Entry(None, None, row.id, str(row.at), row.durability, "lost", row.key) for row in found]
 
 
 def record(writer: Node, former: Node, ahead: NodeState, behind: NodeState, orphans: Orphans) -> int:
@@ -90,9 +97,11 @@ def record(writer: Node, former: Node, ahead: NodeState, behind: NodeState, orph
                 entry = last.get(key, Entry(name, key, None, None))
                 records.append(_orphan(former, behind, entry, name, key, orphans, there, known))
         with_rows = {entry.tx for entry in orphans.entries if entry.table is not None}
-        for entry in orphans.entries:  # a tombstone for a transaction that the writer holds committed contradicts it (HAZARDS 32)
-            if entry.table is None and entry.tx not in with_rows and entry.outcome == "lost" and known.get(entry.tx or "") == "committed":
-                records.append(_orphan(former, behind, entry, control.name("marker"), json.dumps([entry.tx]), orphans, {}, known))
+        records += [  # a tombstone for a transaction that the writer holds committed contradicts it (HAZARDS 32)
+            _orphan(former, behind, entry, control.name("marker"), json.dumps([entry.tx]), orphans, {}, known)
+            for entry in orphans.entries
+            if entry.table is None and entry.tx not in with_rows and entry.outcome == "lost" and known.get(entry.tx or "") == "committed"
+        ]
         for values in records:
             if connection.execute(select(control.orphan.c.id).where(control.orphan.c.id == values["id"])).scalar() is None:
                 connection.execute(insert(control.orphan).values(**values))
