@@ -18,6 +18,7 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import URL
 
 from replstore.control import MARKER_COLUMNS
+from replstore.databases.base import Fault
 from replstore.databases.dialect import HookedConnection, HookedDialect, raw
 from replstore.databases.sqlite import faults
 
@@ -150,18 +151,20 @@ class StoreSQLite(HookedDialect, SQLiteDialect_pysqlite):
         hook.began = connection.begun = True
 
     def commit(self, connection: Any) -> None:
-        connection.begun = False
+        hooked, connection.begun = connection.begun, False
         if not connection.in_transaction:
             # INSERT OR ROLLBACK, RAISE(ROLLBACK) or a full disk have ended it; what came after was refused by the cursor
             raise sqlite3.OperationalError("the transaction had been rolled back by an earlier statement, so nothing was committed")
         connection.commit()
+        if hooked and not connection.read_only:
+            connection.check_file()  # the file may have lost its name meanwhile: then the commit is as good as a dead server's
 
     def do_rollback(self, dbapi_connection: Any) -> None:
         raw(dbapi_connection).begun = False
         super().do_rollback(dbapi_connection)
 
     def commit_in_doubt(self, error: BaseException) -> bool:
-        return faults.commit_in_doubt(error)
+        return faults.commit_in_doubt(error) or faults.classify(error) is Fault.REFUSED
 
     def set_isolation_level(self, dbapi_connection: Any, level: str) -> None:
         """SQLite is serializable whatever is asked for; AUTOCOMMIT would put statements outside of any transaction."""
