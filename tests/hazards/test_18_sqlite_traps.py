@@ -71,7 +71,7 @@ def test_orphans_with_keys_of_every_storage_class_are_recorded_and_overwritten(s
     store.run(lambda session: session.execute(text("DELETE FROM thing WHERE typeof(k) = 'text'")))
     lab.start("primary")
     assert store.rejoin() == len(KEYS)
-    recorded = {tuple(json.loads(key))[0] for (key,) in lab.sql("standby", "SELECT key FROM replstore_orphan") if "blob" not in key}
+    recorded = {next(iter(json.loads(key))) for (key,) in lab.sql("standby", "SELECT key FROM replstore_orphan") if "blob" not in key}
     assert {repr(key) for key in recorded} == {repr(key) for key in KEYS if not isinstance(key, bytes)}
     rows = "SELECT typeof(k), quote(k), v FROM thing ORDER BY typeof(k), k"
     assert lab.sql("primary", rows) == lab.sql("standby", rows)
@@ -100,7 +100,7 @@ def test_what_a_conflict_clause_leaves_is_what_both_nodes_hold(sqlite_lab: Lab, 
             try:
                 session.connection().exec_driver_sql(statement)
             except IntegrityError:
-                assert "REPLACE" not in statement and "IGNORE" not in statement
+                assert statement.split()[2] in ("ABORT", "FAIL", "ROLLBACK")
             session.connection().exec_driver_sql(insert(9))
 
     if left is None:  # SQLite has ended the transaction: nothing of it is committed, the marker included
@@ -144,14 +144,14 @@ def test_a_file_replaced_by_an_empty_one_while_a_store_has_it_open_is_a_lost_nod
     store.run(put(2))
     assert lab.accounts("standby" if node == "primary" else "primary") == {1: 0, 2: 0}
     assert is_empty(lab, node)
-    until(lambda: "control tables" in store.status().nodes[node].state, "status says what is there now")
+    until(lambda: "control tables" in store.status().nodes[node].health, "status says what is there now")
 
 
 def test_an_empty_database_in_the_follower_s_place_is_neither_a_dead_nor_a_new_follower(sqlite_lab: Lab) -> None:
     lab = sqlite_lab
     lab.migrated(background=False).run(put(1))
     put_empty(lab, "standby")
-    late = lab.store(ack_timeout=0.3)
+    late = lab.store(ack_timeout=0.3, takeover_timeout=0.3)
     with pytest.raises((CommittedNotReplicated, NoWriter), match="standby"):
         late.run(put(2))
     assert not lab.state("primary").solo
@@ -162,7 +162,7 @@ def test_an_empty_database_in_the_writer_s_place_is_neither_a_dead_nor_a_new_wri
     lab = sqlite_lab
     lab.migrated(background=False).run(put(1))
     put_empty(lab, "primary")
-    with pytest.raises(NoWriter, match="primary.*no replstore control tables"):
+    with pytest.raises(NoWriter, match=r"primary.*no replstore control tables"):
         lab.store(takeover_timeout=0.3).run(put(2))
     assert lab.state("standby").role == "follower"
     assert is_empty(lab, "primary")
