@@ -32,6 +32,7 @@ class Monitor:
 
     def __init__(self, pair: Pair) -> None:
         self._pair = pair
+        pair.watched = True
         self._pruned = time.monotonic()
         self._shipped: tuple[Term, str | None] | None = None
         # daemons: what they do is done by any other Store, or by the next call, just as well

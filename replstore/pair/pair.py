@@ -85,6 +85,8 @@ class Pair:
         self._shipping = threading.Lock()
         self._shippers: dict[str, tuple[Shipper, GroupCommit[Shipped]]] = {}
         self._in_flight: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+        self.watched = False
+        """A monitor frees who waits for a silent node."""
         self.closed = threading.Event()
         self.nudged = threading.Event()
 
@@ -248,8 +250,17 @@ class Pair:
             if node.name not in self._shippers:
                 shipper = Shipper(node, self.other(node))
                 self._shippers[node.name] = (shipper, GroupCommit(lambda: self._ship(shipper)))
-            group = self._shippers[node.name][1]
-        return group.cover(time.monotonic() + 30.0 if deadline is None else deadline)
+            shipper, group = self._shippers[node.name]
+        deadline = time.monotonic() + 30.0 if deadline is None else deadline
+        if self.watched:
+            return group.cover(deadline)
+        alarm = threading.Timer(max(0.0, deadline - time.monotonic()), shipper.interrupt)  # a frozen node answers never
+        alarm.daemon = True
+        alarm.start()
+        try:
+            return group.cover(deadline)
+        finally:
+            alarm.cancel()
 
     def _ship(self, shipper: Shipper) -> Shipped:
         began = time.monotonic()
