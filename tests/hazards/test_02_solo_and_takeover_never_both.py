@@ -23,10 +23,10 @@ from tests.fix_stores import FAST, Lab, Steps, insert, put, until
 
 def test_a_in_a_partition_only_one_side_acknowledges(postgresql_lab: Lab, proxy: MakeProxy) -> None:
     lab = postgresql_lab
-    lab.migrated(background=False).close()
+    lab.migrated(background=False, detection_time=1.5).close()  # longer than it takes to find a node silent: its contact is recent then
     to_primary, to_standby = proxy(lab.pair.primary_url), proxy(lab.pair.standby_url)
-    one = lab.store(primary=to_primary.url)  # will lose the writer
-    other = lab.store(standby=to_standby.url)  # will lose the follower
+    one = lab.store(primary=to_primary.url, detection_time=1.5)  # will lose the writer
+    other = lab.store(standby=to_standby.url, detection_time=1.5)  # will lose the follower
     one.run(put(1))
     other.run(put(2))
     to_primary.black_hole()

@@ -87,3 +87,22 @@ def test_the_tick_that_the_follower_holds_is_never_removed(lab: Lab) -> None:
     assert len(ticks) == 2
     store.run(put(2))
     assert lab.accounts("standby") == {1: 0, 2: 0}
+
+
+def test_a_marker_that_the_writer_loses_between_snapshot_and_tick_is_not_shipped(forgetful_lab: Lab) -> None:
+    """No row is read after the snapshot: only the sign of life tells that its session is gone."""
+    lab = forgetful_lab
+    store = lab.migrated(background=False)
+    store.run(put(1))
+    before = lab.markers("standby")
+    program = lab.connect("primary")
+    program.execute("SET synchronous_commit = off")
+    program.execute(f"INSERT INTO {lab.name('marker')} (id, outcome, durability, term_no) VALUES ('lost', 'committed', 'async', 1)")
+    program.commit()
+    batch = Batch(lab.shipper())
+    assert batch.snapshot.markers == 1
+    lab.crash("primary")
+    with pytest.raises(Exception, match=r"gone|connection|terminat"):
+        batch.go_on()
+    assert "lost" not in lab.markers("primary")
+    assert lab.markers("standby") == before
