@@ -245,6 +245,8 @@ class Settings(BaseSettings):
                     "leave it out to take the pair's"
                 )
         given = {name: getattr(self, name) for name in self.explicit}
+        if "probe_interval" not in given and "detection_time" in held:  # the pair's, for which this program's default may be too slow
+            given["probe_interval"] = min(self.probe_interval, float(held["detection_time"]) / 4)
         adopted = Settings(**{**given, **held})
         adopted._explicit = self._explicit
         return adopted

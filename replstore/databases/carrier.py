@@ -74,7 +74,7 @@ class Landing:
         writer: the writer whose snapshot this is.
         position, tick: stored on the follower.
         eligible: the follower may take over from now on, under the boot identity that ``base`` has.
-        rejoin: the follower is a fenced former writer and becomes a follower by this.
+        rejoin: the node, a fenced former writer or a follower that lost its place, becomes a follower by this.
         journal_seen: with ``rejoin``: the former writer's journal as its orphans were read from it, count and last number; compared.
         forget: with ``rejoin``: ids of the former writer's markers that the writer doesn't have; None: all of them.
     """
@@ -133,7 +133,7 @@ class Carrier(ABC):
         """
 
     def interrupt(self) -> None:
-        """Frees another thread that waits for the writer in one of the calls above; never raises."""
+        """Frees another thread that waits for a node in one of the calls above; never raises."""
 
     @abstractmethod
     def abandon(self) -> None:

@@ -33,9 +33,7 @@ def admit(settings: Settings) -> Settings:
         missing = [answer.fault is not None and not node.database.may_create(node.url) for node, answer in zip(nodes, seen, strict=True)]
         if not states and any(missing):
             raise ConfigError(
-                "; ".join(
-                    f"{node.name} {shown(node.url)}: {answer.error}" for node, answer, gone in zip(nodes, seen, missing, strict=True) if gone
-                )
+                "; ".join(f"{node.name} {shown(node.url)}: {answer.error}" for node, answer, gone in zip(nodes, seen, missing, strict=True) if gone)
             )
         for node in nodes:
             if node.name in states:

@@ -77,6 +77,7 @@ class Pair:
         self.lead: Lead | None = None
         self.decision: Decision | None = None
         self.stopped: str = ""
+        self._vouch = False
         self.synced_at: float = float("-inf")
         self.settling = threading.RLock()
         self.maintenance = threading.Lock()
@@ -140,15 +141,16 @@ class Pair:
         node = self.nodes[decision.node] if decision.node else None
         if node is None:
             return
+        if decision.action in (Action.TAKE_OVER, Action.GO_SOLO):
+            view = self._still_lost(view, decision, self.other(node))
         seen, other = named(view, node.name), named(view, self.other(node).name)
         if decision.action is Action.TAKE_OVER:
             reason = f"{other.name}: {other.error or other.reach}"
-            silent = other.reach is not Reach.REFUSED
-            term = take_over(node, seen, reason=reason, on_silence=silent, witness=self.witness, granted=view.witness, writer=other.name)
+            term = take_over(node, seen, reason=reason, compare_heartbeat=True, witness=self.witness, granted=view.witness, writer=other.name)
             self._took_over(node, term, decision)
         elif decision.action is Action.GO_SOLO:
             both = frozenset(self.nodes)
-            go_solo(node, seen, reason=f"{other.name}: {other.error or other.reach}", witness=self.witness, both=both, granted=view.witness)
+            go_solo(node, seen, reason=f"{other.name}: {other.error or other.reach}", witness=self.witness, both=both)
         elif decision.action is Action.FINISH:
             self._finish(view, node, seen, other)
         elif decision.action is Action.FENCE:
@@ -160,7 +162,28 @@ class Pair:
             rejoin(self.other(node), node)
             self.ship_from(self.other(node))
         elif decision.action is Action.RESYNC:
-            self.ship()
+            self._resync(view, self.other(node))
+
+    def _still_lost(self, view: View, decision: Decision, lost: Node) -> View:
+        """Asks a lost node once more: its verdict must be younger than the reading of the other node that it is combined with.
+
+        Raises:
+            NotTheWriter: seen so, the decision is another one.
+        """
+        view = self.watch.again(view, lost)
+        again = decide(view)
+        if (again.action, again.node) != (decision.action, decision.node):
+            raise NotTheWriter(f"{lost.name} was asked once more: {again.reason}")
+        return view
+
+    def _resync(self, view: View, writer: Node) -> None:
+        """Ships until the follower is in sync, and tells the witness; if only the witness lacks it, it must be required anew to count there."""
+        state = self.watch.states[writer.name].state
+        both = frozenset(self.nodes)
+        if view.witness is not None and view.witness.in_sync != both and state is not None and not state.solo:
+            Shipper(writer, self.other(writer)).require_follower(state)
+            self._vouch = True
+        self.ship()
 
     def _took_over(self, node: Node, term: Term, decision: Decision) -> None:
         """Callers go on at the new writer at once; another look would wait for the old one."""
@@ -176,7 +199,7 @@ class Pair:
         if other.role is Role.FENCED and other.reach is Reach.UP:
             self.ship_from(self.nodes[other.name])
             seen = named(self.watch.view(), node.name)
-        take_over(node, seen, reason="switchover finished", on_silence=False, witness=self.witness, granted=view.witness, writer=other.name)
+        take_over(node, seen, reason="switchover finished", compare_heartbeat=False, witness=self.witness, granted=view.witness, writer=other.name)
 
     def settle(self, deadline: float, *, above: int = 0) -> Lead:
         """Looks and acts until some node may write.
@@ -269,8 +292,9 @@ class Pair:
         except ReplicationStopped as error:
             self.stop_shipping(str(error))
             raise
-        if shipped.resynced:
-            self.grant_resync(shipper.writer, shipped.req)
+        if shipped.resynced or self._vouch:
+            self._vouch = False
+            self._grant_resync(shipper.writer, shipped)
         self.stopped, self.synced_at = "", began
         return shipped
 
@@ -279,13 +303,11 @@ class Pair:
             log.error("shipping stopped: %s", reason)
         self.stopped = reason
 
-    def grant_resync(self, writer: Node, req: int | None = None) -> None:
-        if self.witness is None:
-            return
-        with writer.snapshot() as connection:
-            state = writer.database.state(connection)
-        if state is not None and state.role == "writer":
-            self.witness.grant_resync(Term(state.term_no, state.term_uuid), writer.name, frozenset(self.nodes), state.req if req is None else req)
+    def _grant_resync(self, writer: Node, shipped: Shipped) -> None:
+        """Tells the witness that both are in sync, as of the ``req`` that the batch's own snapshot saw: a later one may belong to a solo."""
+        if self.witness is not None:
+            term = Term(shipped.term_no, shipped.term_uuid)
+            self.witness.grant_resync(term, writer.name, frozenset(self.nodes), shipped.req)
 
     # -- callers that wait for a node
 

@@ -8,7 +8,7 @@ from sqlalchemy import and_, update
 
 from replstore.errors import TakeoverRefused
 from replstore.node import Node
-from replstore.pair.decide import NodeView, WitnessView
+from replstore.pair.decide import NodeView
 from replstore.pair.witness import Witness
 from replstore.timestamps import now
 
@@ -22,7 +22,6 @@ def go_solo(
     reason: str,
     witness: Witness | None = None,
     both: frozenset[str] = frozenset(),
-    granted: WitnessView | None = None,
     forced: bool = False,
 ) -> bool:
     """Lets the writer acknowledge alone.
@@ -31,7 +30,7 @@ def go_solo(
         node: the writer.
         seen: the writer as the decision saw it.
         reason: sentence for the log and for ``status``.
-        witness, both, granted: the witness, both nodes' names, and what the witness said when the decision was made.
+        witness, both: the witness, and both nodes' names.
         forced: a person decided.
 
     Returns:
@@ -39,8 +38,8 @@ def go_solo(
     """
     if seen.term is None:
         raise TakeoverRefused(f"{node.name} has no term: run `replstore migrate`")
-    asked = witness is not None and not forced and granted is not None and granted.in_sync != frozenset({node.name})
-    if asked and witness is not None and not witness.grant_solo(seen.term, node.name, both, seen.req):
+    # asked even if the writer is alone there already: it must hold this req, or a resync that is under way could end this solo
+    if witness is not None and not forced and not witness.grant_solo(seen.term, node.name, both, seen.req):
         return False
     control = node.database.control
     with node.begin(limit=5.0) as connection:

@@ -28,7 +28,7 @@ def take_over(
     seen: NodeView,
     *,
     reason: str,
-    on_silence: bool,
+    compare_heartbeat: bool,
     witness: Witness | None = None,
     granted: WitnessView | None = None,
     writer: str = "",
@@ -42,7 +42,8 @@ def take_over(
         node: the follower.
         seen: the follower as the decision saw it.
         reason: sentence for the log and for ``status``.
-        on_silence: the old writer is merely silent, so the heartbeat must still stand where it was seen.
+        compare_heartbeat: the heartbeat must still stand where it was seen: whatever was found out about the writer since, somebody may have reached it.
+            Not for a switchover, where the writer hands over.
         witness: asked first, if the pair has one.
         granted: what the witness said when the decision was made.
         writer: name of the writer so far.
@@ -59,11 +60,13 @@ def take_over(
     if seen.term is None:
         raise TakeoverRefused(f"{node.name} has no term: run `replstore migrate`")
     term = Term(seen.term.number + (FORCED_JUMP if forced else 1), str(uuid4()))
+    # granted before, by a program that died half-way: nobody else can be the writer any more
+    promised = granted is not None and granted.writer == node.name and granted.term.outranks(seen.term)
     if witness is not None and granted is not None:
         term = _ask_witness(witness, granted, node.name, writer, seen.term, term, forced)
 
     def change(connection: Connection, state: NodeState) -> None:
-        refusal = None if forced else _refusal(state, seen, on_silence)
+        refusal = None if forced else _refusal(state, seen, compare_heartbeat, promised)
         if refusal:
             raise TakeoverRefused(f"{node.name} can't take over: {refusal}")
         _become_writer(node, connection, state, term, reason, forced, margin)
@@ -78,26 +81,26 @@ def _ask_witness(witness: Witness, seen: WitnessView, candidate: str, writer: st
     if forced:
         witness.force(new, candidate)
         return new
-    if seen.writer == candidate and seen.term.number > old.number:  # granted before, and the candidate died half-way
+    if seen.writer == candidate and seen.term.outranks(old):
         return seen.term
     if seen.term != old or not witness.grant_takeover(old, writer, seen, new, candidate):
         raise TakeoverRefused(f"the witness doesn't let {candidate} take over: it isn't in sync, or another decision was faster")
     return new
 
 
-def _refusal(state: NodeState, seen: NodeView, on_silence: bool) -> str | None:
+def _refusal(state: NodeState, seen: NodeView, compare_heartbeat: bool, promised: bool) -> str | None:
     """Which rule forbids the takeover, by the follower's state under the lock."""
     if state.role != "follower":
         return f"its role is {state.role}"
     if seen.term is None or (state.term_no, state.term_uuid) != (seen.term.number, seen.term.uuid):
         return "its term has changed"
-    if state.eligible_boot is None or state.eligible_boot != state.boot:
+    if not promised and (state.eligible_boot is None or state.eligible_boot != state.boot):
         return "it was restarted or replaced since it was last in sync, and the writer may have gone on alone"
     if state.copying:
         return "it is being copied"
     if state.stopped:
         return f"shipping to it had stopped: {state.stopped}"
-    if on_silence and state.heartbeat != seen.heartbeat:
+    if compare_heartbeat and state.heartbeat != seen.heartbeat:
         return "somebody has reached the writer in the meantime"
     return None
 

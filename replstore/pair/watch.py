@@ -78,9 +78,22 @@ class Watch:
         """Asks both nodes, and the witness, and returns what is known now."""
         observations = list(self._askers.map(lambda node: node.observe(self._timeout), self.nodes))
         with self._lock:
-            views = [self._node_view(node, seen) for node, seen in zip(self.nodes, observations, strict=True)]
+            primary, standby = (self._node_view(node, seen) for node, seen in zip(self.nodes, observations, strict=True))
             self.states = {node.name: seen for node, seen in zip(self.nodes, observations, strict=True)}
-            for view in views:
+        return self._view(primary, standby)
+
+    def again(self, view: View, node: Node) -> View:
+        """Asks one node again, and puts its answer together with what was read of the other one before."""
+        seen = node.observe(self._timeout)
+        with self._lock:
+            fresh = self._node_view(node, seen)
+            self.states = {**self.states, node.name: seen}
+        return self._view(fresh, view.standby) if node is self.nodes[0] else self._view(view.primary, fresh)
+
+    def _view(self, primary: NodeView, standby: NodeView) -> View:
+        witness = self.witness.view() if self.witness else None
+        with self._lock:
+            for view in (primary, standby):
                 if view.term is not None:
                     self._learn(view.term)
             contact = self.contact
@@ -88,8 +101,8 @@ class Watch:
                 contact = None  # a contact with a writer that has been replaced confirms nothing
             if contact is not None:
                 contact = Contact(_uptime() - self._sent, contact.term, contact.writer, contact.writer_boot, contact.follower_boot)
-            seen_batch = max((self._remember(view) for view in views if view.role is Role.FOLLOWER), default=0)
-        return View(views[0], views[1], self.policy, contact, self.witness.view() if self.witness else None, seen_batch)
+            seen_batch = max((self._remember(view) for view in (primary, standby) if view.role is Role.FOLLOWER), default=0)
+        return View(primary, standby, self.policy, contact, witness, seen_batch)
 
     def learn(self, term: Term) -> None:
         """A takeover has begun this term; contacts with earlier writers confirm nothing any more, whoever answers."""

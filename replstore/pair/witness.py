@@ -72,15 +72,15 @@ class Witness:
         return WitnessView(Reach.UP, Term(row.term_no, row.term_uuid), row.writer, frozenset(filter(None, row.in_sync.split(","))), row.req)
 
     def grant_solo(self, term: Term, writer: str, both: frozenset[str], req: int) -> bool:
-        """Compare-and-set ``in_sync``: both nodes → the writer alone."""
-        return self._set(term, writer, both, {"in_sync": writer, "req": req})
+        """Compare-and-set ``in_sync``: both nodes, or the writer alone already → the writer alone, as of ``req``."""
+        return self._set(term, writer, (both, frozenset({writer})), {"in_sync": writer, "req": req})
 
     def grant_takeover(self, term: Term, writer: str, seen: WitnessView, new: Term, candidate: str) -> bool:
         """Compare-and-set the term, if the candidate is in sync."""
         if candidate not in seen.in_sync:
             return False
         values = {"term_no": new.number, "term_uuid": new.uuid, "writer": candidate, "in_sync": candidate, "req": -1}
-        return self._set(term, writer, seen.in_sync, values)
+        return self._set(term, writer, (seen.in_sync,), values)
 
     def grant_resync(self, term: Term, writer: str, both: frozenset[str], req: int) -> bool:
         """Compare-and-set ``in_sync``: back to both nodes, if the follower was required again since the solo."""
@@ -97,7 +97,7 @@ class Witness:
         with self.engine.begin() as connection:
             connection.execute(update(witness).values(term_no=new.number, term_uuid=new.uuid, writer=writer, in_sync=writer, req=-1))
 
-    def _set(self, term: Term, writer: str, in_sync: frozenset[str], values: dict[str, Any]) -> bool:
+    def _set(self, term: Term, writer: str, in_sync: tuple[frozenset[str], ...], values: dict[str, Any]) -> bool:
         with self.engine.begin() as connection:
             done = connection.execute(
                 update(witness)
@@ -105,7 +105,7 @@ class Witness:
                     witness.c.term_no == term.number,
                     witness.c.term_uuid == term.uuid,
                     witness.c.writer == writer,
-                    witness.c.in_sync == _text(in_sync),
+                    witness.c.in_sync.in_([_text(names) for names in in_sync]),
                 )
                 .values(values)
             )

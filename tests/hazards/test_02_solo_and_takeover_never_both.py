@@ -93,14 +93,14 @@ def test_c_a_former_writer_that_comes_back_alone_acknowledges_nothing(lab: Lab) 
     assert lab.accounts("primary") == lab.accounts("standby") == {1: 0, 2: 0, 4: 0}
 
 
-def test_d_a_follower_whose_heartbeat_goes_on_is_not_made_the_writer_on_silence(postgresql_lab: Lab) -> None:
+def test_d_a_follower_whose_heartbeat_goes_on_is_not_made_the_writer_compare_heartbeat(postgresql_lab: Lab) -> None:
     lab = postgresql_lab
     store = lab.migrated(background=False)
     store.run(put(1))
     seen = node_view(lab.state("standby"), "standby")
     lab.sql("standby", f"UPDATE {lab.name('heartbeat')} SET no = no + 1")  # another program has just reached the writer
     with pytest.raises(TakeoverRefused, match="somebody has reached the writer"):
-        take_over(lab.nodes["standby"], seen, reason="silent", on_silence=True, writer="primary")
+        take_over(lab.nodes["standby"], seen, reason="silent", compare_heartbeat=True, writer="primary")
     assert lab.state("standby").role == "follower"
 
 
@@ -238,16 +238,16 @@ def test_of_solo_and_takeover_the_witness_lets_exactly_one_win(lab: Lab, tmp_pat
     primary, standby = (node_view(lab.state(name), name) for name in ("primary", "standby"))
     assert primary.term is not None
     both = frozenset({"primary", "standby"})
-    assert go_solo(lab.nodes["primary"], primary, reason="a test", witness=witness, both=both, granted=seen)
+    assert go_solo(lab.nodes["primary"], primary, reason="a test", witness=witness, both=both)
     with pytest.raises(TakeoverRefused, match="witness"):
-        take_over(lab.nodes["standby"], standby, reason="a test", on_silence=False, witness=witness, granted=seen, writer="primary")
+        take_over(lab.nodes["standby"], standby, reason="a test", compare_heartbeat=False, witness=witness, granted=seen, writer="primary")
     assert lab.state("standby").role == "follower"
     lab.ship()  # leaves solo
     store.sync()
     assert witness.grant_resync(primary.term, "primary", both, lab.state("primary").req) or witness.view().in_sync == both
     seen, primary, standby = witness.view(), node_view(lab.state("primary"), "primary"), node_view(lab.state("standby"), "standby")
-    new = take_over(lab.nodes["standby"], standby, reason="a test", on_silence=False, witness=witness, granted=seen, writer="primary")
-    assert not go_solo(lab.nodes["primary"], primary, reason="a test", witness=witness, both=both, granted=seen)
+    new = take_over(lab.nodes["standby"], standby, reason="a test", compare_heartbeat=False, witness=witness, granted=seen, writer="primary")
+    assert not go_solo(lab.nodes["primary"], primary, reason="a test", witness=witness, both=both)
     assert not lab.state("primary").solo
     assert witness.view().term == new
     witness.close()
@@ -271,15 +271,15 @@ def test_what_a_follower_s_takeover_compares(lab: Lab) -> None:
     seen = node_view(lab.state("standby"), "standby")
     other_term = dataclasses.replace(seen, term=Term(1, str(uuid4())))
     with pytest.raises(TakeoverRefused, match="its term has changed"):
-        take_over(lab.nodes["standby"], other_term, reason="a test", on_silence=False)
+        take_over(lab.nodes["standby"], other_term, reason="a test", compare_heartbeat=False)
     lab.sql("standby", f"UPDATE {lab.name('position')} SET eligible_boot = 'another'")
     with pytest.raises(TakeoverRefused, match="restarted or replaced"):
-        take_over(lab.nodes["standby"], seen, reason="a test", on_silence=False)
+        take_over(lab.nodes["standby"], seen, reason="a test", compare_heartbeat=False)
     lab.sql("standby", f"UPDATE {lab.name('position')} SET eligible_boot = '{seen.boot}', stopped = 'a test'")
     with pytest.raises(TakeoverRefused, match="stopped"):
-        take_over(lab.nodes["standby"], seen, reason="a test", on_silence=False)
+        take_over(lab.nodes["standby"], seen, reason="a test", compare_heartbeat=False)
     lab.sql("standby", f"UPDATE {lab.name('position')} SET stopped = NULL")
-    assert take_over(lab.nodes["standby"], seen, reason="a test", on_silence=False).number == 2
+    assert take_over(lab.nodes["standby"], seen, reason="a test", compare_heartbeat=False).number == 2
     lab.sql("standby", insert(2))
 
 

@@ -64,7 +64,7 @@ def test_a_switchover_whose_program_died_after_the_takeover_ends_in_a_pair(store
     store.pair.ship_from(lead.node)
     state = lead.follower.observe(2.0).state
     assert state is not None
-    take_over(lead.follower, node_view(state, "standby"), reason="switchover", on_silence=False, witness=None, granted=None, writer="primary")
+    take_over(lead.follower, node_view(state, "standby"), reason="switchover", compare_heartbeat=False, witness=None, granted=None, writer="primary")
     with Store(primary=any_pair.primary_url, standby=any_pair.standby_url) as other:
         deadline = time.monotonic() + 10
         while not other.status().healthy:
