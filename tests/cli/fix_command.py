@@ -67,7 +67,7 @@ def run(tmp_path: Path) -> Run:
             env={**clean, "PYTHONPATH": str(ROOT), **environment},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=150,  # the demo with two servers takes a while on a machine that is busy
         )
 
     return run

@@ -144,8 +144,10 @@ def test_an_alembic_environment_is_brought_to_its_head_on_both(shop: Shop, files
 
 def test_a_node_that_was_lost_for_good_is_replaced(shop: Shop, files: local.SqlitePair) -> None:
     shop.call("migrate")
-    files.path("standby").unlink()
-    assert "--replace standby" in shop.refused("migrate", code=2)
+    for file in files.directory.glob("standby.db*"):
+        file.unlink()
+    change(files, "standby", "")
+    assert "`replstore migrate --replace standby`" in shop.refused("migrate", code=2)
     shop.call("migrate", "--replace", "standby")
     assert rows(files, "standby") == [(1, "cup"), (2, "tray")]
     assert shop.facts("status")["acknowledge"] == "replicated"
