@@ -13,8 +13,8 @@ from typing import Any, Self, TypeVar, cast
 
 import tenacity
 from sqlalchemy import Connection, Engine, MetaData
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
 
 from replstore.config import Settings
 from replstore.databases.base import Fault
@@ -34,6 +34,7 @@ from replstore.transaction.read import Reader, Token
 log = logging.getLogger("replstore")
 Result = TypeVar("Result")
 RETRIED = (TransactionLost, NotTheWriter)
+KEYED = "replstore keyed"
 
 
 class Store:
@@ -146,6 +147,7 @@ class Store:
 
     def _call(self, fn: Callable[[Session], Result], key: str | None, durability: str | None, isolation: str | None) -> Result:
         with self._block(durability, isolation, keyed=key is not None) as (session, attempt):
+            session.info[KEYED] = key is not None
             done = None if key is None else claim(session, attempt, key, fn)
             if done is None:
                 result: Any = fn(session)
@@ -164,7 +166,7 @@ class Store:
         """A Session on the connection, in a transaction; the loss of the writer becomes ``TransactionLost``, every other error stays what it is."""
         try:
             # begin() has begun on the connection already: the Session's commit is the transaction's
-            with Session(connection, expire_on_commit=False, join_transaction_mode="control_fully") as session, session.begin():
+            with _BlockSession(connection, expire_on_commit=False, join_transaction_mode="control_fully") as session, session.begin():
                 yield session
         except DBAPIError as error:
             fault = attempt.lead.node.database.classify(error)
@@ -187,8 +189,13 @@ class Store:
         store = self
 
         class StoreSession(Session):
+            _pinned: tuple[SessionTransaction, Engine] | None = None
+
             def get_bind(self, *args: Any, **kwargs: Any) -> Engine | Connection:
-                return store.pair.current(store._deadline()).node.engine
+                transaction = self.get_transaction() or self.begin()
+                if self._pinned is None or self._pinned[0] is not transaction:  # a transaction never moves to another node half-way
+                    self._pinned = transaction, store.pair.current(store._deadline()).node.engine
+                return self._pinned[1]
 
         return sessionmaker(class_=StoreSession, **options)
 
@@ -344,6 +351,15 @@ class Store:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+class _BlockSession(Session):
+    """The Session of a block, which commits at the block's end."""
+
+    def commit(self) -> None:
+        if self.info.get(KEYED):  # the result isn't in the marker yet: later callers would get none
+            raise InvalidRequestError("a call under a key is committed when its function returns, together with its result; it can't commit before")
+        super().commit()
 
 
 class _Block:

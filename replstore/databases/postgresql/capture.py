@@ -90,8 +90,10 @@ def install_statements(table: Table) -> list[str]:
 
     changed = f"SELECT {keys('n')} FROM new_rows n UNION SELECT {keys('o')} FROM old_rows o"
     name, function = qualified(table), capture_function(table)
+    # a session may have asked for rounded floats, and a rounded key names another row
+    exact = " SET extra_float_digits = 3" if any("double" in table.column(key).type or "real" in table.column(key).type for key in table.key) else ""
     statements = [
-        f"""CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+        f"""CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp{exact} AS $$
         BEGIN
             IF current_setting('replstore.mark', true) = 'apply' THEN RETURN NULL; END IF;
             IF TG_OP = 'INSERT' THEN {record(f"SELECT {keys('n')} FROM new_rows n")}

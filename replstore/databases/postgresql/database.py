@@ -161,6 +161,13 @@ class PostgreSQL(Database):
         ).scalar()
         if hidden:  # rows that the shipper can't see would count as deleted (HAZARDS 13)
             return f"table {table.id} has row level security in force for this role: replicating it needs a role with BYPASSRLS"
+        columns = ", ".join(text(column) for column in table.key)
+        shaped = connection.exec_driver_sql(
+            "SELECT string_agg(a.attname || ' ' || format_type(t.oid, NULL), ', ') FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid "
+            f"WHERE a.attrelid = {text(qualified(table))}::regclass AND a.attname IN ({columns}) AND (t.typtype = 'c' OR t.typcategory = 'A')"
+        ).scalar()
+        if shaped:  # the journal's JSON of an array or a row doesn't cast back
+            return f"table {table.id} has a primary key of a composed type ({shaped}): it can't be replicated yet; give it a key of a simple type"
         return None
 
     def create_statements(self, connection: Connection, tables: Sequence[Table], target: Connection) -> list[str]:
