@@ -8,6 +8,7 @@ The names below are imported when they are first used, so that ``import replstor
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from replstore.repository import Repository as Repository
     from replstore.store import Store as Store
     from replstore.transaction.read import Token as Token
+
+logging.getLogger("replstore").addHandler(logging.NullHandler())  # what is logged is the program's choice
 
 __version__ = "0.1.0"
 
