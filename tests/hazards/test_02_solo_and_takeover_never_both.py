@@ -219,6 +219,22 @@ def test_leaving_solo_first_requires_the_follower_then_ships_then_makes_it_eligi
     assert lab.accounts("standby") == {1: 0, 2: 0}
 
 
+def test_a_follower_that_was_left_behind_without_a_restart_is_disowned_before_it_is_required_again(lab: Lab) -> None:
+    """A person's solo while the follower was silent: its boot identity is still the one that was eligible."""
+    store = lab.migrated(background=False)
+    store.run(put(1))
+    store.solo()
+    lab.sql("primary", insert(2))
+    shipper, seen = lab.shipper(), []
+    require = shipper.require_follower
+    shipper.require_follower = lambda state: (seen.append(lab.state("standby").eligible_boot), require(state))  # type: ignore[assignment,func-returns-value]
+    shipper.ship()
+    assert seen == [None]
+    follower = lab.state("standby")
+    assert follower.eligible_boot == follower.boot
+    assert lab.accounts("standby") == {1: 0, 2: 0}
+
+
 def test_a_solo_decision_that_comes_after_the_resync_is_void(lab: Lab) -> None:
     store = lab.migrated(background=False)
     store.run(put(1))

@@ -92,14 +92,14 @@ def _swap_names(store: Store) -> None:
 
 
 def _log_names(lab: Lab, store: Store) -> None:
-    """A trigger that writes each change of a name into a table."""
+    """A trigger that writes each new name into a table."""
     insert = "INSERT INTO log (id, name) SELECT coalesce(max(id), 0) + 1, NEW.name FROM log"
     if lab.postgresql:
         lab.sql(
             "primary",
             "CREATE TABLE log (id int PRIMARY KEY, name text)",
             f"CREATE FUNCTION log() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {insert}; RETURN NULL; END $$",
-            "CREATE TRIGGER log AFTER UPDATE ON parent FOR EACH ROW EXECUTE FUNCTION log()",
+            "CREATE TRIGGER log AFTER INSERT OR UPDATE ON parent FOR EACH ROW EXECUTE FUNCTION log()",
         )
         lab.sql("standby", f"CREATE FUNCTION log() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {insert}; RETURN NULL; END $$")
     else:
@@ -107,6 +107,7 @@ def _log_names(lab: Lab, store: Store) -> None:
             "primary",
             "CREATE TABLE log (id INTEGER PRIMARY KEY NOT NULL, name TEXT)",
             f"CREATE TRIGGER log AFTER UPDATE ON parent BEGIN {insert}; END",
+            f"CREATE TRIGGER log_new AFTER INSERT ON parent BEGIN {insert}; END",
         )
     store.migrate()
 
