@@ -114,6 +114,23 @@ def test_sessionmaker_sessions_commit_with_a_marker_and_reach_both_nodes(store: 
     assert markers(store) == 2
 
 
+def test_a_transaction_of_a_sessionmaker_never_moves_to_another_node_half_way(shop: local.Pair) -> None:
+    with new_store(shop) as store:
+        wait_until(lambda: store.status().healthy)
+        with store.sessionmaker()() as session:
+            session.add(Order(id=1, item="on the primary"))
+            session.flush()
+            shop.kill("primary")
+            store.run(lambda other: other.add(Order(id=2, item="on the standby")))
+            session.add(Order(id=3, item="where?"))
+            with pytest.raises((exc.DBAPIError, TransactionLost)):
+                session.commit()
+            session.rollback()
+            session.add(Order(id=4, item="again"))
+            session.commit()
+        assert sql(shop.standby_url, "SELECT id FROM orders ORDER BY id") == [(2,), (4,)]
+
+
 def test_a_plain_connection_of_the_writers_engine_keeps_the_promises_too(store: Store) -> None:
     with store.pair.current(0.0).node.engine.begin() as connection:
         connection.execute(text("INSERT INTO orders (item) VALUES ('tea')"))
@@ -417,6 +434,18 @@ def test_a_result_that_json_cannot_hold_rolls_back(lite: Store, bad: Any) -> Non
         lite.run(place, key="k")
     assert on_both(lite) == (0, 0)
     assert markers(lite) == 0
+
+
+def test_a_keyed_call_commits_together_with_its_result_and_not_before(store: Store) -> None:
+    def early(session: Session) -> int:
+        key = add(session)
+        session.commit()
+        return key
+
+    with pytest.raises(exc.InvalidRequestError, match="under a key"):
+        store.run(early, key="k")
+    assert on_both(store) == (0, 0)
+    assert store.run(place_other, key="k") > 0
 
 
 def test_a_keyed_call_that_fails_leaves_its_key_free(store: Store) -> None:
