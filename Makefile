@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: demo test lint format bench wheel clean
+.PHONY: demo test lint format wheel clean
 
 demo: .venv/ready  ## Two nodes, several writers, one of the nodes killed: what is lost? (Nothing.)
 	@$(BIN)/replstore demo $(ARGS)
@@ -20,9 +20,6 @@ lint: .venv/ready  ## Style, types, and the order of the layers
 format: .venv/ready  ## Bring the sources into form
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
-
-bench: .venv/ready  ## The figures in the README
-	@$(BIN)/python -m benchmarks $(ARGS)
 
 wheel: .venv/ready  ## dist/replstore-….whl
 	@$(BIN)/python -m build --wheel
