@@ -585,6 +585,27 @@ def test_several_statements_in_one_string_are_inside_the_transaction(pg: Store) 
     assert markers(pg) == 1
 
 
+@pytest.mark.parametrize("end", ["COMMIT", "rollback", " END"])
+def test_a_statement_that_ends_the_transaction_is_no_success(store: Store, end: str) -> None:
+    def end_it(session: Session) -> None:
+        add(session)
+        session.execute(text(end))
+
+    with pytest.raises(exc.DBAPIError, match="block"):
+        store.run(end_it)
+    store.run(add)
+
+
+def test_a_script_would_commit_half_of_a_transaction_and_is_refused(lite: Store) -> None:
+    def script(session: Session) -> None:
+        add(session)
+        session.connection().connection.cursor().executescript("INSERT INTO orders (item) VALUES ('by script')")
+
+    with pytest.raises(sqlite3.ProgrammingError, match="executescript"):
+        lite.run(script)
+    assert on_both(lite) == (0, 0)
+
+
 def test_savepoints_roll_back_alone(store: Store) -> None:
     def nested(session: Session) -> None:
         add(session, "kept")

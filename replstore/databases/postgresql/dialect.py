@@ -128,6 +128,8 @@ class StorePostgreSQL(HookedDialect, PGDialect_psycopg):
             # the server would answer COMMIT with ROLLBACK, and the driver say nothing
             connection.rollback()
             raise psycopg.errors.InFailedSqlTransaction("the transaction had failed in an earlier statement, so nothing was committed")
+        if connection.manual and connection.info.transaction_status == TransactionStatus.IDLE:
+            raise psycopg.errors.NoActiveSqlTransaction("a COMMIT or ROLLBACK of the caller's own has ended the transaction before its block did")
         connection.commit()
 
     def do_rollback(self, dbapi_connection: Any) -> None:

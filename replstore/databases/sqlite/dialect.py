@@ -7,6 +7,7 @@ on into a file that was moved away or deleted; an empty database that is created
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import time
 from pathlib import Path
@@ -24,6 +25,7 @@ from replstore.databases.sqlite import faults
 
 #: s that a statement waits for another connection's lock.
 BUSY_TIMEOUT = 5.0
+ENDS_TRANSACTION = re.compile(r"\s*(?:COMMIT|END|ROLLBACK(?!\s+(?:TRANSACTION\s+)?TO\b))\b", re.IGNORECASE)
 MARKER_VALUES = MARKER_COLUMNS[:-1]  # the database's own clock gives the time
 INSERT_MARKER = f"INSERT INTO replstore_marker ({', '.join(MARKER_VALUES)}) VALUES ({', '.join('?' * len(MARKER_VALUES))})"
 
@@ -57,20 +59,28 @@ def _host_boot() -> str:
 
 
 class StoreCursor(sqlite3.Cursor):
-    """Refuses a statement once SQLite has ended the transaction by itself: it would be committed on its own."""
+    """Keeps a Store's transaction whole: refuses what would end it, and what comes after SQLite has ended it (that would be committed on its own)."""
 
     def execute(self, *args: Any) -> Any:
-        self._check()
+        self._check(args[0] if args else "")
         return super().execute(*args)
 
     def executemany(self, *args: Any) -> Any:
-        self._check()
+        self._check("")
         return super().executemany(*args)
 
-    def _check(self) -> None:
+    def executescript(self, *args: Any) -> Any:
+        self._check("COMMIT")  # which is the first thing it does
+        return super().executescript(*args)
+
+    def _check(self, statement: str) -> None:
         connection: Any = self.connection
-        if connection.begun and not connection.in_transaction:
+        if not connection.begun:
+            return
+        if not connection.in_transaction:
             raise sqlite3.OperationalError("the transaction was rolled back by an earlier statement: begin a new one")
+        if ENDS_TRANSACTION.match(statement):
+            raise sqlite3.ProgrammingError("a Store's transaction ends with its block, not by COMMIT, ROLLBACK or executescript()")
 
 
 class StoreConnection(sqlite3.Connection, HookedConnection):
