@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from replstore import CommittedNotReplicated, NoWriter, TransactionLost
 from tests.fix_check import adopted
-from tests.fix_stores import Lab, insert, put, until
+from tests.fix_stores import Lab, insert, put
 
 KEYS: list[Any] = [1, "1", b"1", 2.5, -0.0, float("inf"), float("-inf"), "", b"", "ä\0b", b"\xff\x00", 2**63 - 1, -(2**63), 1e-320, "a", "A", "a "]
 
@@ -132,19 +132,6 @@ def test_a_commit_into_a_file_without_a_name_is_not_acknowledged(sqlite_lab: Lab
     store.run(put(3))
     assert not path(lab, "primary").exists()
     assert lab.accounts("standby") == {1: 0, 3: 0}
-
-
-@pytest.mark.parametrize("node", ["primary", "standby"])
-def test_a_file_replaced_by_an_empty_one_while_a_store_has_it_open_is_a_lost_node(sqlite_lab: Lab, node: str) -> None:
-    lab = sqlite_lab
-    store = lab.migrated()
-    until(lambda: store.status().healthy, "both are in sync")
-    store.run(put(1))
-    put_empty(lab, node)
-    store.run(put(2))
-    assert lab.accounts("standby" if node == "primary" else "primary") == {1: 0, 2: 0}
-    assert is_empty(lab, node)
-    until(lambda: "control tables" in store.status().nodes[node].health, "status says what is there now")
 
 
 def test_an_empty_database_in_the_follower_s_place_is_neither_a_dead_nor_a_new_follower(sqlite_lab: Lab) -> None:
