@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from replstore.databases.base import Fault, NodeState
 from replstore.databases.dialect import raw
-from replstore.errors import NoWriter, StaleRead, TokenLost
+from replstore.errors import NotTheWriter, NoWriter, StaleRead, TokenLost
 from replstore.node import Node, one_line
 from replstore.pair.pair import Lead, Pair
 from replstore.transaction.attempt import Reading
@@ -82,6 +82,10 @@ class Reader:
                 return self._on_writer(lead, after)
             except NoWriter as error:
                 raise StaleRead(f"no node can serve this read: {'; '.join(filter(None, (refused, str(error))))}") from error
+            except NotTheWriter as error:
+                if time.monotonic() >= deadline:
+                    raise StaleRead(f"no node can serve this read: {error}") from error
+                self._pair.doubt(lead)
             except DBAPIError as error:
                 fault = lead.node.database.classify(error)
                 if not (fault.connection_is_gone or fault is Fault.NOT_THE_WRITER) or time.monotonic() >= deadline:
@@ -92,8 +96,7 @@ class Reader:
         connection, state = self._open(lead.node)
         try:
             if state is None or state.role != "writer" or state.term_uuid != lead.term.uuid:
-                self._pair.doubt(lead)
-                raise StaleRead(f"{lead.node.name} is no longer the writer of term {lead.term.number}; repeat the read")
+                raise NotTheWriter(f"{lead.node.name} is no longer the writer of term {lead.term.number}")
             if after is not None:
                 self._check_token_on_writer(lead.node, state, after)
         except BaseException:
@@ -102,11 +105,13 @@ class Reader:
         return connection
 
     def _check_token_on_writer(self, node: Node, state: NodeState, after: Token) -> None:
-        if after.term_uuid == state.term_uuid or (after.node == state.node and after.term_no <= state.term_no):
-            return  # this node's own commits, and no overwrite since
+        if after.term_uuid == state.term_uuid or (after.node == state.node and state.former_node is None):
+            return  # this node's own commits, and nobody else has written since
         if after.term_no > state.term_no:
             raise StaleRead(f"the token is of term {after.term_no}, and {node.name} is of term {state.term_no}")
-        if state.former_node == after.node and state.former_position and not node.database.covers(state.former_position, after.position):
+        if after.node != state.former_node or after.term_uuid != state.stream_uuid:
+            raise TokenLost(f"the token is of term {after.term_no}; how that ended is not known any more in term {state.term_no}")
+        if not node.database.covers(state.former_position or "", after.position):
             raise TokenLost(f"what the token stands for is not known to have reached {node.name} when it took over, term {state.term_no}")
 
     def _on_follower(self, max_lag: float | None, after: Token | None, deadline: float) -> tuple[Connection | None, str]:

@@ -741,6 +741,22 @@ def test_a_token_still_holds_after_a_switchover(shop: local.Pair) -> None:
                 assert session.scalar(text(COUNT)) == 1
 
 
+def test_a_token_is_not_taken_for_granted_when_its_node_writes_again(shop: local.Pair) -> None:
+    with new_store(shop, background=False, durability="async") as store:
+        store.sync()
+        store.run(add)
+        lost = store.token()
+        shop.kill("primary")
+        store.run(add)
+        shop.start("primary")
+        store.rejoin()
+        store.sync()
+        store.switchover()
+        assert store.status().writer == "primary"
+        with pytest.raises(TokenLost), store.read(after=lost):
+            pass
+
+
 def test_reads_fall_back_to_the_node_that_is_left(shop: local.Pair) -> None:
     with new_store(shop) as store:
         store.run(add)
