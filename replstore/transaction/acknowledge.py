@@ -50,7 +50,7 @@ def acknowledge(pair: Pair, lead: Lead, id: str, durability: str) -> None:
         if time.monotonic() >= deadline:
             raise CommittedNotReplicated(
                 f"the transaction is committed on {lead.node.name} and was not seen on {lead.follower.name} within {pair.settings.ack_timeout:g} s "
-                f"({trouble}); it must not be repeated. `replstore status` says what the pair needs; `replstore solo` lets {lead.node.name} acknowledge alone",
+                f"({pair.stopped or trouble}); it must not be repeated. `replstore status` says what the pair needs; `replstore solo` lets {lead.node.name} acknowledge alone",
                 id,
             )
         time.sleep(0.02)
