@@ -48,9 +48,10 @@ def acknowledge(pair: Pair, lead: Lead, id: str, durability: str) -> None:
             lead = resolve(pair, lead.term, id, durability, cause=None)
             continue
         if time.monotonic() >= deadline:
+            why = pair.stopped or trouble
             raise CommittedNotReplicated(
                 f"the transaction is committed on {lead.node.name} and was not seen on {lead.follower.name} within {pair.settings.ack_timeout:g} s "
-                f"({pair.stopped or trouble}); it must not be repeated. `replstore status` says what the pair needs; `replstore solo` lets {lead.node.name} acknowledge alone",
+                f"({why}); it must not be repeated. `replstore status` says what the pair needs; `replstore solo` lets {lead.node.name} acknowledge alone",
                 id,
             )
         time.sleep(0.02)
