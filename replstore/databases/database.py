@@ -41,10 +41,6 @@ class Database(ABC):
         """What moves batches from one node to another of this kind; both are service engines."""
 
     @abstractmethod
-    def identity(self, url: URL) -> str:
-        """What a URL names, in one form: two nodes with the same identity are the same database."""
-
-    @abstractmethod
     def is_same(self, one: Connection, other: Connection) -> bool:
         """Whether two open connections are to one and the same database, whatever their URLs call it."""
 
@@ -181,10 +177,6 @@ class Database(ABC):
     @abstractmethod
     def capture_statements(self, table: Table) -> list[str]:
         """The statements that put guard and capture on a table, in place of older ones."""
-
-    @abstractmethod
-    def release_statements(self, table: Table) -> list[str]:
-        """The statements that take guard and capture off a table."""
 
     @abstractmethod
     def journal_whole(self, connection: Connection, tables: Sequence[Table]) -> None:

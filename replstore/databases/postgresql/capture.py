@@ -113,14 +113,6 @@ def install_statements(table: Table) -> list[str]:
     return statements
 
 
-def remove_statements(table: Table) -> list[str]:
-    """The statements that take guard and capture off a table again."""
-    names = ["guard", *(f"capture_{event}" for event in EVENTS)]
-    return [f"DROP TRIGGER IF EXISTS replstore_{name} ON {qualified(table)}" for name in names] + [
-        f"DROP FUNCTION IF EXISTS {capture_function(table)}()"
-    ]
-
-
 #: One row per table: what must not change unnoticed while it is replicated (HAZARDS 8).  {tables}: VALUES of id, schema, name.
 FINGERPRINTS = """
 SELECT w.id,

@@ -64,11 +64,6 @@ class PostgreSQL(Database):
             Session(writer, reading), Session(writer), Session(follower, applying, optional=["SET session_replication_role = replica"])
         )
 
-    def identity(self, url: URL) -> str:
-        host = str(url.query.get("host", url.host or "localhost"))
-        host = "localhost" if host in ("127.0.0.1", "::1") else host
-        return f"postgresql {host}:{url.port or url.query.get('port') or 5432}/{url.database or url.username}"
-
     def is_same(self, one: Connection, other: Connection) -> bool:
         key = (secrets.randbits(62),)
         one.exec_driver_sql("SELECT pg_advisory_xact_lock_shared(%s)", key)  # these locks belong to one database of one server
@@ -204,9 +199,6 @@ class PostgreSQL(Database):
 
     def capture_statements(self, table: Table) -> list[str]:
         return capture.install_statements(table)
-
-    def release_statements(self, table: Table) -> list[str]:
-        return capture.remove_statements(table)
 
     def journal_whole(self, connection: Connection, tables: Sequence[Table]) -> None:
         for table in tables:

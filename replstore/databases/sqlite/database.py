@@ -48,9 +48,6 @@ class SQLite(Database):
     def carrier(self, writer: Engine, follower: Engine) -> SQLiteCarrier:
         return SQLiteCarrier(str(writer.url.database), str(follower.url.database))
 
-    def identity(self, url: URL) -> str:
-        return f"sqlite {os.path.realpath(str(url.database))}"
-
     def is_same(self, one: Connection, other: Connection) -> bool:
         return bool(raw(one.connection).identity == raw(other.connection).identity)
 
@@ -147,9 +144,6 @@ class SQLite(Database):
 
     def capture_statements(self, table: Table) -> list[str]:
         return capture.install_statements(table)
-
-    def release_statements(self, table: Table) -> list[str]:
-        return capture.remove_statements(table)
 
     def journal_whole(self, connection: Connection, tables: Sequence[Table]) -> None:
         for table in tables:
