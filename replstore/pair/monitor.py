@@ -52,14 +52,7 @@ class Monitor:
         while not self._pair.closed.is_set():
             began, view = time.monotonic(), None
             try:
-                with self._pair.settling:
-                    view, decision = self._pair.look()
-                    if decision.action in (Action.TAKE_OVER, Action.GO_SOLO, Action.FINISH):
-                        self._pair.act(view, decision)
-                        if decision.action is not Action.TAKE_OVER:
-                            view, decision = self._pair.look()
-                    if self._pair.lead is not None:
-                        self._pair.open_guard(self._pair.lead)
+                view, decision = self._pair.look_and_act()
                 if decision.writer is not None:
                     self._pair.watch.heartbeat(view, decision.writer)
                 if decision.action in (Action.FENCE, Action.REJOIN, Action.RESYNC):

@@ -29,6 +29,9 @@ from replstore.replication.journal.ship import Shipped, Shipper
 
 log = logging.getLogger("replstore.pair")
 
+#: What callers wait for; everything else the keeper does.
+URGENT = (Action.TAKE_OVER, Action.GO_SOLO, Action.FINISH)
+
 
 @dataclass(frozen=True)
 class Lead:
@@ -217,24 +220,32 @@ class Pair:
                 lead = self.lead
                 if lead is not None and lead.confirmed >= entered and lead.term.number >= above:
                     return lead  # another thread has looked while this one waited for its turn
-                view, decision = self.look()
-                if decision.action in (Action.TAKE_OVER, Action.GO_SOLO, Action.FINISH):
-                    try:
-                        self.act(view, decision)
-                    except Exception as error:  # decided on what has changed in the meantime: look again
-                        log.info("%s failed: %s", decision.action, one_line(error))
-                    else:
-                        if decision.action is not Action.TAKE_OVER:
-                            view, decision = self.look()
+                _, decision = self.look_and_act()
                 lead = self.lead
                 if lead is not None and lead.term.number >= above:
-                    self.open_guard(lead)
                     return lead
             if decision.action is Action.STOP or time.monotonic() >= deadline or self.closed.is_set():
                 raise NoWriter(f"{decision.reason}; {decision.next_step}" if decision.next_step else decision.reason)
             self.closed.wait(min(0.05, self.settings.probe_interval))
 
-    def open_guard(self, lead: Lead) -> None:
+    def look_and_act(self) -> tuple[View, Decision]:
+        """Looks, does at once what callers wait for, and looks again; an act that fails was decided on what has changed since."""
+        with self.settling:
+            view, decision = self.look()
+            if decision.action in URGENT:
+                try:
+                    self.act(view, decision)
+                except Exception as error:
+                    log.info("%s failed: %s", decision.action, one_line(error))
+                else:
+                    if decision.action is not Action.TAKE_OVER:
+                        view, decision = self.look()
+            if self.lead is not None:
+                self._open_guard(self.lead)
+        return view, decision
+
+    def _open_guard(self, lead: Lead) -> None:
+        """A takeover whose program died between its two transactions left a writer that still refuses changes."""
         state = self.watch.states.get(lead.node.name)
         if state is not None and state.state is not None and state.state.role == "writer" and not state.state.guard_open:
             with suppress(Exception):

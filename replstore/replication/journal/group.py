@@ -28,7 +28,7 @@ class GroupCommit(Generic[Result]):
         self._finished = 0
         self._running = False
         self._ended = False
-        self._last: Result | BaseException | None = None
+        self._last: Result | Exception | None = None
 
     def cover(self, deadline: float) -> Result:
         """Returns the result of a run that began after this call did.
@@ -39,7 +39,7 @@ class GroupCommit(Generic[Result]):
         Raises:
             TimeoutError: the deadline passed; the run goes on for others.
             RuntimeError: ``finish`` was called.
-            BaseException: what the run raised.
+            Exception: what the run raised; InterruptedError where its thread was interrupted (a KeyboardInterrupt stays that thread's).
         """
         with self._changed:
             needed = self._started + 1
@@ -48,20 +48,22 @@ class GroupCommit(Generic[Result]):
                 if remaining <= 0 or not self._changed.wait(remaining):
                     raise TimeoutError("the batch under way didn't end in time")
                 if self._finished >= needed:
-                    return self._outcome()
+                    return self._result(self._last)
             if self._ended:
                 raise RuntimeError("the Store is closed")
             self._running = True
             self._started += 1
+        outcome: Result | Exception = InterruptedError("the thread that shipped was interrupted")  # what the others see if that happens
         try:
-            outcome: Result | BaseException = self._run()
-        except BaseException as error:
+            outcome = self._run()
+        except Exception as error:
             outcome = error
-        with self._changed:
-            self._running = False
-            self._finished, self._last = self._started, outcome
-            self._changed.notify_all()
-            return self._outcome()
+        finally:
+            with self._changed:
+                self._running = False
+                self._finished, self._last = self._started, outcome
+                self._changed.notify_all()
+        return self._result(outcome)
 
     def finish(self, seconds: float) -> bool:
         """Lets no run begin any more, and waits for the one under way.
@@ -73,7 +75,8 @@ class GroupCommit(Generic[Result]):
             self._ended = True
             return self._changed.wait_for(lambda: not self._running, timeout=seconds)
 
-    def _outcome(self) -> Result:
-        if isinstance(self._last, BaseException):
-            raise self._last
-        return self._last  # type: ignore[return-value]
+    @staticmethod
+    def _result(outcome: Result | Exception | None) -> Result:
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome  # type: ignore[return-value]
