@@ -102,3 +102,18 @@ class Entry:
     durability: str | None = None
     outcome: str | None = None
     marker_key: str | None = None
+
+
+@dataclass(frozen=True)
+class Unshipped:
+    """What a writer has and its follower doesn't yet.
+
+    Attributes:
+        changes: keys that the journal names, as often as it does.
+        transactions: markers of transactions.
+        seconds: age of the oldest of them, by the writer's own clock; None: there is nothing, or it isn't known.
+    """
+
+    changes: int
+    transactions: int
+    seconds: float | None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, select
 
 from replstore.databases.base import Entry
 from replstore.databases.catalog import Table
@@ -113,12 +113,6 @@ def entries(connection: Connection, since: str) -> list[Entry]:
 def journaled(connection: Connection) -> set[str]:
     """See ``Database.journaled``."""
     return set(connection.exec_driver_sql("SELECT DISTINCT tbl FROM replstore.journal").scalars())
-
-
-def prune(connection: Connection, shipped: str) -> None:
-    """See ``Database.prune``."""
-    connection.exec_driver_sql(f"DELETE FROM replstore.journal WHERE xid < pg_snapshot_xmin({text(shipped)}::pg_snapshot)")
-    connection.execute(update(CONTROL.retention).values(pruned_through=shipped))
 
 
 def rows(connection: Connection, table: Table, keys: Collection[str] | None = None) -> list[tuple[str, str]]:

@@ -14,11 +14,11 @@ from sqlalchemy.engine import URL
 from sqlalchemy.pool import QueuePool
 
 from replstore.control import Control
-from replstore.databases.base import Entry, Fault, NodeState
+from replstore.databases.base import Entry, Fault, NodeState, Unshipped
 from replstore.databases.catalog import Table
 from replstore.databases.database import Database
 from replstore.databases.dialect import raw
-from replstore.databases.sqlite import capture, catalog, ddl, dialect, faults, reading_rows, sequences
+from replstore.databases.sqlite import capture, catalog, ddl, dialect, faults, reading_rows, retention, sequences
 from replstore.databases.sqlite.capture import quote
 from replstore.databases.sqlite.carrier import SQLiteCarrier
 from replstore.databases.sqlite.fingerprint import fingerprints
@@ -196,8 +196,20 @@ class SQLite(Database):
     def journaled(self, connection: Connection) -> set[str]:
         return reading_rows.journaled(connection)
 
-    def prune(self, connection: Connection, shipped: str) -> None:
-        reading_rows.prune(connection, shipped)
+    def prune(self, connection: Connection, shipped: str, *, limit: int | None = None) -> int:
+        return retention.prune(connection, shipped, limit=limit)
+
+    def old_markers(self, connection: Connection, shipped: str, *, seconds: float, after: str | None) -> tuple[list[str], str | None]:
+        return retention.old_markers(connection, shipped, seconds=seconds, after=after)
+
+    def forget_markers(self, connection: Connection, ids: Sequence[str]) -> None:
+        retention.forget_markers(connection, ids)
+
+    def unshipped(self, connection: Connection, since: str | None) -> Unshipped:
+        return retention.unshipped(connection, since)
+
+    def backlog(self, connection: Connection, since: str | None, *, limit: int) -> int:
+        return retention.backlog(connection, since, limit=limit)
 
     def rows(self, connection: Connection, table: Table, keys: Collection[str] | None = None) -> list[tuple[str, str]]:
         return reading_rows.rows(connection, table, keys)

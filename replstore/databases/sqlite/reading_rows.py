@@ -9,14 +9,13 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection
 
 from replstore.databases.base import Entry
 from replstore.databases.catalog import Table
 from replstore.databases.dialect import raw
 from replstore.databases.sqlite.capture import MARKER, quote, text
 from replstore.databases.sqlite.carrier import to_json
-from replstore.databases.sqlite.state import CONTROL
 
 
 def begin_snapshot(connection: Connection) -> None:
@@ -78,12 +77,6 @@ def entries(connection: Connection, since: str) -> list[Entry]:
 def journaled(connection: Connection) -> set[str]:
     """See ``Database.journaled``."""
     return set(connection.exec_driver_sql("SELECT DISTINCT tbl FROM replstore_journal").scalars())
-
-
-def prune(connection: Connection, shipped: str) -> None:
-    """See ``Database.prune``."""
-    connection.exec_driver_sql("DELETE FROM replstore_journal WHERE seq <= ?", (int(shipped),))
-    connection.execute(update(CONTROL.retention).values(pruned_through=shipped))
 
 
 def rows(connection: Connection, table: Table, keys: Collection[str] | None = None) -> list[tuple[str, str]]:
