@@ -1,4 +1,5 @@
-"""The decision table, row by row, and what each hazard asks of it."""
+"""The decision table, row by row, and what each hazard asks of it.  The rows with a witness are in `test_decide_witness`, a commit's
+acknowledgement is in `test_decide_acknowledge`."""
 
 from __future__ import annotations
 
@@ -6,50 +7,26 @@ from dataclasses import replace
 
 import pytest
 
-from replstore.pair.decide import (
-    Acknowledge,
-    Action,
-    Contact,
-    Decision,
-    NodeView,
-    Policy,
-    Reach,
-    Role,
-    Term,
-    View,
-    WitnessView,
-    decide,
-    may_acknowledge,
+from replstore.pair.decide import Acknowledge, Action, NodeView, Policy, Reach, Role, Term, decide
+from tests.unit.pair_rows import (
+    ASYNC,
+    CONTACT,
+    FOLLOWER,
+    FOLLOWER_REFUSED,
+    FOLLOWER_SILENT,
+    GRANTED,
+    REFUSED,
+    SILENT,
+    STILL,
+    T1,
+    T2,
+    T3,
+    WITNESS,
+    WRITER,
+    D,
+    check,
+    view,
 )
-
-T1, T2, T3 = Term(1, "one"), Term(2, "two"), Term(3, "three")
-D = 1.5
-
-WRITER = NodeView("primary", node="A", role=Role.WRITER, term=T1, boot="a0")
-FOLLOWER = NodeView(
-    "standby", node="B", role=Role.FOLLOWER, term=T1, boot="b0", source="A", stream_term=T1, eligible_boot="b0", batch=7, heartbeat=40
-)
-REFUSED = replace(WRITER, reach=Reach.REFUSED, error="connection refused")
-SILENT = replace(WRITER, reach=Reach.SILENT, silent_for=D)
-STILL = replace(FOLLOWER, still_for=D)
-FOLLOWER_REFUSED = replace(FOLLOWER, reach=Reach.REFUSED, error="connection refused")
-FOLLOWER_SILENT = replace(FOLLOWER, reach=Reach.SILENT, silent_for=D)
-CONTACT = Contact(0.4, T1, "primary", "a0", "b0")
-ASYNC = Policy(durability="async")
-WITNESS = WitnessView(Reach.UP, T1, "primary", frozenset({"primary", "standby"}), -1)
-
-
-def view(primary: NodeView, standby: NodeView, policy: Policy | None = None, **facts: object) -> View:
-    return View(primary, standby, policy or Policy(), **facts)  # type: ignore[arg-type]
-
-
-def check(seen: View, action: Action, node: str | None, writer: str | None, acknowledge: Acknowledge, *, says: str = "", then: str = "") -> Decision:
-    decision = decide(seen)
-    assert (decision.action, decision.node, decision.writer, decision.acknowledge) == (action, node, writer, acknowledge), decision
-    assert says in decision.reason
-    assert then in decision.next_step
-    return decision
-
 
 # ---------------------------------------------------------------------------- both answer
 
@@ -75,11 +52,17 @@ def test_roles_may_be_the_other_way_round() -> None:
         (replace(FOLLOWER, copying=True), "not been in sync"),
         (replace(FOLLOWER, stream_term=Term(0, "zero")), "nothing yet of term 1"),
         (replace(FOLLOWER, term=Term(0, "zero"), stream_term=Term(0, "zero")), "nothing yet of term 1"),
+        (replace(FOLLOWER, term=Term(0, "zero")), "nothing yet of term 1"),
         (replace(FOLLOWER, source="C"), "didn't come from primary"),
     ],
 )
 def test_follower_that_is_not_in_sync_is_resynced(follower: NodeView, says: str) -> None:
     check(view(WRITER, follower), Action.RESYNC, "standby", "primary", Acknowledge.REPLICATED, says=says)
+
+
+def test_follower_that_doesn_t_know_yet_whom_it_follows_is_in_sync_by_its_term() -> None:
+    for writer, follower in ((WRITER, replace(FOLLOWER, source="")), (replace(WRITER, node=""), FOLLOWER)):
+        check(view(writer, follower), Action.WRITE, None, "primary", Acknowledge.REPLICATED)
 
 
 def test_solo_writer_resyncs_its_follower_and_is_solo_until_the_follower_is_required() -> None:
@@ -123,6 +106,11 @@ def test_fenced_former_writer_rejoins(fenced_by: Term | None) -> None:
     check(view(former, replace(new, solo=False), Policy(rejoin="manual")), Action.WAIT, None, "standby", Acknowledge.NONE, then="`replstore rejoin`")
 
 
+def test_former_writer_fenced_by_a_term_that_is_over_rejoins_under_the_next_one() -> None:
+    former, latest = replace(WRITER, role=Role.FENCED, fenced_by=T2), replace(WRITER, name="standby", term=T3)
+    check(view(former, latest), Action.REJOIN, "primary", "standby", Acknowledge.NONE)
+
+
 @pytest.mark.parametrize(
     "former",
     [
@@ -133,7 +121,10 @@ def test_fenced_former_writer_rejoins(fenced_by: Term | None) -> None:
     ],
 )
 def test_node_fenced_by_another_history_stops(former: NodeView) -> None:
-    check(view(former, replace(WRITER, name="standby", term=T2)), Action.STOP, None, None, Acknowledge.NONE, then="takeover --force standby")
+    says = f"fenced by {former.fenced_by}" if former.fenced_by else "half of an unfinished switchover"
+    check(
+        view(former, replace(WRITER, name="standby", term=T2)), Action.STOP, None, None, Acknowledge.NONE, says=says, then="takeover --force standby"
+    )
 
 
 @pytest.mark.parametrize("term", [T2, Term(1, "other")])
@@ -148,9 +139,15 @@ def test_unfinished_switchover_is_finished_and_only_forwards() -> None:
     check(view(replace(fenced, reach=Reach.REFUSED), FOLLOWER), Action.TAKE_OVER, "standby", "standby", Acknowledge.SOLO)
 
 
-@pytest.mark.parametrize("fenced", [replace(WRITER, role=Role.FENCED, fenced_by=T2), replace(WRITER, role=Role.FENCED, term=T2)])
-def test_fenced_node_and_a_follower_of_something_else_stop(fenced: NodeView) -> None:
-    check(view(fenced, FOLLOWER), Action.STOP, None, None, Acknowledge.NONE, says="no node is the writer", then="takeover --force standby")
+@pytest.mark.parametrize(
+    ("fenced", "says"),
+    [
+        (replace(WRITER, role=Role.FENCED, fenced_by=T2), "primary was fenced by term 2, and standby follows term 1"),
+        (replace(WRITER, role=Role.FENCED, term=T2), "primary left term 2 in a switchover, and standby follows term 1"),
+    ],
+)
+def test_fenced_node_and_a_follower_of_something_else_stop(fenced: NodeView, says: str) -> None:
+    check(view(fenced, FOLLOWER), Action.STOP, None, None, Acknowledge.NONE, says=says, then="takeover --force standby")
 
 
 def test_fenced_node_alone_waits_for_its_successor() -> None:
@@ -165,12 +162,18 @@ def test_two_followers_or_two_fenced_nodes_stop() -> None:
 
 
 def test_node_without_control_tables_stops() -> None:
-    check(view(NodeView("primary"), FOLLOWER), Action.STOP, None, None, Acknowledge.NONE, says="primary has no role", then="replstore migrate")
+    for bare in (NodeView("primary"), replace(WRITER, role=None), replace(WRITER, term=None)):
+        check(view(bare, FOLLOWER), Action.STOP, None, None, Acknowledge.NONE, says="primary has no role", then="replstore migrate")
 
 
 def test_nobody_answers() -> None:
     check(
-        view(REFUSED, FOLLOWER_SILENT), Action.WAIT, None, None, Acknowledge.NONE, says="primary is refused (connection refused); standby is silent"
+        view(REFUSED, FOLLOWER_SILENT),
+        Action.WAIT,
+        None,
+        None,
+        Acknowledge.NONE,
+        says="primary is refused (connection refused); standby is silent for 1.5 s",
     )
 
 
@@ -250,7 +253,27 @@ def test_follower_of_an_older_term_than_the_writer_is_known_to_have_had_does_not
 
 
 def test_refused_follower_right_after_a_contact_lets_the_writer_go_solo() -> None:
-    check(view(WRITER, FOLLOWER_REFUSED, contact=CONTACT), Action.GO_SOLO, "primary", "primary", Acknowledge.SOLO, says="standby is refused")
+    seen = view(WRITER, FOLLOWER_REFUSED, contact=CONTACT)
+    check(
+        seen,
+        Action.GO_SOLO,
+        "primary",
+        "primary",
+        Acknowledge.SOLO,
+        says="standby is refused (connection refused), primary goes on alone right after",
+    )
+
+
+def test_a_node_of_which_nothing_was_ever_known_is_lost_like_any_other() -> None:
+    check(view(WRITER, NodeView("standby", reach=Reach.REFUSED), contact=CONTACT), Action.GO_SOLO, "primary", "primary", Acknowledge.SOLO)
+    check(
+        view(NodeView("primary", reach=Reach.REFUSED), FOLLOWER),
+        Action.TAKE_OVER,
+        "standby",
+        "standby",
+        Acknowledge.SOLO,
+        says="primary is refused and standby is eligible",
+    )
 
 
 def test_solo_writer_writes_whatever_has_become_of_the_follower() -> None:
@@ -326,94 +349,11 @@ def test_locked_out_follower_is_never_a_reason_for_solo() -> None:
 
 def test_async_writer_goes_on_alone_and_says_so_loudly_after_a_restart() -> None:
     for lost in (FOLLOWER_REFUSED, FOLLOWER_SILENT, replace(FOLLOWER, reach=Reach.LOCKED_OUT)):
-        check(view(WRITER, lost, ASYNC, contact=CONTACT), Action.WRITE, None, "primary", Acknowledge.ALONE)
+        decision = check(view(WRITER, lost, ASYNC, contact=CONTACT), Action.WRITE, None, "primary", Acknowledge.ALONE)
+        assert "orphans" not in decision.reason
     check(
         view(replace(WRITER, boot="a1"), FOLLOWER_REFUSED, ASYNC, contact=CONTACT), Action.WRITE, None, "primary", Acknowledge.ALONE, says="orphans"
     )
-
-
-# ---------------------------------------------------------------------------- with a witness
-
-
-@pytest.mark.parametrize("lost", [FOLLOWER_REFUSED, FOLLOWER_SILENT])
-def test_witness_allows_solo_without_a_contact(lost: NodeView) -> None:
-    check(view(WRITER, lost, witness=WITNESS), Action.GO_SOLO, "primary", "primary", Acknowledge.SOLO, says="if the witness agrees")
-    alone = replace(WITNESS, in_sync=frozenset({"primary"}), req=0)
-    check(view(replace(WRITER, boot="a1"), lost, witness=alone), Action.GO_SOLO, "primary", "primary", Acknowledge.SOLO)
-
-
-def test_witness_is_not_asked_before_the_detection_time() -> None:
-    check(view(WRITER, replace(FOLLOWER_SILENT, silent_for=D - 0.1), witness=WITNESS), Action.WAIT, None, "primary", Acknowledge.NONE, says="not yet")
-    check(view(WRITER, FOLLOWER_SILENT, witness=WITNESS, paused=True), Action.WAIT, None, "primary", Acknowledge.NONE)
-
-
-@pytest.mark.parametrize(
-    "witness", [replace(WITNESS, reach=Reach.SILENT), replace(WITNESS, term=Term(0, "zero")), replace(WITNESS, term=Term(1, "other"))]
-)
-def test_no_solo_and_no_takeover_against_the_witness(witness: WitnessView) -> None:
-    """Not even with proof of death: a pair with a witness has one rule, the witness's."""
-    assert decide(view(WRITER, FOLLOWER_REFUSED, contact=CONTACT, witness=witness)).action is Action.WAIT
-    check(view(REFUSED, FOLLOWER, witness=witness), Action.WAIT, None, None, Acknowledge.NONE, then="takeover --force standby")
-
-
-def test_witness_allows_takeover_only_in_sync() -> None:
-    check(view(REFUSED, FOLLOWER, witness=WITNESS), Action.TAKE_OVER, "standby", "standby", Acknowledge.SOLO)
-    alone = replace(WITNESS, in_sync=frozenset({"primary"}))
-    check(view(REFUSED, FOLLOWER, witness=alone), Action.WAIT, None, None, Acknowledge.NONE, says="primary went on without standby")
-
-
-def test_follower_unknown_to_the_witness_is_resynced() -> None:
-    check(
-        view(WRITER, FOLLOWER, witness=replace(WITNESS, in_sync=frozenset({"primary"}))),
-        Action.RESYNC,
-        "standby",
-        "primary",
-        Acknowledge.REPLICATED,
-        says="witness",
-    )
-
-
-GRANTED = WitnessView(Reach.UP, T2, "standby", frozenset({"standby"}), -1)
-
-
-@pytest.mark.parametrize("primary", [WRITER, REFUSED, SILENT, replace(WRITER, role=Role.FENCED)])
-@pytest.mark.parametrize("policy", [Policy(), Policy(takeover="manual")])
-def test_takeover_that_the_witness_granted_is_finished(primary: NodeView, policy: Policy) -> None:
-    """Also after the follower restarted: since the grant the old writer can't have gone on alone."""
-    for follower in (FOLLOWER, replace(FOLLOWER, boot="b1")):
-        check(view(primary, follower, policy, witness=GRANTED), Action.FINISH, "standby", "standby", Acknowledge.SOLO)
-
-
-@pytest.mark.parametrize("policy", [Policy(), ASYNC])
-def test_writer_that_the_witness_has_deposed_takes_no_writes(policy: Policy) -> None:
-    seen = view(replace(WRITER, solo=True, solo_boot="a0"), FOLLOWER_SILENT, policy, contact=CONTACT, witness=GRANTED)
-    check(seen, Action.WAIT, None, None, Acknowledge.NONE, says="given the pair to standby under term 2")
-
-
-# ---------------------------------------------------------------------------- acknowledgements
-
-
-@pytest.mark.parametrize(
-    ("durability", "pair", "term", "writer", "held", "expected"),
-    [
-        ("replicated", None, T1, WRITER, True, True),
-        ("replicated", None, T1, WRITER, False, False),
-        ("replicated", None, T1, replace(WRITER, solo=True, solo_boot="a0"), False, True),
-        ("replicated", None, T1, replace(WRITER, solo=True, solo_boot="older"), False, False),
-        ("replicated", None, T1, replace(WRITER, solo=True, solo_boot="older"), True, True),
-        ("replicated", None, T1, replace(WRITER, term=T3, solo=True, solo_boot="a0"), False, False),
-        ("replicated", None, T1, replace(WRITER, term=T3), True, False),
-        ("replicated", None, T1, replace(WRITER, term=Term(1, "other")), True, False),
-        ("replicated", None, T1, replace(WRITER, role=Role.FENCED, solo=True, solo_boot="a0"), False, False),
-        ("replicated", None, T1, replace(WRITER, reach=Reach.SILENT, solo=True, solo_boot="a0"), False, False),
-        ("replicated", "async", T1, replace(WRITER, solo=True, solo_boot="a0"), False, False),
-        ("replicated", "async", T1, replace(WRITER, solo=True, solo_boot="a0"), True, True),
-        ("async", None, T1, WRITER, False, True),
-        ("async", None, T1, replace(WRITER, term=T2), False, False),
-    ],
-)
-def test_may_acknowledge(durability: str, pair: str | None, term: Term, writer: NodeView, held: bool, expected: bool) -> None:
-    assert may_acknowledge(durability=durability, commit_term=term, writer=writer, held_by_follower=held, pair_durability=pair) is expected
 
 
 # ---------------------------------------------------------------------------- every decision, whatever is seen
