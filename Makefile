@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: demo test lint format wheel clean
+.PHONY: demo test bench lint format wheel clean
 
 demo: .venv/ready  ## Two nodes, several writers, one of the nodes killed: what is lost? (Nothing.)
 	@$(BIN)/replstore demo $(ARGS)
 
 test: .venv/ready  ## All tests, on real databases
 	@$(BIN)/python -m pytest -n $(WORKERS) -q $(ARGS)
+
+bench: .venv/ready  ## Measurements, about six minutes: docs/benchmarks.md (ARGS=--quick: one)
+	@$(BIN)/python -m benchmarks.journal $(ARGS)
 
 lint: .venv/ready  ## Style, types, and the order of the layers
 	@$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+"""Measurements.  Every figure in the documents comes from here."""
