@@ -66,7 +66,7 @@ class Settings(BaseSettings):
         "sqlite:////var/lib/file.db from the root) or postgresql://user@host:5432/database. The name stays when the roles change. "
         "A password is better kept in REPLSTORE_PRIMARY or ~/.pgpass than in a file."
     )
-    standby: DatabaseURL = Field(description="URL of the node named standby, which follows first: another database of the same kind.")
+    standby: DatabaseURL = Field(description="URL of the node named standby, which follows first: another database, of the same kind or the other.")
     witness: DatabaseURL | None = Field(
         default=None,
         description="URL of a third small database with one row that decides who may go on alone when the nodes don't see each other. For two "
@@ -280,9 +280,6 @@ class Settings(BaseSettings):
         for one, other in (("primary", "standby"), ("primary", "witness"), ("standby", "witness")):
             if other in urls and same_database(urls[one], urls[other]):
                 raise ValueError(f"{one} and {other} name the same database, {shown(urls[one])}: each needs its own")
-        if urls["primary"].get_backend_name() != urls["standby"].get_backend_name():
-            kinds = f"primary is {urls['primary'].get_backend_name()} and standby is {urls['standby'].get_backend_name()}"
-            raise ValueError(f"{kinds}: this version replicates between two databases of one kind")
         if self.detection_time <= 2 * self.probe_interval:
             raise ValueError(
                 f"detection_time ({self.detection_time:g} s) must be more than twice probe_interval ({self.probe_interval:g} s): "

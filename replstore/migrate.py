@@ -171,7 +171,7 @@ def _add_follower(pair: Pair, node: Node, writer: Node, known: NodeState) -> Non
     with node.begin() if not node.database.may_create(node.url) else _created(node) as connection:
         taken = [table.id for table in node.database.tables(connection)]
     with writer.snapshot() as connection:
-        wanted = [table.id for table in node.database.tables(connection)]
+        wanted = [table.id for table in writer.database.tables(connection)]
     _refuse_strangers(node, taken, writer, wanted)
     _create_control(pair, node, known.pair, Term(known.term_no, known.term_uuid), "follower")
     _complete(writer, node)

@@ -1,3 +1,3 @@
 """The fixtures are in ``fix_*.py``, by concern."""
 
-pytest_plugins = ("tests.fix_pairs", "tests.fix_proxy", "tests.fix_containers", "tests.fix_stores", "tests.fix_shop")
+pytest_plugins = ("tests.fix_pairs", "tests.fix_proxy", "tests.fix_containers", "tests.fix_stores", "tests.fix_shop", "tests.fix_mixed")

@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL
 from replstore.control import Control
 from replstore.databases.base import Entry, Fault, NodeState, Unshipped
 from replstore.databases.carrier import Carrier
-from replstore.databases.catalog import Table
+from replstore.databases.catalog import Difference, Table, differences
 
 
 class Database(ABC):
@@ -21,6 +21,8 @@ class Database(ABC):
 
     name: ClassVar[str]
     control: ClassVar[Control]
+    learns: ClassVar[bool] = False
+    """Whether ``learn`` does anything."""
 
     # -- connections
 
@@ -115,6 +117,23 @@ class Database(ABC):
     @abstractmethod
     def tables(self, connection: Connection, only: Collection[str] | None = None) -> list[Table]:
         """The user's tables."""
+
+    def learn(self, connection: Connection, there: Sequence[Table]) -> list[Table]:
+        """Takes over from the other node's tables what this kind of database can't say by itself.
+
+        Args:
+            there: the other node's tables.
+
+        Returns:
+            Its own tables whose definition is another one now.
+        """
+        return []
+
+    def differences(
+        self, a: Table | None, b: Table | None, names: tuple[str, str] = ("primary", "standby"), ignore: Collection[str] = ()
+    ) -> list[Difference]:
+        """In what a table differs between this node and the other one; see ``catalog.differences``."""
+        return differences(a, b, names, ignore)
 
     @abstractmethod
     def refusal(self, connection: Connection, table: Table) -> str | None:

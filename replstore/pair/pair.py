@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy.engine import URL
+
 from replstore.config import Settings
 from replstore.errors import NotTheWriter, NoWriter, ReplicationStopped
 from replstore.node import Node, one_line
@@ -63,8 +65,8 @@ class Pair:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.primary = Node("primary", settings.primary_url, seconds=settings.probe_timeout, engine_options=settings.engine_options("primary"))
-        self.standby = Node("standby", settings.standby_url, seconds=settings.probe_timeout, engine_options=settings.engine_options("standby"))
+        self.primary = self._node("primary", settings.primary_url, settings.standby_url)
+        self.standby = self._node("standby", settings.standby_url, settings.primary_url)
         self.nodes = {"primary": self.primary, "standby": self.standby}
         self.witness = Witness(settings.witness_url, seconds=settings.probe_timeout) if settings.witness_url else None
         self.policy = Policy(
@@ -93,6 +95,9 @@ class Pair:
         """A monitor frees who waits for a silent node."""
         self.closed = threading.Event()
         self.nudged = threading.Event()
+
+    def _node(self, name: str, url: URL, beside: URL) -> Node:
+        return Node(name, url, seconds=self.settings.probe_timeout, engine_options=self.settings.engine_options(name), beside=beside)
 
     def other(self, node: Node) -> Node:
         """The other node."""

@@ -40,7 +40,7 @@ def check(pair: Pair, *, tables: Collection[str] | None = None, limit: int = 100
     with both_nodes(pair) as both:
         found = definitions(both, tables)
         standing = {side.name: read_sequences(side) for side in both.sides}
-        schema = compare_schema(found)
+        schema = compare_schema(found, both.writer.node.database)
         if tables is None:
             schema += missing_sequences(standing["primary"], standing["standby"])
         rows = [_table(both, found, name, limit, progress) for name in found.names if name in found.primary and name in found.standby]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
-from replstore.databases.catalog import Table, differences
+from replstore.databases.catalog import Table
+from replstore.databases.database import Database
 from replstore.errors import ConfigError
 from replstore.reconcile.report import SchemaDifference
 from replstore.reconcile.snapshots import Both, Side, reading
@@ -107,12 +108,16 @@ def _resolve(chosen: Collection[str], known: Collection[str]) -> set[str]:
     return ids
 
 
-def compare_schema(tables: Definitions) -> list[SchemaDifference]:
-    """In what the tables differ."""
+def compare_schema(tables: Definitions, database: Database) -> list[SchemaDifference]:
+    """In what the tables differ.
+
+    Args:
+        database: of either node.
+    """
     found = []
     for name in tables.names:
         a, b = tables.primary.get(name), tables.standby.get(name)
-        texts = [str(each).removeprefix(f"table {name}: ") for each in differences(a, b, ignore=tables.suspended.get(name, ()))]
+        texts = [str(each).removeprefix(f"table {name}: ") for each in database.differences(a, b, ignore=tables.suspended.get(name, ()))]
         if a is not None and b is not None and not a.key and not b.key:
             texts.append("no primary key, so its rows can't be compared")
         found += [SchemaDifference(name, text) for text in texts]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from replstore.databases.catalog import Table, differences
+from replstore.databases.catalog import Table
 from replstore.errors import ReplicationStopped
 from replstore.node import Node
 
@@ -69,6 +69,7 @@ def mirror(writer: Node, follower: Node, *, copy: Collection[str] = ()) -> Mirro
     Raises:
         ReplicationStopped: the follower's tables can't be made as the writer's are.
     """
+    _learn(writer, follower)
     with writer.snapshot() as source:
         state = writer.database.state(source)
         wanted = replicated(writer, source)
@@ -89,8 +90,26 @@ def mirror(writer: Node, follower: Node, *, copy: Collection[str] = ()) -> Mirro
     return done
 
 
+def _learn(writer: Node, follower: Node) -> None:
+    """Lets the writer's definitions take over what only the follower's tables say, where the two are of different kinds."""
+    if not writer.database.learns:
+        return
+    with follower.snapshot() as there:
+        tables = follower.database.tables(there)
+    with writer.begin() as connection:
+        writer.database.lock_migration(connection)
+        state = writer.database.state(connection)
+        if state is None or state.role == "follower":
+            raise ReplicationStopped(f"{writer.name} is not the writer")
+        known = replicated(writer, connection)
+        changed = [table for table in writer.database.learn(connection, tables) if table.id in known]
+        if changed:
+            install(writer, connection, changed, schema_no=state.schema_no + 1)
+
+
 def _mirror(follower: Node, source: Connection, target: Connection, wanted: dict[str, Table], copy: Collection[str], schema_no: int) -> Mirrored:
     control, database = follower.database.control, follower.database
+    database.learn(target, list(wanted.values()))
     before = replicated(follower, target)
     orphans = database.orphan_table(target)
     suspended = set(target.execute(select(control.suspended.c.name)).scalars())
@@ -100,7 +119,7 @@ def _mirror(follower: Node, source: Connection, target: Connection, wanted: dict
         table
         for name, table in wanted.items()
         if name != orphans.id
-        and (name not in present or differences(table, present[name], ignore=suspended) or before.get(name, table).key != table.key)
+        and (name not in present or database.differences(table, present[name], ignore=suspended) or before.get(name, table).key != table.key)
     ]
     differ += [wanted[name] for name in _referrers(differ, [present[name] for name in wanted if name in present])]
     gone = [present[name] for name in before if name not in wanted and name in present]

@@ -111,7 +111,7 @@ class Reader:
             raise StaleRead(f"the token is of term {after.term_no}, and {node.name} is of term {state.term_no}")
         if after.node != state.former_node or after.term_uuid != state.stream_uuid:
             raise TokenLost(f"the token is of term {after.term_no}; how that ended is not known any more in term {state.term_no}")
-        if not node.database.covers(state.former_position or "", after.position):
+        if not self._pair.other(node).database.covers(state.former_position or "", after.position):  # positions are that node's
             raise TokenLost(f"what the token stands for is not known to have reached {node.name} when it took over, term {state.term_no}")
 
     def _on_follower(self, max_lag: float | None, after: Token | None, deadline: float) -> tuple[Connection | None, str]:
@@ -153,7 +153,9 @@ class Reader:
         return ""
 
     def _has(self, node: Node, state: NodeState, after: Token) -> bool:
-        return after.node == state.source and after.term_uuid == state.term_uuid and node.database.covers(state.position or "", after.position)
+        # both positions are the writer's
+        covers = self._pair.other(node).database.covers
+        return after.node == state.source and after.term_uuid == state.term_uuid and covers(state.position or "", after.position)
 
     def _open(self, node: Node) -> tuple[Connection, NodeState | None]:
         """A read-only transaction on the application's engine, and the node's state as that transaction sees it."""

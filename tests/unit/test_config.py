@@ -112,10 +112,6 @@ def test_durations_take_units(given: Any, seconds: float) -> None:
         (TWO | {"standby": "sqlite:///."}, "is a directory: a SQLite URL names a file"),
         (TWO | {"standby": "sqlite:///./x/../a.db"}, "primary and standby name the same database, sqlite:///"),
         (TWO | {"witness": "sqlite:///b.db"}, "standby and witness name the same database, sqlite:///"),
-        (
-            SERVERS | {"standby": TWO["standby"]},
-            "primary is postgresql and standby is sqlite: this version replicates between two databases of one kind",
-        ),
     ],
 )
 def test_bad_settings_are_refused_in_one_clear_sentence(settings: dict[str, Any], sentence: str) -> None:
