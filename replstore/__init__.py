@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from replstore.config import Settings as Settings
+    from replstore.errors import BacklogFull as BacklogFull
     from replstore.errors import CannotCheck as CannotCheck
     from replstore.errors import CannotReplicate as CannotReplicate
     from replstore.errors import CommittedNotReplicated as CommittedNotReplicated
@@ -45,6 +46,7 @@ logging.getLogger("replstore").addHandler(logging.NullHandler())  # what is logg
 __version__ = "0.1.0"
 
 _ERRORS = (
+    "BacklogFull",
     "CannotCheck",
     "CannotReplicate",
     "CommitUnknown",

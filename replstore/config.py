@@ -25,7 +25,7 @@ from replstore.errors import ConfigError, SettingsDiffer
 from replstore.urls import parse, same_database, shown
 
 #: Settings that belong to the pair: they are kept in its control tables and must be equal in every Store.
-PAIR_SETTINGS = ("replication", "durability", "takeover", "on_follower_down", "rejoin", "refused_means_dead", "detection_time")
+PAIR_SETTINGS = ("replication", "durability", "takeover", "on_follower_down", "rejoin", "refused_means_dead", "detection_time", "marker_retention")
 
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*([a-z]*)\s*")
@@ -116,6 +116,26 @@ class Settings(BaseSettings):
         le=300,
         description="Seconds of silence after which the writer counts as lost. More than two probe intervals, so that one late heartbeat is no "
         "alarm; at 1.5 s a hung writer is replaced within 2.5 s.",
+    )
+    marker_retention: Seconds = Field(
+        default=86400.0,
+        ge=60,
+        le=366 * 86400,
+        description="Seconds for which a commit's marker without a key is kept after it is on both nodes. Whoever is in doubt about a commit finds "
+        "it out by the marker, at most half as long after the transaction began; then it is CommitUnknown. A day is longer than any transaction "
+        "should be open, and short enough to keep the table small. Keys are kept for ever.",
+    )
+    max_backlog: int = Field(
+        default=1_000_000,
+        ge=0,
+        description="How many journal entries (a changed row on SQLite, a changing statement on PostgreSQL) may wait for the follower before "
+        "transactions with durability async wait too: as much as a lost writer can take with it. 0: no limit, until the disk is full. A writer that "
+        "is solo isn't limited.",
+    )
+    on_backlog: Literal["wait", "fail"] = Field(
+        default="wait",
+        description='What such a transaction does then, before it begins. "wait": it helps to ship, and goes on when there is room, which slows '
+        'writers down to what the follower takes; after ack_timeout it ends in BacklogFull. "fail": BacklogFull at once.',
     )
     probe_interval: Seconds = Field(
         default=0.5, ge=0.02, le=60, description="Seconds between two looks at the nodes, each with a heartbeat; two a second cost a server nothing."

@@ -59,6 +59,10 @@ class CommittedNotReplicated(ReplstoreError):
         self.id = id
 
 
+class BacklogFull(ReplstoreError):
+    """Too much waits for the follower, so an async transaction wasn't begun: nothing was changed; ``max_backlog`` and ``on_backlog`` say when."""
+
+
 class KeyReused(ReplstoreError):
     """The key has already been used by another function."""
 

@@ -95,6 +95,8 @@ def render(status: Status) -> RenderableType:
     parts.append(Padding(table, (1, 0)))
     for label, sentences, style in (
         ("Shipping", [status.stopped] if status.stopped else [], "red"),
+        ("Waiting", [_waiting(status)] if status.unconfirmed else [], "yellow"),
+        ("Kept", status.pinned, "yellow"),
         ("Orphans", [_orphans(status.orphans)] if status.orphans else [], "yellow"),
         ("Warning", status.warnings, "yellow"),
         ("Next", [f"{_capital(step)}."] if (step := next_step(status)) else [], "bold"),
@@ -125,6 +127,13 @@ def _rows(nodes: list[NodeStatus]) -> list[tuple[str, list[str]]]:
         ("database", [node.url for node in nodes]),
     ]
     return [row for row in rows if any(cell != "–" for cell in row[1])]
+
+
+def _waiting(status: Status) -> str:
+    follower = next((node.name for node in status.nodes.values() if node.name != status.writer), "the other node")
+    what = "1 transaction is" if status.unconfirmed == 1 else f"{status.unconfirmed:,} transactions are"
+    since = f", the oldest for {status.unconfirmed_for:,.1f} s" if status.unconfirmed_for is not None else ""
+    return f"{what} not known to be on {follower}{since}."
 
 
 def _orphans(count: int) -> str:

@@ -302,7 +302,7 @@ class Database(ABC):
 
     @abstractmethod
     def unshipped(self, connection: Connection, since: str | None) -> Unshipped:
-        """What a follower at a position doesn't have yet, counted."""
+        """What a follower at a position doesn't have yet, counted; None: not known, all that the journal still has counts."""
 
     @abstractmethod
     def backlog(self, connection: Connection, since: str | None, *, limit: int) -> int:

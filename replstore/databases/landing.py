@@ -42,6 +42,7 @@ def landing_statements(control: Control, landing: Landing) -> list[Statement]:
             ),
             (f"DELETE FROM {position}", (), None),
             (f"DELETE FROM {control.name('journal')}", (), None),
+            (f"DELETE FROM {control.name('tick')}", (), None),  # nobody holds a tick of a writer that follows now
             (f"UPDATE {control.name('retention')} SET pruned_through = NULL", (), None),
         ]
     if base.position is None or landing.rejoin:

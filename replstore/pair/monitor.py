@@ -12,15 +12,14 @@ import time
 
 from replstore.errors import ReplicationStopped
 from replstore.node import one_line
-from replstore.pair.decide import Acknowledge, Action, Decision, Reach, Term
+from replstore.pair.decide import Acknowledge, Action, Decision, Reach
 from replstore.pair.pair import Pair
+from replstore.replication.journal.retain import Retention
 from replstore.replication.mirror import mirror
 
 log = logging.getLogger("replstore.pair")
 #: s between two looks while a node owes an answer.
 HURRY = 0.1
-#: s between two prunings of the journal; what is pruned was shipped by the time of the one before.
-PRUNE_INTERVAL = 5.0
 
 
 class Monitor:
@@ -33,8 +32,7 @@ class Monitor:
     def __init__(self, pair: Pair) -> None:
         self._pair = pair
         pair.watched = True
-        self._pruned = time.monotonic()
-        self._shipped: tuple[Term, str | None] | None = None
+        self._retention = Retention(pair.settings.marker_retention)
         # daemons: what they do is done by any other Store, or by the next call, just as well
         self._threads = [
             threading.Thread(target=target, name=f"replstore {name}", daemon=True)
@@ -94,18 +92,13 @@ class Monitor:
             self._pair.closed.wait(self._pair.settings.probe_interval)
 
     def _prune(self) -> None:
-        """Removes journal entries that the follower has had for a while; never while it isn't in sync, so a former writer finds all it needs."""
+        """Removes what both nodes have and nobody needs; never while the follower isn't in sync, so a former writer finds all it needs."""
         lead = self._pair.lead
-        if lead is None or lead.acknowledge is Acknowledge.SOLO or time.monotonic() - self._pruned < PRUNE_INTERVAL:
+        if lead is None or lead.acknowledge is Acknowledge.SOLO:
             return
-        self._pruned = time.monotonic()
-        state = self._pair.watch.states[lead.follower.name].state
-        if state is None or state.role != "follower" or state.term_uuid != lead.term.uuid or state.copying:
-            return
-        shipped, self._shipped = self._shipped, (lead.term, state.position)
-        if shipped is not None and shipped[0] == lead.term and shipped[1] is not None:
-            with lead.node.begin() as connection:
-                lead.node.database.prune(connection, shipped[1])
+        ahead, behind = (self._pair.watch.states[node.name].state for node in (lead.node, lead.follower))
+        if ahead is not None and behind is not None:
+            self._retention.work(lead.node, lead.follower, ahead, behind)
 
     def _follow_migration(self) -> None:
         """Brings a follower that missed a migration to the writer's tables."""

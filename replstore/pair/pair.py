@@ -17,8 +17,10 @@ from typing import Any
 from sqlalchemy.engine import URL
 
 from replstore.config import Settings
+from replstore.databases.base import NodeState
 from replstore.errors import NotTheWriter, NoWriter, ReplicationStopped
 from replstore.node import Node, one_line
+from replstore.pair.backlog import Backlog
 from replstore.pair.decide import Acknowledge, Action, Decision, NodeView, Policy, Reach, Role, Term, View, decide
 from replstore.pair.flip import settle_guard
 from replstore.pair.rejoin import fence_former, rejoin
@@ -84,6 +86,7 @@ class Pair:
         self.stopped: str = ""
         self._vouch = False
         self.synced_at: float = float("-inf")
+        self.backlog = Backlog(settings, self._last_seen, self.ship_from)
         self.settling = threading.RLock()
         self.maintenance = threading.Lock()
         """Held by a migration, so that the keeper doesn't take its half-way state for a fault."""
@@ -102,6 +105,10 @@ class Pair:
     def other(self, node: Node) -> Node:
         """The other node."""
         return self.standby if node is self.primary else self.primary
+
+    def _last_seen(self, node: Node) -> NodeState | None:
+        seen = self.watch.states.get(node.name)
+        return seen.state if seen is not None else None
 
     # -- deciding and acting
 

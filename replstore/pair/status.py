@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
+from replstore.databases.base import Unshipped
 from replstore.node import Node
 from replstore.pair.decide import Acknowledge, Action, NodeView, Reach, Role
 from replstore.pair.pair import Pair
@@ -24,7 +25,7 @@ class NodeStatus:
         health: ``up``, ``refused``, ``silent`` or ``locked out``, with what it answered.
         term: its term number.
         schema_no: how many migrations it has had.
-        waiting: on a follower: journal entries that it doesn't have yet; None: not known.
+        waiting: on a follower: changed rows that it doesn't have yet, at most (one that doesn't answer may have the last few); None: not known.
         position: on a follower: how far it has got.
         shipped_at: on a follower: when its last batch arrived.
         state: a sentence: what that means.
@@ -56,6 +57,10 @@ class Status:
         stopped: why shipping stopped, or empty.
         warnings: settings of the databases under which a promise doesn't hold.
         nodes: both nodes.
+        unconfirmed: transactions that are committed on the writer and not known to be on the follower; None: not known.
+        unconfirmed_for: s since the oldest of them, by the writer's clock; None: there is none, or it isn't known.
+        max_backlog: journal entries that may wait before async transactions wait or fail; 0: no limit.
+        pinned: what keeps the writer's journal from being pruned for longer than usual, a sentence each.
     """
 
     writer: str | None
@@ -69,6 +74,10 @@ class Status:
     stopped: str
     warnings: list[str] = field(default_factory=list)
     nodes: dict[str, NodeStatus] = field(default_factory=dict)
+    unconfirmed: int | None = None
+    unconfirmed_for: float | None = None
+    max_backlog: int = 0
+    pinned: list[str] = field(default_factory=list)
 
     @property
     def healthy(self) -> bool:
@@ -87,8 +96,8 @@ def status(pair: Pair) -> Status:
     view, decision = pair.look()
     views = {seen.name: seen for seen in (view.primary, view.standby)}
     writer = next((seen.name for seen in views.values() if seen.role is Role.WRITER and seen.name == decision.writer), None)
-    waiting = _waiting(pair, writer, views) if writer else {}
-    nodes = {name: _node(pair, pair.nodes[name], seen, waiting.get(name)) for name, seen in views.items()}
+    waiting = _waiting(pair, writer, views) if writer else None
+    nodes = {name: _node(pair, pair.nodes[name], seen, waiting.changes if waiting and name != writer else None) for name, seen in views.items()}
     skew = {node.schema_no for node in nodes.values() if node.schema_no is not None}
     stopped = pair.stopped or next((seen.stopped for seen in views.values() if seen.stopped), "")
     if len(skew) == 2:
@@ -105,6 +114,10 @@ def status(pair: Pair) -> Status:
         durability=pair.policy.durability,
         orphans=_orphans(pair, writer) if writer else 0,
         stopped=stopped,
+        unconfirmed=waiting.transactions if waiting else None,
+        unconfirmed_for=waiting.seconds if waiting else None,
+        max_backlog=pair.settings.max_backlog,
+        pinned=_pinned(pair, writer, views) if writer else [],
         warnings=[warning for name, seen in views.items() if seen.reach is Reach.UP for warning in _warnings(pair.nodes[name])],
         nodes=nodes,
     )
@@ -146,17 +159,22 @@ def _sentence(seen: NodeView) -> str:
     return "in sync; it may take over" if seen.eligible_boot == seen.boot else "it follows and may not take over before it is in sync again"
 
 
-def _waiting(pair: Pair, writer: str, views: dict[str, NodeView]) -> dict[str, int]:
-    """How many changed rows the follower doesn't have yet."""
-    follower = pair.other(pair.nodes[writer])
-    answer = pair.watch.states.get(follower.name)
-    position = answer.state.position if answer and answer.state else None
-    if position is None or views[writer].reach is not Reach.UP:
-        return {}
+def _waiting(pair: Pair, writer: str, views: dict[str, NodeView]) -> Unshipped | None:
+    """What the follower doesn't have yet."""
+    term = views[writer].term
+    if term is None or views[writer].reach is not Reach.UP:
+        return None
     node = pair.nodes[writer]
+    position = pair.backlog.position(pair.other(node), term.uuid)
     with node.snapshot() as connection:
-        entries = node.database.entries(connection, position)
-    return {follower.name: sum(1 for entry in entries if entry.table is not None)}
+        return node.database.unshipped(connection, position)
+
+
+def _pinned(pair: Pair, writer: str, views: dict[str, NodeView]) -> list[str]:
+    if views[writer].reach is not Reach.UP:
+        return []
+    with pair.nodes[writer].snapshot() as connection:
+        return [f"{writer}: {sentence}" for sentence in pair.nodes[writer].database.pinned(connection)]
 
 
 def _orphans(pair: Pair, writer: str) -> int:

@@ -7,7 +7,6 @@ suspended laptop) every watch begins anew (HAZARDS 22).
 from __future__ import annotations
 
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from replstore.databases.base import Fault, NodeState
 from replstore.node import Node, Observation
 from replstore.pair.decide import Contact, NodeView, Policy, Reach, Role, Term, View
 from replstore.pair.witness import Witness
+from replstore.timestamps import uptime
 
 REACH = {
     None: Reach.LOCKED_OUT,  # it answered, but without control tables
@@ -100,7 +100,7 @@ class Watch:
             if contact is not None and self._highest is not None and self._highest.outranks(contact.term):
                 contact = None  # a contact with a writer that has been replaced confirms nothing
             if contact is not None:
-                contact = Contact(_uptime() - self._sent, contact.term, contact.writer, contact.writer_boot, contact.follower_boot)
+                contact = Contact(uptime() - self._sent, contact.term, contact.writer, contact.writer_boot, contact.follower_boot)
             seen_batch = max((self._remember(view) for view in (primary, standby) if view.role is Role.FOLLOWER), default=0)
         return View(primary, standby, self.policy, contact, witness, seen_batch)
 
@@ -138,7 +138,7 @@ class Watch:
             return
         node = next(node for node in self.nodes if node.name == behind.name)
         control = node.database.control
-        sent = _uptime()
+        sent = uptime()
         with node.begin(limit=2 * self._timeout) as connection:
             connection.execute(update(control.heartbeat).values(no=control.heartbeat.c.no + 1))
             state = node.database.state(connection)
@@ -150,11 +150,6 @@ class Watch:
     def close(self) -> None:
         """Stops asking."""
         self._askers.shutdown(wait=False, cancel_futures=True)
-
-
-def _uptime() -> float:
-    """Seconds on a clock that nobody sets and that goes on while the machine sleeps, where there is one."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 def node_view(state: NodeState, name: str, still_for: float = 0.0) -> NodeView:

@@ -18,7 +18,7 @@ from replstore.transaction.doubt import resolve
 log = logging.getLogger("replstore.transaction")
 
 
-def acknowledge(pair: Pair, lead: Lead, id: str, durability: str) -> None:
+def acknowledge(pair: Pair, lead: Lead, id: str, durability: str, *, began: float | None = None) -> None:
     """Returns when the caller may be told that the transaction is safe.
 
     Args:
@@ -26,6 +26,7 @@ def acknowledge(pair: Pair, lead: Lead, id: str, durability: str) -> None:
         lead: the writer and the term it was committed under.
         id: the marker's.
         durability: ``replicated`` or ``async``.
+        began: when the transaction began, by ``uptime``; None: its marker has a key.
 
     Raises:
         CommittedNotReplicated: it is committed on the writer, and not known to be on the follower within ``ack_timeout``.
@@ -33,6 +34,7 @@ def acknowledge(pair: Pair, lead: Lead, id: str, durability: str) -> None:
         CommitUnknown: that could not be found out.
     """
     if durability == "async":
+        pair.backlog.committed()
         return
     deadline = time.monotonic() + pair.settings.ack_timeout
     trouble = ""
@@ -45,7 +47,7 @@ def acknowledge(pair: Pair, lead: Lead, id: str, durability: str) -> None:
         if held or _alone(pair, lead, durability):
             return
         if _moved(pair, lead):
-            lead = resolve(pair, lead.term, id, durability, cause=None)
+            lead = resolve(pair, lead.term, id, durability, began=began, cause=None)
             continue
         if time.monotonic() >= deadline:
             why = pair.stopped or trouble

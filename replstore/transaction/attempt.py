@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
+from replstore.pair.decide import Acknowledge
 from replstore.pair.pair import Lead, Pair
+from replstore.timestamps import uptime
 from replstore.transaction.acknowledge import acknowledge
 from replstore.transaction.doubt import resolve
 
@@ -18,13 +20,19 @@ class Attempt:
         lead: the writer and the term that the transaction runs under.
         durability: ``replicated`` or ``async``.
         keyed: the caller writes the marker itself.
+
+    Raises:
+        BacklogFull: too much waits for the follower, and ``durability`` is async; nothing was begun.
     """
 
     read_only = False
 
     def __init__(self, pair: Pair, lead: Lead, durability: str, *, keyed: bool = False) -> None:
+        if durability == "async":
+            pair.backlog.admit(lead.node, lead.follower, lead.term.uuid, alone=lead.acknowledge is Acknowledge.SOLO)
         self.pair, self.lead, self.durability = pair, lead, durability
         self.id = str(uuid4())
+        self.since: float | None = None if keyed else uptime()
         self.began = False
         self.connection: Any = None
         self.backend: tuple[int, str] | None = None
@@ -50,7 +58,7 @@ class Attempt:
         Raises:
             CommittedNotReplicated, CommitUnknown, TransactionLost.
         """
-        acknowledge(self.pair, self.lead, self.id, self.durability)
+        acknowledge(self.pair, self.lead, self.id, self.durability, began=self.since)
 
     def in_doubt(self, error: BaseException) -> None:
         """The connection died during COMMIT.
@@ -60,8 +68,8 @@ class Attempt:
             CommitUnknown, CommittedNotReplicated.
         """
         self.pair.doubt(self.lead)
-        lead = resolve(self.pair, self.lead.term, self.id, self.durability, backend=self.backend, cause=error)
-        acknowledge(self.pair, lead, self.id, self.durability)
+        lead = resolve(self.pair, self.lead.term, self.id, self.durability, began=self.since, backend=self.backend, cause=error)
+        acknowledge(self.pair, lead, self.id, self.durability, began=self.since)
 
 
 class Reading:

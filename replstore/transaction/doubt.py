@@ -1,7 +1,8 @@
 """A transaction in doubt: its connection died during COMMIT, or its writer was lost before the follower had it.
 
 Never a mere look (HAZARDS 4): a tombstone with the transaction's id is inserted and committed, on a writer whose term isn't below the attempt's
-(HAZARDS 29).  If that works, the transaction can never commit any more; if it collides, the transaction had committed.
+(HAZARDS 29).  If that works, the transaction can never commit any more; if it collides, the transaction had committed.  A transaction that began so long
+ago that its marker may have been pruned can't be decided so (HAZARDS 4).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from replstore.errors import CommitUnknown, NotTheWriter, ReplstoreError, Transa
 from replstore.node import one_line
 from replstore.pair.decide import Term
 from replstore.pair.pair import Lead, Pair
+from replstore.timestamps import uptime
 
 log = logging.getLogger("replstore.transaction")
 
@@ -29,7 +31,16 @@ class Outcome(StrEnum):
     LOST = "lost"
 
 
-def resolve(pair: Pair, term: Term, id: str, durability: str, *, backend: tuple[int, str] | None = None, cause: BaseException | None) -> Lead:
+def resolve(
+    pair: Pair,
+    term: Term,
+    id: str,
+    durability: str,
+    *,
+    began: float | None = None,
+    backend: tuple[int, str] | None = None,
+    cause: BaseException | None,
+) -> Lead:
     """Finds out what happened to a transaction, and makes it final.
 
     Args:
@@ -37,6 +48,7 @@ def resolve(pair: Pair, term: Term, id: str, durability: str, *, backend: tuple[
         term: the term of the attempt.
         id: the marker's.
         durability: the attempt's.
+        began: when the transaction began, by ``uptime``; None: its marker has a key, and is kept for ever.
         backend: the attempt's server process, ended if it keeps the tombstone waiting.
         cause: the driver's error.
 
@@ -50,6 +62,7 @@ def resolve(pair: Pair, term: Term, id: str, durability: str, *, backend: tuple[
     deadline = time.monotonic() + pair.settings.takeover_timeout
     trouble = one_line(cause) if cause else "the writer changed"
     while True:
+        _refuse_old(pair, id, began, cause)
         try:
             lead = pair.settle(deadline, above=term.number)
             if lead.term != term and not lead.term.outranks(term):  # two nodes that were forced apart: neither speaks for the other (HAZARDS 32)
@@ -75,6 +88,17 @@ def resolve(pair: Pair, term: Term, id: str, durability: str, *, backend: tuple[
                 f"whether transaction {id} committed can't be decided now ({trouble}); look for its marker before you repeat it", id
             ) from cause
         time.sleep(0.05)
+
+
+def _refuse_old(pair: Pair, id: str, began: float | None, cause: BaseException | None) -> None:
+    """Half the retention: the other half is for clocks, and for what happens between this look and the tombstone."""
+    limit = pair.settings.marker_retention / 2
+    if began is not None and uptime() - began > limit:
+        raise CommitUnknown(
+            f"transaction {id} began more than {limit:g} s ago, half of marker_retention, so that a missing marker proves nothing: "
+            "whether it committed can't be decided; look at what it would have changed before you repeat it",
+            id,
+        ) from cause
 
 
 def _bury(lead: Lead, id: str, durability: str) -> Outcome:

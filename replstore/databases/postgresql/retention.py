@@ -58,8 +58,9 @@ def forget_markers(connection: Connection, ids: Sequence[str]) -> None:
 
 def unshipped(connection: Connection, since: str | None) -> Unshipped:
     """See ``Database.unshipped``."""
+    markers = "count(DISTINCT j.xid)" if since is None else f"(SELECT count(*) FROM replstore.marker m WHERE {_missing('m', since)})"
     changes, transactions, seconds = connection.exec_driver_sql(
-        f"SELECT coalesce(sum(coalesce(jsonb_array_length(j.keys), 1)), 0), (SELECT count(*) FROM replstore.marker m WHERE {_missing('m', since)}), "
+        f"SELECT coalesce(sum(coalesce(jsonb_array_length(j.keys), 1)), 0), {markers}, "
         f"extract(epoch FROM clock_timestamp() - min(j.at)) FROM replstore.journal j WHERE {_missing('j', since)}"
     ).one()
     return Unshipped(int(changes), int(transactions), None if seconds is None else max(0.0, float(seconds)))
