@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -264,19 +264,35 @@ def _migrate_writer(writer: Node, user: UserMigration) -> set[str]:
         prints = database.fingerprints(connection, [*tables, orphans])
         files = database.storage(connection, [*tables, orphans])
         # capture may have missed changes of these: it is new, or was lost, or ALTER TABLE wrote the rows anew
-        missed = [table for table in [*tables, orphans] if recorded.get(table.id) != prints[table.id] or _is_rewritten(table.id, old_files, files)]
+        missed = [table for table in [*tables, orphans] if recorded.get(table.id) != prints[table.id] or _is_rewritten(table, old_files, files)]
+        joined = {
+            table.id: partitions
+            for table in missed
+            if not _is_rewritten(table, old_files, files)
+            and (partitions := database.joined(table, recorded.get(table.id, ""), prints[table.id])) is not None
+        }
+        whole = [table for table in missed if table.id not in joined]
         stale = [table for table in [*tables, orphans] if table in missed or before[table.id] != table]
         gone = set(before) - {table.id for table in tables} - {orphans.id}
         for name in gone:
             connection.execute(delete(control.replicated).where(control.replicated.c.tbl == name))
         if stale or gone:
-            install(writer, connection, stale, schema_no=state.schema_no + 1)
-        database.journal_whole(connection, missed)  # durable, because another program, or a later one, may bring the follower up to date
-    return {table.id for table in missed}
+            born = [_with_births(table, before.get(table.id), joined.get(table.id, ()), state.schema_no + 1) for table in stale]
+            install(writer, connection, born, schema_no=state.schema_no + 1)
+        database.journal_whole(connection, whole)  # durable, because another program, or a later one, may bring the follower up to date
+        for table in missed:
+            database.journal_partitions(connection, table, joined.get(table.id, ()))
+    return {table.id for table in whole}
 
 
-def _is_rewritten(table: str, before: dict[str, str], now: dict[str, str]) -> bool:
-    return table in before and before[table] != now.get(table)
+def _is_rewritten(table: Table, before: dict[str, str], now: dict[str, str]) -> bool:
+    return any(member.id in before and before[member.id] != now.get(member.id) for member in table.members)
+
+
+def _with_births(table: Table, before: Table | None, joined: Collection[str], number: int) -> Table:
+    """A table whose partitions know which migration found them new."""
+    known = {member.id: member.born for member in before.partitions if member.id not in joined} if before else {}
+    return replace(table, partitions=tuple(replace(member, born=known.get(member.id, number)) for member in table.partitions))
 
 
 def refuse(node: Node, connection: Connection, tables: Collection[Table]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from sqlalchemy import Connection
@@ -62,7 +62,7 @@ class Table:
     key: tuple[str, ...]
     """Primary key columns in key order; empty when there is none."""
     kind: str = "ordinary"
-    """'ordinary', or what makes it another thing: 'unlogged', 'partitioned', 'partition', 'foreign', 'virtual', …"""
+    """'ordinary' or 'partitioned', or what makes it another thing: 'unlogged', 'foreign', 'virtual', …"""
     options: tuple[str, ...] = ()
     """Storage parameters on PostgreSQL (and 'rules', if it has any); 'without_rowid', 'strict', 'autoincrement' on SQLite."""
     unique: tuple[tuple[str, ...], ...] = ()
@@ -80,6 +80,21 @@ class Table:
     """Name of each of the user's triggers, and the statement that makes it."""
     sequences: tuple[str, ...] = ()
     """Ids of the sequences that the table owns or takes its defaults from."""
+    partition_by: str = ""
+    """How it is divided into partitions, if it is."""
+    parent: str = ""
+    """Of a partition: the id of the table that it is a part of."""
+    bound: str = ""
+    """Of a partition: which rows are its own."""
+    partitions: tuple[Self, ...] = ()
+    """The partitions on every level, a parent before its parts; they are part of this table, and none by themselves."""
+    born: int = field(default=0, compare=False)
+    """Of a partition: the number of the migration that found it new."""
+
+    @property
+    def members(self) -> tuple[Self, ...]:
+        """The table itself and its partitions: everything that a statement can name to change its rows."""
+        return (self, *self.partitions)
 
     @property
     def id(self) -> str:
@@ -109,9 +124,14 @@ class Table:
     @classmethod
     def from_json(cls, text: str) -> Self:
         """The definition that ``to_json`` wrote."""
-        values: dict[str, Any] = {name: _tuples(value) for name, value in json.loads(text).items()}
+        return cls._from_values(json.loads(text))
+
+    @classmethod
+    def _from_values(cls, stored: dict[str, Any]) -> Self:
+        values: dict[str, Any] = {name: _tuples(value) for name, value in stored.items()}
         values["columns"] = tuple(Column(**column) for column in values["columns"])
         values["foreign_keys"] = tuple(ForeignKey(**{k: _tuples(v) for k, v in key.items()}) for key in values["foreign_keys"])
+        values["partitions"] = tuple(cls._from_values(each) for each in values.get("partitions", ()))
         return cls(**values)
 
 
@@ -199,6 +219,20 @@ def differences(a: Table | None, b: Table | None, names: tuple[str, str] = ("pri
     found += _sets("foreign key ", _foreign_keys(a, ignore), _foreign_keys(b, ignore), names)
     found += _sets("", _triggers(a, ignore), _triggers(b, ignore), names)
     found += _sets("sequence ", a.sequences, b.sequences, names)
+    return found + _partitions(a, b, names, ignore)
+
+
+def _partitions(a: Table, b: Table, names: tuple[str, str], ignore: Collection[str]) -> list[Difference]:
+    left, right = {each.id: each for each in a.partitions}, {each.id: each for each in b.partitions}
+    found = []
+    for name in dict.fromkeys([*left, *right]):
+        if name not in left or name not in right:
+            found.append(Difference(f"partition {name}: on {names[0] if name in left else names[1]} only", ships=False))
+            continue
+        place, other = (f"{each.bound} of {each.parent}" for each in (left[name], right[name]))
+        if place != other:
+            found.append(Difference(f"partition {name}: {place} on {names[0]}, {other} on {names[1]}", ships=False))
+        found += [Difference(f"partition {name}: {each}", each.ships) for each in differences(left[name], right[name], names, ignore)]
     return found
 
 
@@ -210,6 +244,10 @@ def _kind(a: Table, b: Table, names: tuple[str, str]) -> list[Difference]:
     found = []
     if a.kind != b.kind:
         found.append(Difference(f"kind of table: {a.kind} on {names[0]}, {b.kind} on {names[1]}", ships=False))
+    if a.partition_by != b.partition_by:
+        found.append(
+            Difference(f"partitioned by: {a.partition_by or 'nothing'} on {names[0]}, {b.partition_by or 'nothing'} on {names[1]}", ships=False)
+        )
     return found + _sets("option ", a.options, b.options, names)
 
 

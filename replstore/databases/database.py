@@ -201,8 +201,26 @@ class Database(ABC):
     def journal_whole(self, connection: Connection, tables: Sequence[Table]) -> None:
         """Writes into the journal that every row of these tables may have changed: they are shipped whole."""
 
+    def joined(self, table: Table, before: str, now: str) -> set[str] | None:
+        """Which partitions a table has got between two fingerprints, by id; None: more than its partitions is different."""
+        return None
+
+    def journal_partitions(self, connection: Connection, table: Table, partitions: Collection[str]) -> None:
+        """Writes into the journal that every row of these partitions, by id, may have changed."""
+
+    def partition_statements(
+        self, connection: Connection, wanted: Table, present: Table, fresh: Collection[str], target: Connection, ignore: Collection[str]
+    ) -> list[str] | None:
+        """The statements that make or remove partitions on ``target``, where a table differs in nothing else; None: it does.
+
+        Args:
+            fresh: ids of partitions that are new, and made empty.
+            ignore: names of triggers and foreign keys that the target lacks on purpose.
+        """
+        return None
+
     def storage(self, connection: Connection, tables: Sequence[Table]) -> dict[str, str]:
-        """By table: what changes when its rows are rewritten and no trigger fires; nothing where its fingerprint says so."""
+        """By table and partition: what changes when its rows are rewritten and no trigger fires; nothing where its fingerprint says so."""
         return {}
 
     @abstractmethod
@@ -235,6 +253,10 @@ class Database(ABC):
     @abstractmethod
     def suspend(self, connection: Connection, tables: Sequence[Table]) -> None:
         """Takes off a follower what would act when rows are applied: user triggers, foreign keys (HAZARDS 7)."""
+
+    @abstractmethod
+    def absent(self, connection: Connection) -> dict[str, set[str]]:
+        """By table and partition: the names of what ``suspend`` took off so that ``tables`` doesn't show it."""
 
     @abstractmethod
     def resume(self, connection: Connection) -> None:

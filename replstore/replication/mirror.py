@@ -1,7 +1,8 @@
 """Brings a follower's tables to the definitions that the writer has: what a migration did while the follower was down, or an adopted schema.
 
 A table that is already the same is left alone.  One that differs is made anew from the writer's catalog and copied whole with the next batch; until
-then the follower is ``copying``: it may not take over, and isn't read.
+then the follower is ``copying``: it may not take over, and isn't read.  A partitioned table that differs only in which partitions it has isn't made
+anew: partitions go, and come empty, because the writer's journal names the rows of those that came.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, delete, insert, select, update
 
 from replstore.databases.catalog import Table
-from replstore.errors import ReplicationStopped
+from replstore.errors import MigrationFailed, ReplicationStopped
 from replstore.node import Node
 
 log = logging.getLogger("replstore.mirror")
@@ -52,12 +53,21 @@ def install(node: Node, connection: Connection, tables: Collection[Table], *, sc
     control, database = node.database.control, node.database
     for table in tables:
         database.execute_script(connection, database.capture_statements(table))
+    _refuse_other_partitions(node, connection, [table for table in tables if table.partition_by])
     prints = database.fingerprints(connection, list(tables))
     for table in tables:
         connection.execute(delete(control.replicated).where(control.replicated.c.tbl == table.id))
         connection.execute(insert(control.replicated).values(tbl=table.id, definition=table.to_json(), fingerprint=prints[table.id]))
     if schema_no is not None:
         connection.execute(update(control.schema_no).values(no=schema_no))
+
+
+def _refuse_other_partitions(node: Node, connection: Connection, tables: Collection[Table]) -> None:
+    """Now that triggers were made none can come or go any more; one that came before would count as captured."""
+    now = {table.id: table for table in node.database.tables(connection, only=[table.id for table in tables])} if tables else {}
+    for table in tables:
+        if table.id not in now or {member.id for member in now[table.id].members} != {member.id for member in table.members}:
+            raise MigrationFailed(f"table {table.id} on {node.name} got or lost a partition in the meantime: run `replstore migrate` again")
 
 
 def mirror(writer: Node, follower: Node, *, copy: Collection[str] = ()) -> Mirrored:
@@ -112,47 +122,97 @@ def _mirror(follower: Node, source: Connection, target: Connection, wanted: dict
     database.learn(target, list(wanted.values()))
     before = replicated(follower, target)
     orphans = database.orphan_table(target)
-    suspended = set(target.execute(select(control.suspended.c.name)).scalars())
     present = {table.id: table for table in [*database.tables(target), orphans]}
     captured = {name for name in database.journaled(target) if name in wanted}
-    differ = [
-        table
-        for name, table in wanted.items()
-        if name != orphans.id
-        and (name not in present or database.differences(table, present[name], ignore=suspended) or before.get(name, table).key != table.key)
-    ]
-    differ += [wanted[name] for name in _referrers(differ, [present[name] for name in wanted if name in present])]
+    differ, altered = _differing(follower, source, target, wanted, before, present)
     gone = [present[name] for name in before if name not in wanted and name in present]
-    stale = [present[table.id] for table in differ if table.id in present]
-    for table in (*stale, *gone):
-        target.execute(delete(control.suspended).where(control.suspended.c.tbl == table.id))
     try:
-        database.execute_script(target, database.drop_statements([*stale, *gone]))
+        _drop(follower, target, [*(present[table.id] for table in differ if table.id in present), *gone])
+        again = [name for name, statements in altered.items() if not _alter(follower, target, wanted[name], present[name], statements)]
+        again += _referrers([present[name] for name in again], [present[name] for name in wanted if name in present and wanted[name] not in differ])
+        _drop(follower, target, [present[name] for name in again])
+        differ += [wanted[name] for name in again]
         database.execute_script(target, database.create_statements(source, differ, target))
     except Exception as error:
-        names = ", ".join(table.id for table in [*differ, *gone])
+        names = ", ".join([*(table.id for table in [*differ, *gone]), *altered])
         raise ReplicationStopped(f"schema_skew: {follower.name}'s tables ({names}) can't be made as the writer's are: {error}") from error
     for name in before:
         if name not in wanted:
             target.execute(delete(control.replicated).where(control.replicated.c.tbl == name))
     now = {table.id: table for table in [*database.tables(target, only=list(wanted)), orphans]}
     install(follower, target, [now[name] for name in wanted if name in now], schema_no=schema_no)
-    database.suspend(target, [now[name] for name in wanted if name in now and (name not in before or name in {t.id for t in differ})])
+    database.suspend(target, [now[name] for name in wanted if name in now and (name not in before or name in altered or wanted[name] in differ)])
     copied = sorted({table.id for table in differ} | captured | (set(copy) & set(wanted)) | _unfinished(follower, target))
     target.exec_driver_sql(f"DELETE FROM {control.name('journal')}")
-    if copied:
+    if copied or altered:
         target.execute(update(control.position).values(copying=True))
         target.execute(delete(control.setting).where(control.setting.c.name == TO_COPY))
         target.execute(insert(control.setting).values(name=TO_COPY, value=json.dumps(copied)))
     return Mirrored(tuple(table.id for table in differ), tuple(table.id for table in gone), tuple(copied))
 
 
+def _differing(
+    follower: Node, source: Connection, target: Connection, wanted: dict[str, Table], before: dict[str, Table], present: dict[str, Table]
+) -> tuple[list[Table], dict[str, list[str]]]:
+    """The tables to make anew, and by id what alters those that differ in their partitions only."""
+    control, database = follower.database.control, follower.database
+    absent = database.absent(target)
+    number = target.execute(select(control.schema_no.c.no)).scalar_one()
+    orphans = database.orphan_table(target).id
+    differ: list[Table] = []
+    altered: dict[str, list[str]] = {}
+    for name, table in wanted.items():
+        fresh = [member.id for member in table.partitions if member.born > number] if name in before else []
+        ignore = {each for member in table.members for each in absent.get(member.id, ())}
+        same_key = before.get(name, table).key == table.key
+        if name == orphans or (name in present and same_key and not fresh and not database.differences(table, present[name], ignore=ignore)):
+            continue
+        known = name in present and name in before and same_key
+        statements = database.partition_statements(source, table, present[name], fresh, target, ignore) if known else None
+        if statements is None:
+            differ.append(table)
+        else:
+            altered[name] = statements
+    referrers = _referrers([present[table.id] for table in differ if table.id in present], [present[name] for name in wanted if name in present])
+    differ += [wanted[name] for name in referrers]
+    return differ, {name: statements for name, statements in altered.items() if name not in referrers}
+
+
+def _alter(follower: Node, target: Connection, wanted: Table, present: Table, statements: list[str]) -> bool:
+    """Gives a table its partitions; where rows that are here stand in the way, nothing is done."""
+    suspended = follower.database.control.suspended
+    old = {member.id: member.born for member in wanted.partitions}
+    number = target.execute(select(follower.database.control.schema_no.c.no)).scalar_one()
+    try:
+        with target.begin_nested():
+            follower.database.execute_script(target, statements)
+            for member in present.partitions:
+                if old.get(member.id, number + 1) > number:
+                    target.execute(delete(suspended).where(suspended.c.tbl == member.id))
+    except Exception as error:
+        log.info("%s: the partitions of %s can't be altered, so it is made anew: %s", follower.name, wanted.id, error)
+        return False
+    return True
+
+
+def _drop(follower: Node, target: Connection, tables: Collection[Table]) -> None:
+    suspended = follower.database.control.suspended
+    for table in tables:
+        for member in table.members:
+            target.execute(delete(suspended).where(suspended.c.tbl == member.id))
+    follower.database.execute_script(target, follower.database.drop_statements(list(tables)))
+
+
 def _referrers(tables: Collection[Table], present: Collection[Table]) -> list[str]:
     """Ids of other tables whose foreign keys hold these where they are: they are made anew with them."""
-    held = [table.id for table in tables]
-    while more := [table.id for table in present if table.id not in held and any(key.ref_table in held for key in table.foreign_keys)]:
-        held += more
-    return held[len(tables) :]
+    held = {member.id for table in tables for member in table.members}
+    found: list[str] = []
+    while more := [
+        table for table in present if table.id not in held and any(key.ref_table in held for member in table.members for key in member.foreign_keys)
+    ]:
+        found += [table.id for table in more]
+        held |= {member.id for table in more for member in table.members}
+    return found
 
 
 def _unfinished(follower: Node, connection: Connection) -> set[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection
@@ -29,20 +30,31 @@ __all__ = [
     "tables",
 ]
 
+# Partitions come with the table that they are a part of, and are asked for by its name.
 _TABLES = f"""t AS MATERIALIZED (
-  SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence, c.relispartition, c.reloptions, a.amname
-  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam
-  WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't' AND {USER_SCHEMA} AND n.nspname <> %(control)s
-    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_catalog.pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')
-    AND (%(schemas)s::text[] IS NULL OR (n.nspname, c.relname) IN (SELECT * FROM unnest(%(schemas)s::text[], %(names)s::text[])))
+  WITH RECURSIVE m(oid, root, parent, depth) AS (
+    SELECT c.oid, c.oid, 0::oid, 0 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't' AND NOT c.relispartition AND {USER_SCHEMA} AND n.nspname <> %(control)s
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_catalog.pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')
+      AND (%(schemas)s::text[] IS NULL OR (n.nspname, c.relname) IN (SELECT * FROM unnest(%(schemas)s::text[], %(names)s::text[])))
+    UNION ALL
+    SELECT i.inhrelid, m.root, m.oid, m.depth + 1 FROM m JOIN pg_catalog.pg_class c ON c.oid = m.oid AND c.relkind = 'p'
+      JOIN pg_catalog.pg_inherits i ON i.inhparent = m.oid AND NOT i.inhdetachpending
+  )
+  SELECT c.oid, m.root, m.parent, m.depth, n.nspname, c.relname, c.relkind, c.relpersistence, c.relpartbound, c.reloptions, a.amname
+  FROM m JOIN pg_catalog.pg_class c ON c.oid = m.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam
 )"""
 
 _QUERIES = {
     "tables": """
-SELECT t.oid::bigint AS oid, nspname AS schema, relname AS name, relkind AS kind, relpersistence AS persistence, relispartition AS partition,
-  EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = t.oid) AS child, EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = t.oid) AS parent,
-  EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = t.oid) AS rules, reloptions AS options, amname AS method
-FROM t ORDER BY nspname, relname""",
+SELECT t.oid::bigint AS oid, t.root::bigint AS root, nspname AS schema, relname AS name, relkind AS kind, relpersistence AS persistence,
+  (SELECT json_build_array(p.nspname, p.relname) FROM t p WHERE p.oid = t.parent) AS parent, pg_get_expr(relpartbound, t.oid) AS bound,
+  CASE WHEN relkind = 'p' THEN pg_get_partkeydef(t.oid) END AS partition_by,
+  depth = 0 AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = t.oid) AS child,
+  relkind <> 'p' AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = t.oid) AS inherited,
+  EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = t.oid) AS rules,
+  EXISTS (SELECT FROM pg_subscription_rel s WHERE s.srrelid = t.oid) AS subscribed, reloptions AS options, amname AS method
+FROM t ORDER BY depth, nspname, relname""",
     "columns": """
 SELECT a.attrelid::bigint AS oid, a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type, pg_get_expr(d.adbin, d.adrelid) AS "default",
   NOT a.attnotnull OR EXISTS (SELECT FROM pg_constraint k
@@ -60,7 +72,7 @@ SELECT k.conrelid::bigint AS oid, k.conname AS name, k.contype AS kind, pg_get_c
   (SELECT json_agg(a.attname ORDER BY u.o) FROM unnest(k.confkey) WITH ORDINALITY u(n, o)
     JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.n) AS ref_columns
 FROM t JOIN pg_constraint k ON k.conrelid = t.oid LEFT JOIN pg_class r ON r.oid = k.confrelid LEFT JOIN pg_namespace n ON n.oid = r.relnamespace
-WHERE k.contype IN ('p', 'u', 'c', 'x', 'f') AND k.conparentid = 0 ORDER BY k.conrelid, k.conname""",
+WHERE k.contype IN ('p', 'u', 'c', 'x', 'f') AND k.conparentid = 0 AND NOT (t.depth > 0 AND k.coninhcount > 0) ORDER BY k.conrelid, k.conname""",
     "indexes": """
 SELECT i.indrelid::bigint AS oid, c.relname AS name, pg_get_indexdef(i.indexrelid) AS definition, i.indisprimary AS "primary",
   i.indisunique AND i.indisready AS "unique", i.indisvalid AS valid, i.indpred IS NOT NULL AS partial,
@@ -68,7 +80,7 @@ SELECT i.indrelid::bigint AS oid, c.relname AS name, pg_get_indexdef(i.indexreli
   0 = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]) AS expression,
   (SELECT json_agg(a.attname ORDER BY u.o) FROM unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) WITH ORDINALITY u(n, o)
     JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = u.n) AS columns
-FROM t JOIN pg_index i ON i.indrelid = t.oid JOIN pg_class c ON c.oid = i.indexrelid ORDER BY i.indrelid, c.relname""",
+FROM t JOIN pg_index i ON i.indrelid = t.oid JOIN pg_class c ON c.oid = i.indexrelid AND NOT c.relispartition ORDER BY i.indrelid, c.relname""",
     "triggers": """
 SELECT g.tgrelid::bigint AS oid, g.tgname AS name, pg_get_triggerdef(g.oid) AS definition
 FROM t JOIN pg_trigger g ON g.tgrelid = t.oid
@@ -113,7 +125,12 @@ def tables(connection: Connection, control: Control, *, only: Collection[str] | 
     for name, rows in found.items():
         for row in rows:
             parts[name][row["oid"]].append(row)
-    return [_table(row, {name: by_table[row["oid"]] for name, by_table in parts.items()}) for row in found["tables"]]
+    made = [(row, _table(row, {name: by_table[row["oid"]] for name, by_table in parts.items()})) for row in found["tables"]]
+    partitions: dict[int, list[Table]] = defaultdict(list)
+    for row, table in made:
+        if row["oid"] != row["root"]:
+            partitions[row["root"]].append(table)
+    return [replace(table, partitions=tuple(partitions[row["oid"]])) for row, table in made if row["oid"] == row["root"]]
 
 
 def _table(row: dict[str, Any], parts: dict[str, list[dict[str, Any]]]) -> Table:
@@ -135,26 +152,27 @@ def _table(row: dict[str, Any], parts: dict[str, list[dict[str, Any]]]) -> Table
         foreign_keys=tuple(_foreign_key(each) for each in constraints if each["kind"] == "f"),
         triggers=tuple((trigger["name"], trigger["definition"]) for trigger in parts["triggers"]),
         sequences=tuple(table_id(sequence["schema"], sequence["name"]) for sequence in parts["sequences"]),
+        partition_by=row["partition_by"] or "",
+        parent=table_id(*row["parent"]) if row["parent"] else "",
+        bound=row["bound"] or "",
     )
 
 
 def _kind(row: dict[str, Any]) -> str:
     if row["kind"] == "f":
         return "foreign"
-    if row["partition"]:
-        return "partition"
     if row["kind"] == "p":
         return "partitioned"
     if row["child"]:
         return "inheritance child"
-    if row["parent"]:
+    if row["inherited"]:
         return "inheritance parent"
     return "unlogged" if row["persistence"] == "u" else "ordinary"
 
 
 def _options(row: dict[str, Any]) -> tuple[str, ...]:
     method = [f"using {row['method']}"] if row["method"] not in (None, "heap") else []
-    return (*sorted(row["options"] or []), *method, *(["rules"] if row["rules"] else []))
+    return (*sorted(row["options"] or []), *method, *(name for name in ("rules", "subscribed") if row[name]))
 
 
 def _column(row: dict[str, Any]) -> Column:
@@ -175,8 +193,6 @@ def _foreign_key(row: dict[str, Any]) -> ForeignKey:
 _REFUSED_KINDS = {
     "unlogged": "is unlogged, so a crash empties it on one node only: make it a logged one by ALTER TABLE {table} SET LOGGED",
     "foreign": "is a foreign table: its rows are not in this database, so leave it out",
-    "partitioned": "is partitioned, which can't be replicated yet: leave it out",
-    "partition": "is a partition, which can't be replicated yet: leave it out with its parent",
     "inheritance child": "inherits from another table, which can't be replicated yet: leave it out, or ALTER TABLE {table} NO INHERIT its parent",
     "inheritance parent": "is inherited from, which can't be replicated yet: leave it out, or ALTER TABLE … NO INHERIT {table} each of its children",
 }
@@ -185,10 +201,14 @@ _REFUSED_KINDS = {
 def refusal(table: Table) -> str | None:
     """Why a table can't be replicated by journal, as one sentence that says what to change; None when it can."""
     quoted_name = qualified(table.schema, table.name)
-    if table.kind != "ordinary":
-        return f"table {table.id} {_REFUSED_KINDS[table.kind].format(table=quoted_name)}"
-    if "rules" in table.options:
-        return f"table {table.id} has rewrite rules, which would act on shipped rows too: turn them into triggers"
+    for member in table.members:
+        what = f"table {table.id}" if member is table else f"table {table.id} has the partition {member.id}, which"
+        if member.kind in _REFUSED_KINDS:
+            return f"{what} {_REFUSED_KINDS[member.kind].format(table=qualified(member.schema, member.name))}"
+        if "rules" in member.options:
+            return f"{what} has rewrite rules, which would act on shipped rows too: turn them into triggers"
+        if "subscribed" in member.options:
+            return f"{what} is filled by a subscription, whose changes fire no trigger that could record them: leave it out of the subscription"
     if not table.key:
         return f"table {table.id} has no primary key: add one, e.g. ALTER TABLE {quoted_name} ADD PRIMARY KEY ({_candidate(table)})"
     if len(table.key) > MAX_KEY_COLUMNS:

@@ -204,6 +204,18 @@ class PostgreSQL(Database):
         for table in tables:
             connection.exec_driver_sql("INSERT INTO replstore.journal (tbl, keys) VALUES (%s, NULL)", (table.id,))
 
+    def joined(self, table: Table, before: str, now: str) -> set[str] | None:
+        return capture.joined(table, before, now)
+
+    def journal_partitions(self, connection: Connection, table: Table, partitions: Collection[str]) -> None:
+        parts = [member for member in table.partitions if member.id in partitions and not member.partition_by]
+        self.execute_script(connection, [capture.journal_rows(table, member) for member in parts])
+
+    def partition_statements(
+        self, connection: Connection, wanted: Table, present: Table, fresh: Collection[str], target: Connection, ignore: Collection[str]
+    ) -> list[str] | None:
+        return ddl.partition_statements(wanted, present, fresh, connection, target=target, ignore=ignore)
+
     def storage(self, connection: Connection, tables: Sequence[Table]) -> dict[str, str]:
         with raw(connection.connection).cursor() as cursor:
             cursor.execute(capture.select_storage(tables))
@@ -230,6 +242,9 @@ class PostgreSQL(Database):
 
     def suspend(self, connection: Connection, tables: Sequence[Table]) -> None:
         suspended.suspend(connection, tables)
+
+    def absent(self, connection: Connection) -> dict[str, set[str]]:
+        return suspended.absent(connection)
 
     def resume(self, connection: Connection) -> None:
         suspended.resume(connection)

@@ -6,12 +6,13 @@ and tablespaces are not made: where one is missing, the statement that needs it 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection
 
-from replstore.databases.catalog import TRIGGER_PREFIX, Column, Table, quote
+from replstore.databases.catalog import TRIGGER_PREFIX, Column, Table, differences, quote
 from replstore.databases.postgresql import parts
 from replstore.databases.postgresql.reading import literal, qualified, read
 from replstore.databases.postgresql.usertypes import Closure, type_statements
@@ -29,25 +30,64 @@ def create_statements(tables: Collection[Table], connection: Connection, *, targ
     Schemas, types, functions, sequences and tables come first, then constraints and indexes, then foreign keys, then triggers.
 
     Args:
-        tables: ordinary tables of this node; those they refer to must be among them or exist on the other node.
+        tables: ordinary and partitioned tables of this node; those they refer to must be among them or exist on the other node.
         connection: of the node that has the tables.
         target: of the node that is to get them.  Types and shared sequences that it has already are then not made again (labels that its
             enumerations lack are added, see ``label_statements``); without it, nothing may exist there but schemas and functions.
 
     Raises:
-        CannotReplicate: a table isn't an ordinary one, or the other node has a type of the same name with another definition.
+        CannotReplicate: a table is of another kind, or the other node has a type of the same name with another definition.
     """
+    return _create(tables, {member.id: member for table in tables for member in table.members}, connection, target)
+
+
+def partition_statements(
+    wanted: Table, present: Table, fresh: Collection[str], connection: Connection, *, target: Connection, ignore: Collection[str] = ()
+) -> list[str] | None:
+    """What gives a table the partitions that it has on this node, the new ones empty, and takes off others with their rows; for the other node.
+
+    Args:
+        wanted: the table on this node.
+        present: the same on the other one.
+        fresh: ids of the new partitions; what the other node has under their names is not what is meant.
+        connection: of this node.
+        target: of the other node.
+        ignore: names of triggers and foreign keys that the other node lacks on purpose.
+
+    Returns:
+        None: the table differs in more than that.
+    """
+    there = {member.id for member in present.partitions}
+    kept = {member.id for member in wanted.partitions if member.id in there and member.id not in fresh}
+    added = {member.id: member for member in wanted.partitions if member.id not in kept}
+    whole = {wanted.id, *kept}
+    here, other = (replace(table, partitions=tuple(each for each in table.partitions if each.id in kept)) for table in (wanted, present))
+    torn = any(member.id in kept and member.parent not in whole for table in (wanted, present) for member in table.partitions)
+    if torn or not set(added) <= set(fresh) or differences(here, other, ignore=ignore):
+        return None
+    tops = [member for member in present.partitions if member.id not in kept and member.parent in whole]  # their own partitions go with them
+    parents = {member.id: member for member in present.members}
+    # a partition that is referred to can't be dropped, but it can be taken off if no row refers to one of its own
+    drops = [f"ALTER TABLE {_name(parents[member.parent])} DETACH PARTITION {_name(member)}; DROP TABLE {_name(member)}" for member in tops]
+    return [*drops, *(_create([wanted], added, connection, target) if added else [])]
+
+
+def _create(tables: Collection[Table], made: Mapping[str, Table], connection: Connection, target: Connection | None) -> list[str]:
+    """What makes some members, by id, of these tables."""
     if not tables:
         return []
     for table in tables:
-        if table.kind != "ordinary":
-            raise CannotReplicate(f"table {table.id} can't be made on another node: it is of kind {table.kind}")
-    found = read(connection, parts.QUERIES, {**_names(tables), "prefix": TRIGGER_PREFIX}, parts.COMMON)
+        for member in table.members:
+            if member.kind not in ("ordinary", "partitioned"):
+                raise CannotReplicate(f"table {table.id} can't be made on another node: {member.id} is of kind {member.kind}")
+    members = list(made.values())
+    parents = {each.id: each for table in tables for each in table.members}
+    found = read(connection, parts.QUERIES, {**_names(members), "prefix": TRIGGER_PREFIX}, parts.COMMON)
     closure = Closure.of(connection, tables, found["functions"])
     types = type_statements(closure, target)
-    shared = _present_sequences(found["sequences"], tables, target)
+    shared = _present_sequences(found["sequences"], members, target)
     schemas = dict.fromkeys(
-        [*(table.schema for table in tables), *closure.schemas, *(row["schema"] for name in ("functions", "sequences") for row in found[name])]
+        [*(member.schema for member in members), *closure.schemas, *(row["schema"] for name in ("functions", "sequences") for row in found[name])]
     )
     details = {(row["schema"], row["table"], row["name"]): row for row in found["columns"]}
     return [
@@ -56,15 +96,16 @@ def create_statements(tables: Collection[Table], connection: Connection, *, targ
         *types,
         *(row["definition"] for row in found["functions"] if row["before"]),
         *(_create_sequence(row) for row in found["sequences"] if (row["schema"], row["name"]) not in shared),
-        *(_create_table(table, details) for table in tables),
+        *(_create_table(member, details, parents.get(member.parent)) for member in members),
+        *(statement for member in members if member.parent for statement in _alter_partition(member, parents[member.parent], details)),
         *(statement for row in found["columns"] for statement in _alter_column(row)),
-        *_own_sequences(found["sequences"], tables),
-        *_constraints(tables),
+        *_own_sequences(found["sequences"], members),
+        *_constraints(members),
         *(row["statement"] for row in found["indexes"]),
         *(row["statement"] for row in found["settings"]),
-        *(f"ALTER TABLE {_name(table)} ADD CONSTRAINT {quote(key.name)} {key.definition}" for table in tables for key in table.foreign_keys),
+        *(f"ALTER TABLE {_name(table)} ADD CONSTRAINT {quote(key.name)} {key.definition}" for table in members for key in table.foreign_keys),
         *(row["definition"] for row in found["functions"] if not row["before"]),
-        *(definition for table in tables for _, definition in table.triggers),
+        *(definition for table in members for _, definition in table.triggers),
         *(row["statement"] for row in found["triggers"]),
         *(row["statement"] for row in found["policies"]),
         *(row["statement"] for row in found["comments"]),
@@ -78,7 +119,7 @@ def label_statements(tables: Collection[Table], connection: Connection, target: 
     """
     if not tables:
         return []
-    found = read(connection, {"functions": parts.QUERIES["functions"]}, {**_names(tables), "prefix": TRIGGER_PREFIX}, parts.COMMON)
+    found = read(connection, {"functions": parts.QUERIES["functions"]}, {**_names(_members(tables)), "prefix": TRIGGER_PREFIX}, parts.COMMON)
     return [statement for statement in type_statements(Closure.of(connection, tables, found["functions"]), target) if " ADD VALUE " in statement]
 
 
@@ -91,9 +132,9 @@ def drop_statements(tables: Iterable[Table]) -> list[str]:
     tables = list(tables)
     return [
         *(
-            f"ALTER TABLE IF EXISTS {_name(table)} DROP CONSTRAINT IF EXISTS {quote(key.name)}"
-            for table in reversed(tables)
-            for key in reversed(table.foreign_keys)
+            f"ALTER TABLE IF EXISTS {_name(member)} DROP CONSTRAINT IF EXISTS {quote(key.name)}"
+            for member in reversed(_members(tables))
+            for key in reversed(member.foreign_keys)
         ),
         *(f"DROP TABLE IF EXISTS {_name(table)}" for table in reversed(tables)),
     ]
@@ -103,8 +144,12 @@ def left_out(tables: Collection[Table], connection: Connection) -> list[str]:
     """What hangs on these tables and is not made on another node, one sentence each: views, rights, publications."""
     if not tables:
         return []
-    found = read(connection, parts.LEFT_OUT, _names(tables), parts.COMMON)
+    found = read(connection, parts.LEFT_OUT, _names(_members(tables)), parts.COMMON)
     return [row["sentence"] for rows in found.values() for row in rows]
+
+
+def _members(tables: Iterable[Table]) -> list[Table]:
+    return [member for table in tables for member in table.members]
 
 
 def _names(tables: Iterable[Table]) -> dict[str, list[str]]:
@@ -116,11 +161,30 @@ def _name(table: Table) -> str:
     return qualified(table.schema, table.name)
 
 
-def _create_table(table: Table, details: dict[tuple[str, str, str], Row]) -> str:
-    columns = ",\n  ".join(_column(column, details[table.schema or "", table.name, column.name]) for column in table.columns)
+def _create_table(table: Table, details: Mapping[tuple[str, str, str], Row], parent: Table | None) -> str:
     method = "".join(f" {option.replace('using ', 'USING ', 1)}" for option in table.options if option.startswith("using "))
     storage = [_storage(option) for option in table.options if "=" in option]
-    return f"CREATE TABLE {_name(table)} (\n  {columns}\n){method}" + (f" WITH ({', '.join(storage)})" if storage else "")
+    end = (f" PARTITION BY {table.partition_by}" if table.partition_by else "") + method + (f" WITH ({', '.join(storage)})" if storage else "")
+    if parent is not None:
+        return f"CREATE TABLE {_name(table)} PARTITION OF {_name(parent)} {table.bound}{end}"
+    columns = ",\n  ".join(_column(column, details[table.schema or "", table.name, column.name]) for column in table.columns)
+    return f"CREATE TABLE {_name(table)} (\n  {columns}\n){end}"
+
+
+def _alter_partition(table: Table, parent: Table, details: Mapping[tuple[str, str, str], Row]) -> Iterator[str]:
+    """What columns of a partition have otherwise than those of the table that it is a part of."""
+    for column in table.columns:
+        alter, above = f"ALTER TABLE {_name(table)}", parent.column(column.name)
+        if column.default != above.default and not column.generated:
+            default = "DROP DEFAULT" if column.default is None else f"SET DEFAULT {column.default}"
+            yield f"{alter} ALTER COLUMN {quote(column.name)} {default}"
+        if above.nullable and not column.nullable:
+            name = details[table.schema or "", table.name, column.name]["not_null"]
+            yield (
+                f"{alter} ADD CONSTRAINT {quote(name)} NOT NULL {quote(column.name)}"
+                if name
+                else f"{alter} ALTER COLUMN {quote(column.name)} SET NOT NULL"
+            )
 
 
 def _storage(option: str) -> str:

@@ -19,7 +19,7 @@ QUERIES["columns"] = f"""
 SELECT t.schema, t.name AS "table", a.attname AS name, {_SEQUENCE}, sn.nspname AS sequence_schema, sc.relname AS sequence,
   CASE WHEN k.convalidated THEN k.conname END AS not_null,
   CASE WHEN k.convalidated AND k.connoinherit THEN ' NO INHERIT' ELSE '' END AS not_null_suffix,
-  CASE WHEN NOT k.convalidated THEN format('CONSTRAINT %%I %%s', k.conname, pg_get_constraintdef(k.oid)) END AS unchecked,
+  CASE WHEN NOT k.convalidated AND k.coninhcount = 0 THEN format('CONSTRAINT %%I %%s', k.conname, pg_get_constraintdef(k.oid)) END AS unchecked,
   CASE WHEN a.attstorage <> y.typstorage THEN
     CASE a.attstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' WHEN 'x' THEN 'EXTENDED' END END AS storage,
   CASE a.attcompression WHEN 'p' THEN 'pglz' WHEN 'l' THEN 'lz4' END AS compression,
@@ -65,8 +65,10 @@ WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND {_NOT_AN_EXT
 GROUP BY p.oid, n.nspname ORDER BY p.oid"""
 
 QUERIES["indexes"] = """
-SELECT pg_get_indexdef(i.indexrelid) AS statement
-FROM t JOIN pg_index i ON i.indrelid = t.oid JOIN pg_class c ON c.oid = i.indexrelid
+SELECT CASE c.relkind WHEN 'I' THEN p.prefix || ' ON ' || substr(d.definition, length(p.prefix || ' ON ONLY ') + 1) ELSE d.definition END AS statement
+FROM t JOIN pg_index i ON i.indrelid = t.oid JOIN pg_class c ON c.oid = i.indexrelid AND NOT c.relispartition
+  CROSS JOIN LATERAL (SELECT pg_get_indexdef(i.indexrelid) AS definition OFFSET 0) d
+  CROSS JOIN LATERAL (SELECT format('CREATE %%sINDEX %%I', CASE WHEN i.indisunique THEN 'UNIQUE ' ELSE '' END, c.relname) AS prefix) p
 WHERE i.indisvalid AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x'))
 ORDER BY t.schema, t.name, c.relname"""
 
@@ -75,20 +77,23 @@ QUERIES["settings"] = """
 SELECT format('ALTER INDEX %%I.%%I SET (%%s)', t.schema, c.relname,
   (SELECT string_agg(format('%%I = %%L', split_part(o, '=', 1), substr(o, strpos(o, '=') + 1)), ', ') FROM unnest(c.reloptions) o)) AS statement
 FROM t JOIN pg_index i ON i.indrelid = t.oid JOIN pg_class c ON c.oid = i.indexrelid AND c.reloptions IS NOT NULL
+    AND c.relkind = 'i' AND NOT c.relispartition
   JOIN pg_constraint k ON k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x') AND k.conrelid = t.oid
 UNION ALL SELECT format('ALTER TABLE %%I.%%I REPLICA IDENTITY %%s', t.schema, t.name, CASE c.relreplident
   WHEN 'n' THEN 'NOTHING' WHEN 'f' THEN 'FULL' ELSE (SELECT format('USING INDEX %%I', x.relname)
     FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid WHERE i.indrelid = t.oid AND i.indisreplident) END)
-FROM t JOIN pg_class c ON c.oid = t.oid AND c.relreplident IN ('n', 'f', 'i')
+FROM t JOIN pg_class c ON c.oid = t.oid AND (c.relreplident IN ('n', 'f') OR c.relreplident = 'i' AND EXISTS (
+  SELECT FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid AND NOT x.relispartition WHERE i.indrelid = t.oid AND i.indisreplident))
 UNION ALL SELECT format('ALTER TABLE %%I.%%I CLUSTER ON %%I', t.schema, t.name, x.relname)
-FROM t JOIN pg_index i ON i.indrelid = t.oid AND i.indisclustered JOIN pg_class x ON x.oid = i.indexrelid
+FROM t JOIN pg_index i ON i.indrelid = t.oid AND i.indisclustered JOIN pg_class x ON x.oid = i.indexrelid AND NOT x.relispartition
 UNION ALL SELECT pg_get_statisticsobjdef(e.oid) FROM t JOIN pg_statistic_ext e ON e.stxrelid = t.oid"""
 
 QUERIES["triggers"] = """
 SELECT format('ALTER TABLE %%I.%%I %%s TRIGGER %%I', t.schema, t.name,
-  CASE g.tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA' ELSE 'ENABLE ALWAYS' END, g.tgname) AS statement
-FROM t JOIN pg_trigger g ON g.tgrelid = t.oid
-WHERE NOT g.tgisinternal AND NOT starts_with(g.tgname, %(prefix)s) AND g.tgenabled <> 'O' ORDER BY t.schema, t.name, g.tgname"""
+  CASE g.tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA' WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE' END, g.tgname) AS statement
+FROM t JOIN pg_trigger g ON g.tgrelid = t.oid LEFT JOIN pg_trigger p ON p.oid = g.tgparentid
+WHERE NOT g.tgisinternal AND NOT starts_with(g.tgname, %(prefix)s) AND g.tgenabled <> coalesce(p.tgenabled, 'O')
+ORDER BY g.tgparentid <> 0, t.schema, t.name, g.tgname"""
 
 # Without its policies a table would show, after a takeover, what it hid before: a role that is missing there must be an error.
 QUERIES["policies"] = """
@@ -112,12 +117,12 @@ FROM (
     FROM t JOIN pg_description d ON d.classoid = 'pg_class'::regclass AND d.objoid = t.oid
       LEFT JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = d.objsubid
     UNION ALL SELECT format('INDEX %%I.%%I', t.schema, c.relname), d.description
-    FROM t JOIN pg_index i ON i.indrelid = t.oid AND i.indisvalid JOIN pg_class c ON c.oid = i.indexrelid
+    FROM t JOIN pg_index i ON i.indrelid = t.oid AND i.indisvalid JOIN pg_class c ON c.oid = i.indexrelid AND NOT c.relispartition
       JOIN pg_description d ON d.classoid = 'pg_class'::regclass AND d.objoid = c.oid
     UNION ALL SELECT format('CONSTRAINT %%I ON %%I.%%I', k.conname, t.schema, t.name), d.description
-    FROM t JOIN pg_constraint k ON k.conrelid = t.oid JOIN pg_description d ON d.classoid = 'pg_constraint'::regclass AND d.objoid = k.oid
+    FROM t JOIN pg_constraint k ON k.conrelid = t.oid AND k.conparentid = 0 JOIN pg_description d ON d.classoid = 'pg_constraint'::regclass AND d.objoid = k.oid
     UNION ALL SELECT format('TRIGGER %%I ON %%I.%%I', g.tgname, t.schema, t.name), d.description
-    FROM t JOIN pg_trigger g ON g.tgrelid = t.oid AND NOT g.tgisinternal AND NOT starts_with(g.tgname, %(prefix)s)
+    FROM t JOIN pg_trigger g ON g.tgrelid = t.oid AND NOT g.tgisinternal AND g.tgparentid = 0 AND NOT starts_with(g.tgname, %(prefix)s)
       JOIN pg_description d ON d.classoid = 'pg_trigger'::regclass AND d.objoid = g.oid
     UNION ALL SELECT format('POLICY %%I ON %%I.%%I', p.polname, t.schema, t.name), d.description
     FROM t JOIN pg_policy p ON p.polrelid = t.oid JOIN pg_description d ON d.classoid = 'pg_policy'::regclass AND d.objoid = p.oid

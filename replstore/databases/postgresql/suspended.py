@@ -34,21 +34,38 @@ def suspend(connection: Connection, tables: Sequence[Table]) -> None:
     seq = connection.execute(select(func.coalesce(func.max(suspended.c.seq), 0))).scalar_one()
     already = {tuple(row) for row in connection.execute(select(suspended.c.tbl, suspended.c.name))}
     with raw(connection.connection).cursor() as cursor:
+
+        def take_off(kind: str, member: Table, name: str, statement: str, restore: str) -> None:
+            nonlocal seq
+            seq += 1
+            connection.execute(insert(suspended).values(seq=seq, kind=kind, tbl=member.id, name=name, restore=restore))
+            cursor.execute(statement)
+
         for table in tables:
-            name = qualified(table)
-            for key in table.foreign_keys:
-                seq += 1
-                definition = key.definition + ("" if key.definition.endswith("NOT VALID") else " NOT VALID")
-                restore = f"ALTER TABLE {name} ADD CONSTRAINT {quote(key.name)} {definition}"
-                connection.execute(insert(suspended).values(seq=seq, kind="foreign key", tbl=table.id, name=key.name, restore=restore))
-                cursor.execute(f"ALTER TABLE {name} DROP CONSTRAINT {quote(key.name)}")
-            for trigger, _ in table.triggers:
-                if (table.id, trigger) in already:
-                    continue
-                seq += 1
-                restore = f"ALTER TABLE {name} ENABLE TRIGGER {quote(trigger)}"
-                connection.execute(insert(suspended).values(seq=seq, kind="trigger", tbl=table.id, name=trigger, restore=restore))
-                cursor.execute(f"ALTER TABLE {name} DISABLE TRIGGER {quote(trigger)}")
+            for member in table.members:
+                alter = f"ALTER TABLE {qualified(member)}"
+                for key in member.foreign_keys:
+                    definition = key.definition + ("" if key.definition.endswith("NOT VALID") or not _may_wait(connection, table) else " NOT VALID")
+                    name = quote(key.name)
+                    take_off("foreign key", member, key.name, f"{alter} DROP CONSTRAINT {name}", f"{alter} ADD CONSTRAINT {name} {definition}")
+                for trigger, _ in member.triggers:
+                    if (member.id, trigger) not in already:
+                        name = quote(trigger)
+                        take_off("trigger", member, trigger, f"{alter} DISABLE TRIGGER {name}", f"{alter} ENABLE TRIGGER {name}")
+
+
+def _may_wait(connection: Connection, table: Table) -> bool:
+    """Whether a foreign key of this table can come back without a scan: of a partitioned one it can from PostgreSQL 18 on."""
+    return not table.partition_by or (connection.dialect.server_version_info or ()) >= (18,)
+
+
+def absent(connection: Connection) -> dict[str, set[str]]:
+    """By table and partition, the names of the foreign keys that were dropped; triggers are only disabled."""
+    suspended = CONTROL.suspended
+    found: dict[str, set[str]] = {}
+    for table, name in connection.execute(select(suspended.c.tbl, suspended.c.name).where(suspended.c.kind == "foreign key")):
+        found.setdefault(table, set()).add(name)
+    return found
 
 
 def resume(connection: Connection) -> None:

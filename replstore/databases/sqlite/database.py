@@ -175,6 +175,13 @@ class SQLite(Database):
                 connection.execute(insert(suspended).values(seq=seq, kind="trigger", tbl=table.id, name=name, restore=definition))
                 self.execute_script(connection, [f"DROP TRIGGER {quote(name)}"])
 
+    def absent(self, connection: Connection) -> dict[str, set[str]]:
+        suspended = CONTROL.suspended
+        found: dict[str, set[str]] = {}
+        for table, name in connection.execute(select(suspended.c.tbl, suspended.c.name)):
+            found.setdefault(table, set()).add(name)
+        return found
+
     def resume(self, connection: Connection) -> None:
         suspended = CONTROL.suspended
         restores = connection.execute(select(suspended.c.restore).order_by(suspended.c.seq)).scalars().all()

@@ -108,7 +108,7 @@ class Shipper:
             with self.follower.snapshot() as connection:
                 copy = {*copy, *to_copy(self.follower, connection)}
         rows = self._rows(base, snapshot, copy)
-        if snapshot.empty and not resync and not copy:
+        if snapshot.empty and not resync and not copy and not base.copying:
             return Shipped(0, False, snapshot.state.req, base.batch or 0, base.term_no, base.term_uuid)
         tick = self.carrier.tick(batch=(base.batch or 0) + 1, held=base.tick)
         self.carrier.still_there()
