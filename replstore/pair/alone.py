@@ -148,6 +148,17 @@ def is_superseded(writer: NodeView, other: NodeView) -> bool:
     return writer.term is not None and other.term is not None and other.term.outranks(writer.term)
 
 
+def is_uncontested(view: View, writer: NodeView, other: NodeView) -> bool:
+    """Whether no other node can have become the writer by now, short of a person's force: what a read from the writer is worth (HAZARDS 17)."""
+    if writer.is_solo:  # the other one stopped being eligible before
+        return True
+    if view.witness is not None and view.witness.reach is Reach.UP:
+        return (view.witness.writer, view.witness.term) == (writer.name, writer.term)
+    if other.reach is Reach.UP:
+        return not is_superseded(writer, other)
+    return view.contact is not None and view.contact.age < view.policy.detection_time and _is_confirmed(view, writer)
+
+
 def why_not_eligible(view: View, follower: NodeView, lost: NodeView) -> str:
     """Why the follower may not take over; an empty string if it may."""
     if follower.eligible_boot is None:

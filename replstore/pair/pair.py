@@ -20,6 +20,7 @@ from replstore.config import Settings
 from replstore.databases.base import NodeState
 from replstore.errors import NotTheWriter, NoWriter, ReplicationStopped
 from replstore.node import Node, one_line
+from replstore.pair.alone import is_dead, is_uncontested
 from replstore.pair.backlog import Backlog
 from replstore.pair.decide import Acknowledge, Action, Decision, NodeView, Policy, Reach, Role, Term, View, decide
 from replstore.pair.flip import settle_guard
@@ -48,6 +49,7 @@ class Lead:
         acknowledge: how its commits are acknowledged.
         confirmed: when that was seen, on the monotonic clock.
         reason: a sentence.
+        uncontested: when it was last known that no other node had become the writer, on the same clock.
     """
 
     node: Node
@@ -56,6 +58,7 @@ class Lead:
     acknowledge: Acknowledge
     confirmed: float
     reason: str
+    uncontested: float = float("-inf")
 
 
 class Pair:
@@ -114,18 +117,20 @@ class Pair:
 
     def look(self) -> tuple[View, Decision]:
         """Observes both nodes, decides, and remembers who leads."""
+        began = time.monotonic()
         view = self.watch.view()
         decision = decide(view)
-        self._remember(view, decision)
+        self._remember(view, decision, began)
         return view, decision
 
-    def _remember(self, view: View, decision: Decision) -> None:
+    def _remember(self, view: View, decision: Decision, began: float) -> None:
         lead = None
         if decision.writer is not None and decision.action is not Action.TAKE_OVER:
             seen = named(view, decision.writer)
             if seen.role is Role.WRITER and seen.term is not None:
                 node = self.nodes[decision.writer]
-                lead = Lead(node, self.other(node), seen.term, decision.acknowledge, time.monotonic(), decision.reason)
+                uncontested = self._uncontested(view, seen, began)
+                lead = Lead(node, self.other(node), seen.term, decision.acknowledge, time.monotonic(), decision.reason, uncontested)
         if self.decision is None or decision.action is not self.decision.action:
             log.info("%s: %s", decision.action, decision.reason)
         with self._changed:
@@ -139,6 +144,13 @@ class Pair:
         for seen in (view.primary, view.standby):
             if seen.reach is Reach.SILENT and seen.silent_for >= self.policy.detection_time:
                 self._interrupt(self.nodes[seen.name])  # nobody waits for TCP
+
+    def _uncontested(self, view: View, writer: NodeView, began: float) -> float:
+        """Until when no other node had become the writer, as far as is known: a dead node doesn't, if it hadn't before it died."""
+        other = named(view, self.other(self.nodes[writer.name]).name)
+        before = self.lead.uncontested if self.lead is not None and self.lead.term == writer.term else float("-inf")
+        dead_since_then = is_dead(view, other) and began - before <= self.policy.detection_time
+        return began if dead_since_then or is_uncontested(view, writer, other) else before
 
     def _lost(self, view: View, lead: Lead) -> bool:
         """Whether a writer is gone for good as far as callers that wait for it are concerned."""
@@ -204,7 +216,8 @@ class Pair:
         """Callers go on at the new writer at once; another look would wait for the old one."""
         self.watch.learn(term)
         with self._changed:
-            self.lead = Lead(node, self.other(node), term, decision.acknowledge, time.monotonic(), decision.reason)
+            now = time.monotonic()
+            self.lead = Lead(node, self.other(node), term, decision.acknowledge, now, decision.reason, now)
             self._changed.notify_all()
 
     def _finish(self, view: View, node: Node, seen: NodeView, other: NodeView) -> None:

@@ -78,7 +78,7 @@ class Reader:
                 return found
         while True:
             try:
-                lead = self._pair.current(deadline)
+                lead = self._uncontested(deadline, max_lag)
                 return self._on_writer(lead, after)
             except NoWriter as error:
                 raise StaleRead(f"no node can serve this read: {'; '.join(filter(None, (refused, str(error))))}") from error
@@ -91,6 +91,19 @@ class Reader:
                 if not (fault.connection_is_gone or fault is Fault.NOT_THE_WRITER) or time.monotonic() >= deadline:
                     raise
                 self._pair.doubt(lead)
+
+    def _uncontested(self, deadline: float, max_lag: float | None) -> Lead:
+        """The writer, if nobody can have replaced it for longer than the read may be old."""
+        pair, bound = self._pair, max(self._pair.settings.detection_time, max_lag or 0.0)
+        lead = pair.current(deadline)
+        if pair.settings.durability == "replicated" and time.monotonic() - lead.uncontested > bound:
+            lead = pair.settle(deadline)
+            if time.monotonic() - lead.uncontested > bound:
+                raise StaleRead(
+                    f"{lead.follower.name} may have taken over from {lead.node.name} unseen: it has not been met for more than {bound:g} s ({lead.reason}); "
+                    "a larger max_lag accepts what may be older"
+                )
+        return lead
 
     def _on_writer(self, lead: Lead, after: Token | None) -> Connection:
         connection, state = self._open(lead.node)
