@@ -36,7 +36,7 @@ def capture(kind: str, plan: Plan) -> Section:
         for number, (name, make) in enumerate(_bodies(ground).items(), 1):
             variants.append(_plain_insert(f"{name}, plain", engine, make, itertools.count(number * 100_000_000, MANY)))
             variants.append(_captured_insert(f"{name}, captured", store, make, itertools.count(number * 100_000_000, MANY)))
-        rounds = interleave(variants, seconds=plan.seconds(30), least=plan.rounds)
+        rounds = interleave(variants, seconds=plan.seconds(12 if kind == "sqlite" else 25), least=plan.rounds)
     section = Section(
         f"Inserts with capture, {TITLES[kind]}",
         f"One transaction, async, s from BEGIN to COMMIT. `one statement`: INSERT … SELECT of {MANY:,} rows. `executemany`: {FEWER:,} rows in SQLAlchemy's ORM."

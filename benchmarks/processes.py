@@ -36,7 +36,7 @@ def processes(plan: Plan) -> list[Section]:
                 _turn(crew, count, "replicated", pair, ground.nodes, plan),
                 _turn(crew, count, "remote_apply", [primary.url()], [primary, standby], plan),
             ]
-            sections.append(_section(count, interleave(variants, seconds=plan.seconds(28), least=plan.rounds)))
+            sections.append(_section(count, interleave(variants, seconds=plan.seconds(22), least=plan.rounds)))
     return sections
 
 

@@ -73,7 +73,7 @@ class Worker:
                 if value is not None and value != last:
                     seen.append((value, at))
                     last = value
-                time.sleep(0.001)
+                time.sleep(0.004)
         engine.dispose()
         return {"seen": seen}
 
