@@ -13,9 +13,9 @@ _FRACTION = r"(?:\.(\d{1,6}))?"
 
 
 def _form(value: str, pattern: str, check: str, length: int, *, strict: bool) -> str:
-    """True for text of this form that names an existing moment; SQLite's own functions turn 30 February into another day."""
+    """True for text of this form that names an existing moment; SQLite makes another day of 30 February when it adds to it."""
     whole = f"substr({value}, 1, {length})"
-    good = f"typeof({value}) = 'text' AND {whole} GLOB '{pattern}' AND {check}({whole}) IS {whole}"
+    good = f"typeof({value}) = 'text' AND {whole} GLOB '{pattern}' AND {check}({whole}, '+0 days') IS {whole}"
     fraction = f"substr({value}, {length + 1}, 1) = '.' AND substr({value}, {length + 2}) NOT GLOB '*[^0-9]*'"
     if strict:
         return f"{good} AND {fraction} AND length({value}) = {length + 7}"
@@ -30,8 +30,8 @@ class Date(Kind):
     _WRONG: ClassVar[str] = "is no date of the form 2024-12-31, years 0001 to 9999"
 
     def faults(self, value: str, *, strict: bool) -> Iterator[tuple[str, str]]:
-        good = f"typeof({value}) = 'text' AND {value} GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]' AND date({value}) IS {value}"
-        yield f"NOT ({good} AND {value} >= '0001')", self._WRONG
+        good = f"typeof({value}) = 'text' AND {value} GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]' AND date({value}, '+0 days') IS {value}"
+        yield f"NOT ({good} AND substr({value}, 1, 4) > '0000')", self._WRONG
 
     def fault(self, value: str) -> tuple[str, str] | None:
         return f"NOT ({value} BETWEEN '0001-01-01' AND '9999-12-31')", "it is outside of the years 1 to 9999"
@@ -61,7 +61,7 @@ class Timestamp(Kind):
 
     def faults(self, value: str, *, strict: bool) -> Iterator[tuple[str, str]]:
         six = " with six places" if strict else ""
-        yield f"NOT ({_form(value, self.PATTERN, 'datetime', 19, strict=strict)} AND {value} >= '0001')", self._WRONG + six
+        yield f"NOT ({_form(value, self.PATTERN, 'datetime', 19, strict=strict)} AND substr({value}, 1, 4) > '0000')", self._WRONG + six
 
     def fault(self, value: str) -> tuple[str, str] | None:
         utc = "+00" if self.zoned else ""
