@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Integer, MetaData, String, Table, TableClause, Text, column, table
 
 #: Version of the layout below; migrations/versions/ has one file for each.
-LAYOUT = 1
+LAYOUT = 2
 
 #: Columns of the marker table that travel to the follower.  ``outcome`` is 'committed' (written in the transaction itself) or 'lost' (a tombstone).
 MARKER_COLUMNS = ("id", "key", "fn", "outcome", "result", "durability", "term_no", "at")
@@ -104,6 +104,16 @@ class Control:
             Column("former_row", Text),
             Column("writer_row", Text),
             Column("recorded_at", Text, nullable=False),
+            Column("place", BigInteger),  # of the last transaction that changed the row, in the former writer's commit order; null: not known
+            Column("changed_by", Text),  # every transaction that changed it, as JSON (``journal.groups.Change``)
+            Column("common", Text),  # the last position of the recording writer that both nodes had in common; null: not known
+            Column("common_term", String(36)),  # the term in which that writer's journal begins there
+            Column("touched", Boolean),  # the writer had changed the row between that position and the record
+            Column("shape", String(64)),  # digest of the table's columns then; null: what would have to be written isn't all on record
+            Column("state", String(16), nullable=False, server_default="open"),  # 'open', 'replayed' or 'discarded': a person's decision
+            Column("decided_at", Text),
+            Column("decided_tx", String(64)),
+            Column("reason", Text),
         )
         #: One row per replicated table, on each node by itself: its definition and the capture fingerprint (HAZARDS 8).
         self.replicated = self._table(

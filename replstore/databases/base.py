@@ -93,6 +93,7 @@ class Entry:
         tx: id of the transaction's marker; None: it was written without a Store.
         at: when, by the node's clock.
         durability, outcome, marker_key: the marker's; None where there is none.
+        place: of its transaction in the node's commit order, as far as that can be known; the same for all entries of one transaction.
     """
 
     table: str | None
@@ -102,6 +103,7 @@ class Entry:
     durability: str | None = None
     outcome: str | None = None
     marker_key: str | None = None
+    place: int | None = None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from replstore.control import Control
 from replstore.databases.base import Entry, Fault, NodeState, Unshipped
 from replstore.databases.carrier import Carrier
 from replstore.databases.catalog import Difference, Table, differences
+from replstore.databases.replaying import Replaying
 
 
 class Database(ABC):
@@ -261,6 +262,10 @@ class Database(ABC):
     @abstractmethod
     def resume(self, connection: Connection) -> None:
         """Brings back what ``suspend`` took off."""
+
+    def replaying(self) -> Replaying | None:
+        """What puts back rows that a former writer had; None: this kind of pair can't yet."""
+        return None
 
     # -- reading for check and rejoin
 

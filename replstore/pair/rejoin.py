@@ -72,7 +72,8 @@ def rejoin(writer: Node, former: Node, *, copy: bool = False) -> int:
         tables = replicated(former, connection)
         # solo may be over on the former writer although not all of it had arrived; only force makes a follower the writer then (HAZARDS 32)
         alone = behind.solo or ahead.term_no - behind.term_no >= FORCED_JUMP
-        orphans = read_orphans(former, connection, tables, ahead.former_position if continues else None, maybe_acknowledged=alone)
+        since, common = _common(writer, source, former, connection, ahead, behind, continues)
+        orphans = read_orphans(former, connection, tables, since, common=common, maybe_acknowledged=alone)
         emptied = {name: table for name, table in tables.items() if name in orphans.keys and orphans.keys[name] is None}
         if emptied or not continues:
             add_differences(orphans, former, connection, writer, source, emptied if continues else tables)
@@ -108,6 +109,23 @@ def _continues(former: Node, connection: Connection, ahead: NodeState, behind: N
     tick = connection.execute(select(control.tick.c.tick).where(control.tick.c.tick == ahead.former_tick)).scalar()
     pruned = connection.execute(select(control.retention.c.pruned_through)).scalar()
     return tick is not None and (pruned is None or former.database.covers(ahead.former_position, pruned))
+
+
+def _common(
+    writer: Node, source: Connection, former: Node, connection: Connection, ahead: NodeState, behind: NodeState, continues: bool
+) -> tuple[str | None, str | None]:
+    """The last position that both nodes have in common, as the former writer's and as the writer's own; both None: there is none that can be proved."""
+    if continues:
+        return ahead.former_position, ahead.basis
+    forced_back = behind.role == "fenced" and ahead.former_node is None and behind.basis is not None
+    if forced_back and _continues(writer, source, behind, ahead) and not _pruned_past(former, connection, behind.basis):
+        return behind.basis, behind.former_position  # the former writer had taken over from this one, which a person then forced back (HAZARDS 32)
+    return None, None
+
+
+def _pruned_past(node: Node, connection: Connection, position: str | None) -> bool:
+    pruned = connection.execute(select(node.database.control.retention.c.pruned_through)).scalar()
+    return position is None or (pruned is not None and not node.database.covers(position, pruned))
 
 
 def _journal(node: Node) -> str:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sqlalchemy import func, select
-
 from replstore.databases.base import Unshipped
 from replstore.node import Node
 from replstore.pair.decide import Acknowledge, Action, NodeView, Reach, Role
 from replstore.pair.pair import Pair
+from replstore.replication.journal.orphans import open_orphans
 from replstore.urls import shown
 
 
@@ -180,7 +179,7 @@ def _pinned(pair: Pair, writer: str, views: dict[str, NodeView]) -> list[str]:
 def _orphans(pair: Pair, writer: str) -> int:
     node = pair.nodes[writer]
     with node.snapshot() as connection:
-        return int(connection.execute(select(func.count()).select_from(node.database.control.orphan)).scalar_one())
+        return open_orphans(node, connection)
 
 
 def _warnings(node: Node) -> list[str]:

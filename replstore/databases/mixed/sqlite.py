@@ -46,6 +46,9 @@ class MixedSQLite(SQLite):
     def is_same(self, one: Connection, other: Connection) -> bool:
         return False
 
+    def replaying(self) -> None:
+        """Not yet: what a record holds is in the form that both nodes share."""
+
     # -- tables
 
     def orphan_table(self, connection: Connection) -> Table:

@@ -19,6 +19,7 @@ from replstore.databases.dialect import raw
 from replstore.databases.postgresql import capture, catalog, ddl, dialect, faults, reading_rows, retention, sequences, sessions, suspended
 from replstore.databases.postgresql.capture import GUARD, LOCK_CLASS, MIGRATION, ONE_MIGRATION, qualified, text
 from replstore.databases.postgresql.carrier import PostgreSQLCarrier
+from replstore.databases.postgresql.replaying import PostgreSQLReplaying
 from replstore.databases.postgresql.sessions import Session
 from replstore.databases.postgresql.state import CONTROL, SELECT_STATE
 from replstore.databases.state import node_state
@@ -248,6 +249,9 @@ class PostgreSQL(Database):
 
     def resume(self, connection: Connection) -> None:
         suspended.resume(connection)
+
+    def replaying(self) -> PostgreSQLReplaying | None:
+        return PostgreSQLReplaying()
 
     def begin_snapshot(self, connection: Connection) -> None:
         reading_rows.begin_snapshot(connection)

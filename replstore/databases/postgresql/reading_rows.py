@@ -8,6 +8,7 @@ session that wrote it made it (a timestamp in its time zone), so it is cast back
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -88,26 +89,26 @@ def same_keys(connection: Connection, table: Table, keys: Collection[str]) -> di
 
 
 def entries(connection: Connection, since: str) -> list[Entry]:
-    """See ``Database.entries``."""
+    """See ``Database.entries``.
+
+    A transaction's place is the number of its last entry.  Numbers are given when a statement ends, so they aren't the commit order; but a transaction that
+    changed or read what another had committed, and then changed something, comes after it.
+    """
     position = f"{text(since)}::pg_snapshot"
     rows = connection.exec_driver_sql(f"""
-        SELECT j.tbl, k.v::text, m.id, j.at::text, m.durability, m.outcome, m.key FROM replstore.journal j
-        LEFT JOIN LATERAL jsonb_array_elements(j.keys) k(v) ON true LEFT JOIN replstore.marker m ON m.xid = j.xid
-        WHERE {UNSHIPPED.format(name="j", position=position)} UNION ALL
-        SELECT NULL, NULL, m.id, m.at::text, m.durability, m.outcome, m.key FROM replstore.marker m WHERE {UNSHIPPED.format(name="m", position=position)}
-        ORDER BY 4""")
-    found = [Entry(*row) for row in rows]
+        WITH j AS (SELECT j.*, max(j.id) OVER (PARTITION BY j.xid) AS place FROM replstore.journal j WHERE {UNSHIPPED.format(name="j", position=position)})
+        SELECT j.tbl, k.v::text, m.id, j.at::text, m.durability, m.outcome, m.key, j.place, j.id AS number FROM j
+        LEFT JOIN LATERAL jsonb_array_elements(j.keys) k(v) ON true LEFT JOIN replstore.marker m ON m.xid = j.xid UNION ALL
+        SELECT NULL, NULL, m.id, m.at::text, m.durability, m.outcome, m.key, (SELECT max(j.place) FROM j WHERE j.xid = m.xid), 0
+        FROM replstore.marker m WHERE {UNSHIPPED.format(name="m", position=position)}
+        ORDER BY place NULLS FIRST, number""")
+    found = [Entry(*row[:8]) for row in rows]
     keys: dict[str, set[str]] = {}
     for entry in found:
         if entry.table is not None and entry.key is not None:
             keys.setdefault(entry.table, set()).add(entry.key)
     printed = _printed(connection, keys)
-    return [
-        entry
-        if entry.table is None or entry.key is None
-        else Entry(entry.table, printed[entry.table, entry.key], entry.tx, entry.at, entry.durability, entry.outcome, entry.marker_key)
-        for entry in found
-    ]
+    return [entry if entry.table is None or entry.key is None else replace(entry, key=printed[entry.table, entry.key]) for entry in found]
 
 
 def journaled(connection: Connection) -> set[str]:

@@ -23,6 +23,7 @@ from replstore.databases.sqlite.capture import quote
 from replstore.databases.sqlite.carrier import SQLiteCarrier
 from replstore.databases.sqlite.fingerprint import fingerprints
 from replstore.databases.sqlite.one_migration import one_migration
+from replstore.databases.sqlite.replaying import SQLiteReplaying
 from replstore.databases.sqlite.state import CONTROL, select_node_state
 from replstore.databases.state import node_state
 from replstore.errors import ConfigError
@@ -187,6 +188,9 @@ class SQLite(Database):
         restores = connection.execute(select(suspended.c.restore).order_by(suspended.c.seq)).scalars().all()
         self.execute_script(connection, restores)
         connection.execute(delete(suspended))
+
+    def replaying(self) -> SQLiteReplaying | None:
+        return SQLiteReplaying()
 
     def begin_snapshot(self, connection: Connection) -> None:
         reading_rows.begin_snapshot(connection)

@@ -50,7 +50,10 @@ def same_keys(connection: Connection, table: Table, keys: Collection[str]) -> di
 
 
 def entries(connection: Connection, since: str) -> list[Entry]:
-    """See ``Database.entries``."""
+    """See ``Database.entries``.
+
+    A transaction's place is the number of its marker.  What another program changed counts as part of the Store's transaction before it.
+    """
     driver = raw(connection.connection)
     markers = {
         row[0]: row[1:]
@@ -63,12 +66,14 @@ def entries(connection: Connection, since: str) -> list[Entry]:
     widths = _key_widths(connection)
     entries: list[Entry] = []
     tx: str | None = None
+    place = int(since)
     for row in driver.execute("SELECT * FROM replstore_journal WHERE seq > ? ORDER BY seq", (int(since),)):
         is_marker = row[1] == MARKER
         if is_marker:  # transactions don't overlap on SQLite: what follows a marker belongs to its transaction
+            place = place if row[2] == tx else row[0]  # a keyed call's marker comes twice: when it is made, and with its result
             tx = row[2]
         durability, outcome, key, at = markers.get(tx, (None, None, None, None))
-        rest = (tx, at, durability, outcome, key)
+        rest = (tx, at, durability, outcome, key, place)
         key_here = None if is_marker or row[2] is None else _key(row[2 : 2 + widths.get(row[1], 1)])
         entries.append(Entry(None if is_marker else row[1], key_here, *rest))
     return entries

@@ -1,0 +1,85 @@
+"""Putting back rows on SQLite: triggers are dropped and created again in the same transaction, values are SQL literals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection
+
+from replstore.databases.catalog import Column, Table, execute, quote
+from replstore.databases.dialect import raw
+from replstore.databases.replaying import Replaying, pieces
+from replstore.databases.sqlite.capture import text
+
+INFINITE = {"inf": "9e999", "-inf": "-9e999"}
+
+
+class SQLiteReplaying(Replaying):
+    """See :class:`replstore.databases.replaying.Replaying`."""
+
+    @contextmanager
+    def reading(self, connection: Connection) -> Iterator[None]:
+        driver = raw(connection.connection)
+        before = driver.text_factory
+        driver.text_factory = lambda data: data.decode("utf-8", "surrogateescape")  # SQLite doesn't insist on valid UTF-8
+        try:
+            yield
+        finally:
+            driver.text_factory = before
+
+    def quiet(self, connection: Connection, tables: Sequence[Table]) -> None:
+        execute(connection, ["PRAGMA defer_foreign_keys = ON"])
+        execute(connection, [f"DROP TRIGGER {quote(name)}" for table in tables for name, _ in table.triggers])
+
+    def loud(self, connection: Connection, tables: Sequence[Table]) -> None:
+        execute(connection, [definition for table in tables for _, definition in table.triggers])
+
+    def value(self, column: Column, shown: str | None) -> str:
+        if shown is None:
+            return "NULL"
+        if shown in INFINITE:
+            return INFINITE[shown]
+        return _bytes(shown[1:-1].replace("''", "'")) if shown.startswith("'") and _is_odd(shown) else shown
+
+    def among(self, table: Table, keys: Collection[str], alias: str) -> str:
+        columns = ", ".join(f"{alias}.{quote(column)}" for column in table.key)
+        rows = ", ".join(f"({', '.join(_literal(value) for value in json.loads(key))})" for key in keys)
+        return f"(({columns}) IN (VALUES {rows}))" if keys else "0"
+
+    def named(self, connection: Connection, table: Table, keys: Collection[str], since: str) -> set[str]:
+        collated = [f" COLLATE {table.column(column).collation}" if table.column(column).collation else "" for column in table.key]
+        found: set[str] = set()
+        for piece in pieces(keys):
+            rows = ", ".join(f"({number}, {', '.join(_literal(value) for value in json.loads(key))})" for number, key in enumerate(piece))
+            names = ", ".join(f"k{n}" for n in range(1, len(table.key) + 1))
+            on = " AND ".join(f"j.k{n} = w.k{n}{collation}" for n, collation in enumerate(collated, 1))
+            statement = (
+                f"WITH w(number, {names}) AS (VALUES {rows}) SELECT DISTINCT w.number FROM w JOIN replstore_journal j ON {on} "
+                f"WHERE j.tbl = {text(table.id)} AND j.seq > {int(since)}"
+            )
+            found |= {piece[row[0]] for row in raw(connection.connection).execute(statement)}
+        return found
+
+    def identity_override(self, table: Table) -> str:
+        return ""
+
+
+def _literal(value: Any) -> str:
+    """A key's value, as a journal's or a record's JSON has it, as a literal."""
+    if isinstance(value, dict):
+        return f"x'{value['blob']}'"
+    if isinstance(value, str):
+        return _bytes(value) if _is_odd(value) else text(value)
+    return INFINITE.get(repr(value), repr(value)) if value is not None else "NULL"
+
+
+def _is_odd(value: str) -> bool:
+    """Whether a statement can't hold the text: what is no UTF-8, or a NUL, which would end the statement."""
+    return "\0" in value or any("\ud800" <= sign <= "\udfff" for sign in value)
+
+
+def _bytes(value: str) -> str:
+    return f"CAST(x'{value.encode('utf-8', 'surrogateescape').hex()}' AS TEXT)"

@@ -1,0 +1,207 @@
+"""Which orphans belong together, and in which order the former writer committed them.  Pure: from the records alone.
+
+Transactions that changed the same row form a **group**: it is replayed or discarded whole.  Groups are the connected components over shared rows, within
+what one node committed in one term.  A transaction's *place* is its position in the former writer's commit order, as far as it can be known (docs/semantics.md).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Self
+
+#: An orphan's key where a whole table was concerned.
+WHOLE_TABLE = "*"
+
+
+class State(StrEnum):
+    """What became of an orphan."""
+
+    OPEN = "open"
+    REPLAYED = "replayed"
+    DISCARDED = "discarded"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A transaction of a former writer.
+
+    Attributes:
+        place: in its commit order.
+        tx: its marker's id; None: it was written without a Store.
+        at: when, by that node's clock.
+        maybe_acknowledged: its caller may have been told that it committed.
+        known: how the new writer knew it when it was recorded: 'committed', 'lost', 'key' or None.
+        key, fn, result, durability: the marker's.
+    """
+
+    place: int
+    tx: str | None = None
+    at: str | None = None
+    maybe_acknowledged: bool = True
+    known: str | None = None
+    key: str | None = None
+    fn: str | None = None
+    result: str | None = None
+    durability: str = "async"
+
+    def as_json(self) -> dict[str, Any]:
+        """What differs from the defaults."""
+        return {name: value for name, value in asdict(self).items() if value != getattr(type(self), name, ...)}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One recorded row, as the orphan table has it."""
+
+    id: str
+    node: str
+    term_no: int
+    table: str
+    key: str
+    former_row: dict[str, str | None] | None
+    writer_row: dict[str, str | None] | None
+    changes: tuple[Change, ...]
+    common: str | None
+    common_term: str | None
+    touched: bool | None
+    shape: str | None
+    state: State
+    decided_at: str | None
+    reason: str | None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """A record from its row."""
+        changes = tuple(Change(**facts) for facts in json.loads(row["changed_by"] or "[]"))
+        return cls(
+            id=row["id"],
+            node=row["node"],
+            term_no=row["term_no"],
+            table=row["tbl"],
+            key=row["key"],
+            former_row=None if row["former_row"] is None else json.loads(row["former_row"]),
+            writer_row=None if row["writer_row"] is None else json.loads(row["writer_row"]),
+            changes=changes,
+            common=row["common"],
+            common_term=row["common_term"],
+            touched=row["touched"],
+            shape=row["shape"],
+            state=State(row["state"]),
+            decided_at=row["decided_at"],
+            reason=row["reason"],
+        )
+
+    @property
+    def whole(self) -> bool:
+        """The table was emptied as a whole."""
+        return self.key == WHOLE_TABLE
+
+    def what(self) -> str:
+        """What replay does to the row."""
+        if self.whole:
+            return "empty the table"
+        if self.former_row is None:
+            return "delete"
+        return "insert" if self.writer_row is None else "update"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Transactions that are replayed or discarded together, and their rows."""
+
+    records: tuple[Record, ...]
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """The transactions, in commit order."""
+        found = {(change.place, change.tx): change for record in self.records for change in record.changes}
+        return tuple(found[key] for key in sorted(found, key=lambda key: (key[0], key[1] or "")))
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Ids of the transactions that have one."""
+        return tuple(dict.fromkeys(change.tx for change in self.changes if change.tx is not None))
+
+    @property
+    def history(self) -> tuple[int, str]:
+        """The term and the node that committed them."""
+        return self.records[0].term_no, self.records[0].node
+
+    @property
+    def first(self) -> int | None:
+        """Place of the first transaction; None: no transaction is known."""
+        return min((change.place for change in self.changes), default=None)
+
+    @property
+    def last(self) -> int | None:
+        """Place of the last one."""
+        return max((change.place for change in self.changes), default=None)
+
+    @property
+    def state(self) -> State:
+        """Discarded if any row is; replayed if all are."""
+        states = {record.state for record in self.records}
+        if State.DISCARDED in states:
+            return State.DISCARDED
+        return State.REPLAYED if states == {State.REPLAYED} else State.OPEN
+
+    def keys(self) -> dict[str, set[str]]:
+        """By table, the keys of its rows."""
+        found: dict[str, set[str]] = {}
+        for record in self.records:
+            found.setdefault(record.table, set()).update(() if record.whole else (record.key,))
+        return found
+
+    def name(self) -> str:
+        """What a sentence calls it."""
+        if len(self.ids) == 1:
+            return f"transaction {self.ids[0]}"
+        if self.ids:
+            return f"the group of transaction {self.ids[0]}"
+        return f"the change of {self.records[0].table} {self.records[0].key}"
+
+
+def groups(records: Iterable[Record]) -> list[Group]:
+    """The connected components, in the order of their first transactions; those without a known transaction come last, row by row."""
+    by_row: dict[tuple[Any, ...], list[Record]] = {}
+    links: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+
+    def root(name: tuple[Any, ...]) -> tuple[Any, ...]:
+        while links.setdefault(name, name) != name:
+            links[name] = name = links[links[name]]
+        return name
+
+    for record in records:
+        history = (record.term_no, record.node)
+        row = ("row", *history, record.table, record.key, "" if record.changes else record.id)
+        by_row.setdefault(row, []).append(record)
+        for change in record.changes:
+            links[root(("place", *history, change.place))] = root(row)
+    for row, held in by_row.items():
+        if held[0].whole and held[0].changes:  # an emptied table has to do with each of its rows
+            for other in by_row:
+                if other[:4] == row[:4] and by_row[other][0].changes:
+                    links[root(other)] = root(row)
+    joined: dict[tuple[Any, ...], list[Record]] = {}
+    for row, held in by_row.items():
+        joined.setdefault(root(row), []).extend(held)
+    return sorted((Group(tuple(held)) for held in joined.values()), key=_order)
+
+
+def merged(found: Sequence[Group]) -> list[Group]:
+    """Joins groups whose transactions were committed between one another's: in strict order neither can go before the other."""
+    joined: list[Group] = []
+    for group in sorted(found, key=_order):
+        before = joined[-1] if joined else None
+        if before is None or before.history != group.history or group.first is None or before.last is None or group.first > before.last:
+            joined.append(group)
+        else:
+            joined[-1] = Group((*before.records, *group.records))
+    return joined
+
+
+def _order(group: Group) -> tuple[Any, ...]:
+    return group.first is None, *group.history, group.first or 0, group.records[0].table, group.records[0].key
