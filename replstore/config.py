@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError, field_validator, model_validator
@@ -33,6 +32,8 @@ _DURATION = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*([a-z]*)\s*")
 
 def _seconds(value: Any) -> Any:
     """A duration in seconds: a number, or text with a unit ("500ms", "10 s", "24h")."""
+    if isinstance(value, bool):
+        raise ValueError(f"must be a number of seconds, it is {str(value).lower()}")
     if not isinstance(value, str):
         return value
     found = _DURATION.fullmatch(value.lower())
@@ -41,12 +42,20 @@ def _seconds(value: Any) -> Any:
     return float(found[1]) * _UNITS[found[2]]
 
 
+def _no_flag(value: Any) -> Any:
+    """A whole number; Python takes true for 1."""
+    if isinstance(value, bool):
+        raise ValueError(f"must be a whole number, it is {str(value).lower()}")
+    return value
+
+
 def _url_text(value: Any) -> Any:
     """A SQLAlchemy URL object as text, password and all (its ``str`` would hide it)."""
     return value.render_as_string(hide_password=False) if isinstance(value, URL) else value
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds)]
+Count = Annotated[int, BeforeValidator(_no_flag)]
 DatabaseURL = Annotated[SecretStr, BeforeValidator(_url_text)]
 
 
@@ -125,7 +134,7 @@ class Settings(BaseSettings):
         "it out by the marker, at most half as long after the transaction began; then it is CommitUnknown. A day is longer than any transaction "
         "should be open, and short enough to keep the table small. Keys are kept for ever.",
     )
-    max_backlog: int = Field(
+    max_backlog: Count = Field(
         default=1_000_000,
         ge=0,
         description="How many journal entries (a changed row on SQLite, a changing statement on PostgreSQL) may wait for the follower before "
@@ -161,7 +170,7 @@ class Settings(BaseSettings):
         description="Seconds that the background shipper rests between two batches. It carries what other programs, and transactions with "
         "durability async, have written; replicated commits don't wait for it.",
     )
-    pool_size: int = Field(
+    pool_size: Count = Field(
         default=5,
         ge=1,
         le=1000,
@@ -204,7 +213,7 @@ class Settings(BaseSettings):
         Raises:
             ConfigError: the file can't be read, or as for the class.
         """
-        file, name = config_file.read(Path(path)) if path is not None else config_file.find()
+        file, name = config_file.read(path) if path is not None else config_file.find()
         return cls(file=file, file_name=name, **overrides)
 
     @classmethod

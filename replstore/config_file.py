@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.engine import URL
+
 from replstore.errors import ConfigError
+
+#: How a URL begins, also after ``Path`` has made one slash of two.
+_URL = re.compile(r"[A-Za-z][\w+.-]+:/")
 
 
 def find() -> tuple[Mapping[str, Any], str]:
@@ -20,8 +27,17 @@ def find() -> tuple[Mapping[str, Any], str]:
     return {}, ""
 
 
-def read(path: Path, optional: bool = False) -> tuple[Mapping[str, Any], str]:
-    """Content and name of a settings file; of a ``pyproject.toml`` only ``[tool.replstore]``, which may be missing if it is ``optional``."""
+def read(given: str | os.PathLike[str], optional: bool = False) -> tuple[Mapping[str, Any], str]:
+    """Content and name of a settings file; of a ``pyproject.toml`` only ``[tool.replstore]``, which may be missing if it is ``optional``.
+
+    Raises:
+        ConfigError: it is no such file; a URL, which may hold a password, isn't repeated.
+    """
+    if isinstance(given, URL) or _URL.match(os.fspath(given)):
+        raise ConfigError('this is a database URL (not shown), and a settings file was expected: write Store(primary="…", standby="…")')
+    if not os.fspath(given):
+        raise ConfigError("the name of the settings file is empty: give a file, or leave it out")
+    path = Path(given)
     try:
         content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -31,6 +47,9 @@ def read(path: Path, optional: bool = False) -> tuple[Mapping[str, Any], str]:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} isn't valid TOML: {error}") from None  # some versions' error holds the whole file
     if path.name != "pyproject.toml":
+        for name in ("replstore", "tool"):
+            if isinstance(content.get(name), dict):
+                raise ConfigError(f"{path}: settings stand at the top of the file, without the table [{name}]")
         return content, str(path)
     tool = content.get("tool")
     table = tool.get("replstore") if isinstance(tool, dict) else None

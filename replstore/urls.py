@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from urllib.parse import unquote
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -20,6 +21,8 @@ SUPPORTED = "sqlite:///file.db or postgresql://user@host:5432/database"
 #: URL parameters that hold a secret.
 _SECRET_PARAMETERS = frozenset({"password", "sslpassword", "passwd", "oauth_client_secret"})
 _LOCAL_HOSTS = frozenset({"", "localhost", "127.0.0.1", "::1", "/tmp", "/var/run/postgresql", "/run/postgresql"})
+#: Letters beyond ASCII as a URL writes them.
+_ENCODED = re.compile(r"(?:%[89A-F][0-9A-F])+")
 _PASSWORD_IN_TEXT = re.compile(r"(?<=/)([^/\s:@]*):[^\s]*@|\b((?:ssl)?passw(?:or)?d)=[^\s&]+", re.IGNORECASE)
 
 
@@ -59,9 +62,15 @@ def parse(url: str | URL) -> URL:
 
 
 def shown(url: URL) -> str:
-    """The URL as it may be printed: every password in it is ``***``."""
+    """The URL as it may be printed: every password in it is ``***``, and letters are letters."""
     secret = {name: "***" for name in url.query if name.lower() in _SECRET_PARAMETERS}
-    return url.update_query_dict(secret).render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
+    text = url.update_query_dict(secret).render_as_string(hide_password=True).replace("%2A%2A%2A", "***")
+    return _ENCODED.sub(_letters, text)
+
+
+def _letters(found: re.Match[str]) -> str:
+    letters = unquote(found[0], errors="replace")
+    return letters if letters.isprintable() and "\ufffd" not in letters else found[0]
 
 
 def redact(text: str) -> str:
@@ -106,9 +115,16 @@ def _check_sqlite(url: URL) -> URL:
         raise ConfigError(f"the URL parameter {unknown[0]!r} isn't known for SQLite; there is only timeout")
     if "timeout" in url.query and not _is_number(url.query["timeout"]):
         raise ConfigError("the URL parameter 'timeout' is a number of seconds")
+    if path.startswith("~") and not os.path.isdir(path.partition("/")[0]):
+        raise ConfigError(f"{path}: a ~ isn't expanded in a URL; write the directory in full, {_in_full(path)}")
     if os.path.isdir(path):
         raise ConfigError(f"{path} is a directory: a SQLite URL names a file")
     return url.set(database=os.path.abspath(path))  # a program that changes its directory must not lose its database
+
+
+def _in_full(path: str) -> str:
+    full = os.path.expanduser(path)
+    return f"sqlite:///{full}" if os.path.isabs(full) else "sqlite:////home/…"
 
 
 def _is_number(value: object) -> bool:

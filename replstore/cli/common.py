@@ -6,7 +6,6 @@ import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
@@ -30,7 +29,7 @@ class Options:
     A command that takes ``options: Options`` gets them; each field becomes one option.
     """
 
-    config: Annotated[Path | None, _option("--config", help="Settings file. [default: replstore.toml or pyproject.toml here]", metavar="FILE")] = None
+    config: Annotated[str | None, _option("--config", help="Settings file. [default: replstore.toml or pyproject.toml here]", metavar="FILE")] = None
     primary: Annotated[
         str | None, _option("--primary", help="URL of the primary; or REPLSTORE_PRIMARY, which no list of processes shows.", metavar="URL")
     ] = None

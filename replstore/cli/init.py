@@ -50,7 +50,7 @@ def command(
     from replstore.config import Settings
     from replstore.urls import shown
 
-    target = options.config or path
+    target = Path(options.config) if options.config else path
     given = options.overrides
     if not {"primary", "standby"} & given.keys():
         given = LOCAL_PAIR | given
