@@ -10,7 +10,23 @@ from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import (
-    JSON, BigInteger, Boolean, Date, DateTime, Double, Enum, Integer, LargeBinary, Numeric, SmallInteger, String, Text, Time, Uuid, create_engine, make_url
+    JSON,
+    BigInteger,
+    Boolean,
+    Date,
+    DateTime,
+    Double,
+    Enum,
+    Integer,
+    LargeBinary,
+    Numeric,
+    SmallInteger,
+    String,
+    Text,
+    Time,
+    Uuid,
+    create_engine,
+    make_url,
 )  # fmt: skip
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 

@@ -119,14 +119,18 @@ class Database(ABC):
     def tables(self, connection: Connection, only: Collection[str] | None = None) -> list[Table]:
         """The user's tables."""
 
-    def learn(self, connection: Connection, there: Sequence[Table]) -> list[Table]:
+    def learn(self, connection: Connection, there: Sequence[Table], fresh: Collection[str]) -> list[Table]:
         """Takes over from the other node's tables what this kind of database can't say by itself.
 
         Args:
             there: the other node's tables.
+            fresh: ids of those that somebody made or changed since replstore last saw them.
 
         Returns:
             Its own tables whose definition is another one now.
+
+        Raises:
+            CannotReplicate: a fresh one doesn't go together with the table here.
         """
         return []
 

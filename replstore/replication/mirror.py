@@ -105,21 +105,22 @@ def _learn(writer: Node, follower: Node) -> None:
     if not writer.database.learns:
         return
     with follower.snapshot() as there:
-        tables = follower.database.tables(there)
+        tables, seen = follower.database.tables(there), replicated(follower, there)
+    fresh = {table.id for table in tables if seen.get(table.id) != table}
     with writer.begin() as connection:
         writer.database.lock_migration(connection)
         state = writer.database.state(connection)
         if state is None or state.role == "follower":
             raise ReplicationStopped(f"{writer.name} is not the writer")
         known = replicated(writer, connection)
-        changed = [table for table in writer.database.learn(connection, tables) if table.id in known]
+        changed = [table for table in writer.database.learn(connection, tables, fresh) if table.id in known]
         if changed:
             install(writer, connection, changed, schema_no=state.schema_no + 1)
 
 
 def _mirror(follower: Node, source: Connection, target: Connection, wanted: dict[str, Table], copy: Collection[str], schema_no: int) -> Mirrored:
     control, database = follower.database.control, follower.database
-    database.learn(target, list(wanted.values()))
+    database.learn(target, list(wanted.values()), ())
     before = replicated(follower, target)
     orphans = database.orphan_table(target)
     present = {table.id: table for table in [*database.tables(target), orphans]}

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from replstore.databases.catalog import Column, Difference, Table
 from replstore.databases.mixed.kinds import Integer
 from replstore.databases.mixed.types import kind_of
+from replstore.errors import CannotReplicate
 
 COMPUTED = ("stored", "virtual")
 #: Bytes of a name that PostgreSQL keeps.
@@ -68,6 +69,19 @@ def counts(table: Table) -> bool:
 def counters(table: Table) -> tuple[str, ...]:
     """Ids of the table's sequences, as both nodes compare them: one for a key that is counted, under the table's own id."""
     return (table.id,) if counts(table) else ()
+
+
+def strange(table: Table, column: Column, declared: str) -> CannotReplicate:
+    """The error of a column whose types on the two nodes don't go together.
+
+    Args:
+        column: as PostgreSQL has it.
+        declared: its type in the file.
+    """
+    return CannotReplicate(
+        f"table {table.name} can't be replicated between SQLite and PostgreSQL: column {column.name} is of type {declared or 'none'} in the file and "
+        f"{column.type} on the server, whose values aren't the same ones (docs/types.md has what goes together)"
+    )
 
 
 def refusal(table: Table, shown: dict[str, str]) -> str | None:

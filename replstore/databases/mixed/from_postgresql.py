@@ -87,7 +87,7 @@ class PostgreSQLToSQLite(PostgreSQLCarrier):
             self._writer.last_result("SET LOCAL idle_in_transaction_session_timeout = '60s'")
         read = {name: self._lay_down(number, self._tables[name], keys) for number, (name, keys) in enumerate(rows.items())}
         markers = self._read_markers()
-        counters = self._counters([self._tables[name] for name in rows])
+        counters = self._counters([*self._tables.values()] if landing.eligible or landing.rejoin else [self._tables[name] for name in rows])
         self._end(self._writer)
         try:
             file.execute("UPDATE replstore_mark SET mark = 'apply'")

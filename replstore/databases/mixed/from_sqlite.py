@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, islice
 from typing import Any
@@ -19,11 +19,11 @@ from sqlalchemy import Engine
 from replstore.control import MARKER_COLUMNS
 from replstore.databases.carrier import CompareFailed, Keys, Landing, Snapshot
 from replstore.databases.catalog import Table, quote, quoted
-from replstore.databases.mixed.keys import crosses, key_of_sqlite, kinds, natives, on
+from replstore.databases.mixed.keys import crosses, key_of_sqlite, kinds, natives, on, postgresql_columns
 from replstore.databases.mixed.kinds import CannotCross, Kind
 from replstore.databases.mixed.names import name_here, shared_id
 from replstore.databases.mixed.refused import refused
-from replstore.databases.postgresql.capture import qualified
+from replstore.databases.postgresql.capture import qualified, text
 from replstore.databases.postgresql.carrier import PostgreSQLCarrier
 from replstore.databases.postgresql.sessions import Session
 from replstore.databases.sqlite.capture import MARKER
@@ -150,7 +150,7 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
             self._delete(self._tables[name], keys)
         written = sum(self._copy_rows(self._tables[name], keys, landing) for name, keys in rows.items())
         self._carry_markers(landing)
-        for name in rows:
+        for name in self._counted(rows, landing):
             self._advance(self._tables[name])
         self._land(landing)
         self._in_snapshot().rollback()
@@ -160,11 +160,11 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
         if keys.whole:
             self._follower.last_result(f"DELETE FROM {qualified(table)}")
             return
-        casts = ", ".join(f"(k.v->>{number})::{table.column(name).type} AS k{number}" for number, name in enumerate(table.key))
-        statement = f"DELETE FROM {qualified(table)} t USING (SELECT {casts} FROM jsonb_array_elements(%s::jsonb) k(v)) j WHERE {on(table)}"
         wanted = self._wanted(table, keys)
-        while piece := list(islice(wanted, PIECE)):
-            self._follower.execute(statement, (f"[{','.join(piece)}]",))
+        while piece := list(islice(wanted, PIECE)):  # no parameter: a percent sign in a name would be one too
+            array = text("[" + ",".join(piece) + "]")
+            keys_of_piece = f"SELECT {postgresql_columns(table, 'k.v')} FROM jsonb_array_elements({array}::jsonb) k(v)"
+            self._follower.last_result(f"DELETE FROM {qualified(table)} t USING ({keys_of_piece}) j WHERE {on(table)}")
 
     def _wanted(self, table: Table, keys: Keys) -> Iterator[str]:
         """The keys of the batch as JSON."""
@@ -240,6 +240,10 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
                 f"ON CONFLICT (id) DO UPDATE SET ({columns}) = ROW({', '.join('excluded.' + column for column in MARKER_COLUMNS)})",
                 (json.dumps(rows),),
             )
+
+    def _counted(self, rows: Mapping[str, Keys], landing: Landing) -> Collection[str]:
+        """The tables whose counters are looked at: those that changed, and all when a follower comes in sync."""
+        return self._tables if landing.eligible or landing.rejoin else rows
 
     def _advance(self, table: Table) -> None:
         """Moves the sequence of a table's key past every key that the file has given."""

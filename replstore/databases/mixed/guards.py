@@ -10,7 +10,7 @@ from hashlib import sha256
 
 from replstore.databases.catalog import Table
 from replstore.databases.mixed.types import kind_of
-from replstore.databases.postgresql.capture import qualified
+from replstore.databases.postgresql.capture import CHECKS, qualified
 from replstore.databases.sqlite.capture import MARK, quote, text, trigger_name
 
 #: A call's key is text as well; SQLAlchemy's own sessions write it.
@@ -38,7 +38,6 @@ def sqlite_guards(table: Table, native: Table) -> list[str]:
     statements = []
     for event in ("insert", "update"):
         name = trigger_name(native, f"check_{event}")
-        statements.append(f"DROP TRIGGER IF EXISTS {name}")
         if checks:
             statements.append(f"CREATE TRIGGER {name} AFTER {event.upper()} ON {quote(native.name)} WHEN {MARK} IS NOT 'apply' BEGIN {checks}END")
     return statements
@@ -67,8 +66,7 @@ def postgresql_guards(table: Table) -> list[str]:
             sentence = text(f"{_place(table, column)}: {fault[1]}")
             checks.append(f"IF ({found}) THEN RAISE EXCEPTION USING ERRCODE = 'check_violation', MESSAGE = {sentence}; END IF;")
     function = f"replstore.check_{sha256(table.id.encode()).hexdigest()[:16]}"
-    statements = [f"DROP TRIGGER IF EXISTS replstore_check_{event} ON {qualified(table)}" for event in ("insert", "update")]
-    statements.append(f"DROP FUNCTION IF EXISTS {function}()")
+    statements = [*(f"DROP TRIGGER IF EXISTS {name} ON {qualified(table)}" for name in CHECKS), f"DROP FUNCTION IF EXISTS {function}()"]
     if checks:
         statements.append(
             f"CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$ BEGIN "
@@ -76,10 +74,10 @@ def postgresql_guards(table: Table) -> list[str]:
         )
         statements += [
             (
-                f"CREATE TRIGGER replstore_check_{event} AFTER {event.upper()} ON {qualified(table)} REFERENCING NEW TABLE AS new_rows "
+                f"CREATE TRIGGER {name} AFTER {name.removeprefix('replstore_check_').upper()} ON {qualified(table)} REFERENCING NEW TABLE AS new_rows "
                 f"FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
             )
-            for event in ("insert", "update")
+            for name in CHECKS
         ]
     return statements
 

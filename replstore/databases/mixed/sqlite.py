@@ -61,7 +61,7 @@ class MixedSQLite(SQLite):
         found = super().tables(connection, None if only is None else [name_here(id) for id in only])
         return [_shared(table, learned.get(table.name, {})) for table in found]
 
-    def learn(self, connection: Connection, there: Sequence[Table]) -> list[Table]:
+    def learn(self, connection: Connection, there: Sequence[Table], fresh: Collection[str]) -> list[Table]:
         before = {table.id: table for table in self.tables(connection)}
         learned = known = _learned(connection)
         for table in there:
@@ -69,6 +69,9 @@ class MixedSQLite(SQLite):
                 continue
             own = {column.name: column.type for column in native(before[table.id]).columns} if table.id in before else {}
             types = {column.name: column.type for column in table.columns if column.name not in own or agree(own[column.name], column.type)}
+            strange = [column for column in table.columns if column.name not in types and column.name in table.data_columns]
+            if strange and table.id in fresh:
+                raise compare.strange(table, strange[0], own[strange[0].name])
             learned = {**learned, table.name: types}
         if learned == known:
             return []

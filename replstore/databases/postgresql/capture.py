@@ -30,6 +30,8 @@ _PLAIN_TYPES = re.compile(
     r"(\(\d+(,-?\d+)?\))?( with(out)? time zone)?"
 )
 _PINNED = " SET extra_float_digits = 3 SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres' SET timezone = 'UTC' SET bytea_output = 'hex'"
+#: Triggers that a table has beside SQLite only (``databases/mixed``); they go when it has another partner.
+CHECKS = ("replstore_check_insert", "replstore_check_update")
 EVENTS = {
     "insert": "NEW TABLE AS new_rows",
     "update": "OLD TABLE AS old_rows NEW TABLE AS new_rows",
@@ -101,6 +103,7 @@ def _digest(table: Table) -> str:
 def install_statements(table: Table) -> list[str]:
     """The statements that put guard and capture on a table and its partitions, replacing older ones."""
     return [
+        *(f"DROP TRIGGER IF EXISTS {name} ON {qualified(table)}" for name in CHECKS),
         _capture_function(table),
         *(statement for member in table.members for statement in _statement_triggers(table, member)),
         *(_partition_triggers(table) if table.partition_by else ()),

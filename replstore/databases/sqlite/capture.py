@@ -113,5 +113,6 @@ def _new(column: Column) -> str:
 
 def remove_statements(table: Table) -> list[str]:
     """The statements that take guard and capture off a table again."""
-    kinds = [f"{kind}_{event}" for event in ("insert", "update", "delete") for kind in ("guard", "capture", "replace")]
+    # "check" is on tables beside PostgreSQL only (databases/mixed); it goes when they have another partner
+    kinds = [f"{kind}_{event}" for event in ("insert", "update", "delete") for kind in ("guard", "capture", "replace", "check")]
     return [f"DROP TRIGGER IF EXISTS {trigger_name(table, kind)}" for kind in kinds]
