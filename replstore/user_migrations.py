@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
+import os
+import sysconfig
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +17,14 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Engine, MetaData, create_engine
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from replstore.control_migrations import one_at_a_time
 from replstore.errors import CannotReplicate, ConfigError, MigrationFailed, ReplstoreError
 from replstore.node import Node, one_line
+
+INSTALLED = (*(os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platlib", "purelib")), os.path.dirname(os.path.realpath(__file__)))
 
 
 class UserMigration:
@@ -43,8 +49,8 @@ class UserMigration:
                 raise ConfigError(f"there is no Alembic configuration {self._path}")
             try:
                 self.revision = ",".join(sorted(ScriptDirectory.from_config(self._config()).get_heads())) or None
-            except CommandError as error:
-                raise ConfigError(f"the Alembic environment {self._path} can't be used: {error}") from error
+            except (Exception, SystemExit) as error:  # whatever the user's files do
+                raise ConfigError(f"the Alembic environment {self._path} can't be used: {what_went_wrong(error)}") from error
 
     def refuse_tables_without_key(self) -> None:
         """Raises CannotReplicate for tables of the metadata that have no primary key, before anything is created."""
@@ -76,8 +82,8 @@ class UserMigration:
                     self._upgrade(node, engine)
         except ReplstoreError:
             raise
-        except Exception as error:
-            raise MigrationFailed(f"the migration failed on {node.name}: {one_line(error)}; correct it and run it again") from error
+        except (Exception, SystemExit) as error:
+            raise MigrationFailed(f"the migration failed on {node.name}: {what_went_wrong(error)}; correct it and run it again") from error
         finally:
             engine.dispose()
 
@@ -110,6 +116,23 @@ class UserMigration:
                 f"after the upgrade {node.name} is at {', '.join(sorted(heads)) or 'no revision'}, not at {', '.join(sorted(wanted))}: does env.py take its "
                 "URL from sqlalchemy.url or config.attributes['connection'], and keep its version table under the usual name?"
             )
+
+
+def what_went_wrong(error: BaseException) -> str:
+    """An error of the user's own code in one line: what it is, and in which line of which file."""
+    if isinstance(error, SystemExit):
+        return f"it ended the program (exit {0 if error.code is None else error.code})"
+    if isinstance(error, CommandError | SQLAlchemyError):
+        return one_line(error)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if os.path.isfile(frame.filename) and not _is_installed(frame.filename)]
+    named = isinstance(error, SyntaxError) or not frames  # a SyntaxError names its line itself
+    where = "" if named else f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})"
+    return f"{type(error).__name__}: {one_line(error)}{where}"
+
+
+def _is_installed(file: str) -> bool:
+    """Whether it is no file of the user's: of Python, of a package, or of replstore."""
+    return any(file.startswith(place + os.sep) for place in INSTALLED)
 
 
 @contextmanager

@@ -26,6 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    from replstore.cli.app import run
+    try:
+        from replstore.cli.app import run
 
-    return run(arguments)
+        return run(arguments)
+    except KeyboardInterrupt:  # while that was being imported
+        return 130

@@ -27,7 +27,7 @@ def report(error: Exception, failure: int) -> int:
         error: what the command raised.
         failure: the command's own code for "it failed".
     """
-    if isinstance(error, typer.Abort):
+    if isinstance(error, typer.Abort) or _is_interrupt(error):
         return INTERRUPTED
     sentence, code = _explain(error, failure)
     if sentence is None or os.environ.get("REPLSTORE_DEBUG", "") not in ("", "0"):
@@ -36,6 +36,13 @@ def report(error: Exception, failure: int) -> int:
         sentence = f"this is a mistake in replstore, not yours ({type(error).__name__}); please report it with the lines above"
     _print(f"replstore: {' '.join(sentence.split())}")
     return code
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is at the bottom of it: whatever was interrupted may have made an error of its own of that."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _explain(error: Exception, failure: int) -> tuple[str | None, int]:
@@ -49,7 +56,7 @@ def _explain(error: Exception, failure: int) -> tuple[str | None, int]:
         where = f" (`{context.command_path} --help` shows what there is)" if context is not None else ""
         return error.format_message().replace("Value error, ", "").rstrip(".") + where, BAD_INPUT
     if isinstance(error, OSError):
-        return f"{error.filename}: {error.strerror}" if error.filename else str(error), BAD_INPUT
+        return ": ".join(str(part) for part in (error.filename, error.strerror) if part) or str(error), BAD_INPUT
     classes = {cls.__name__ for cls in type(error).__mro__}
     if type(error).__module__.partition(".")[0] in _DATABASE_MODULES:
         orig = getattr(error, "orig", None) or error

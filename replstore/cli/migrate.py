@@ -75,6 +75,8 @@ def load_metadata(name: str) -> MetaData:
     """
     from sqlalchemy import MetaData
 
+    from replstore.user_migrations import what_went_wrong
+
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
         raise ConfigError(f"--metadata {name}: write MODULE:NAME, such as app.models:Base")
@@ -84,11 +86,13 @@ def load_metadata(name: str) -> MetaData:
         found: Any = import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except Exception as error:  # whatever the user's module does
-        raise ConfigError(f"--metadata {name} can't be imported: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # whatever the user's module does
+        raise ConfigError(f"--metadata {name} can't be imported: {what_went_wrong(error)}") from error
     found = getattr(found, "metadata", found)
     if not isinstance(found, MetaData):
-        raise ConfigError(f"--metadata {name} is a {type(found).__name__}: it must be a MetaData, or a declarative base")
+        kind = type(found).__name__
+        article = "an" if kind[0] in "aeiou" else "a"
+        raise ConfigError(f"--metadata {name} is {article} {kind}: it must be a MetaData, or a declarative base")
     return found
 
 

@@ -8,6 +8,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 from typing import Literal, Self, cast, get_args
 
@@ -60,8 +61,19 @@ class Pair(ABC):
         self.close()
 
 
+def known(node: Name) -> Name:
+    """The name of a node; a test's misspelt one must not pass for a fault that did nothing.
+
+    Raises:
+        ValueError: it is no node.
+    """
+    if node not in get_args(Name):
+        raise ValueError(f"{node!r} is no node: there are primary and standby")
+    return node
+
+
 class SqlitePair(Pair):
-    """Two files, ``primary.db`` and ``standby.db``.
+    """Two files, ``primary.db`` and ``standby.db``.  They can be lost and brought back; a file can't be frozen.
 
     To lose a node is to lose its path: the file is moved away with its write-ahead log, and ``start`` moves the same file (the same inode) back.
     A connection that is open meanwhile keeps the file that it has; it is the path that nobody answers at.
@@ -77,6 +89,7 @@ class SqlitePair(Pair):
 
     def path(self, node: Name) -> Path:
         """The file of a node."""
+        known(node)
         return self.directory / f"{node}.db"
 
     def url(self, node: Name) -> str:
@@ -128,7 +141,7 @@ class PostgresPair(Pair):
 
     def server(self, node: Name) -> Server:
         """The server of a node."""
-        return {"primary": self.primary, "standby": self.standby}[node]
+        return {"primary": self.primary, "standby": self.standby}[known(node)]
 
     def url(self, node: Name) -> str:
         return self.server(node).url(self.database, self.user)
@@ -203,11 +216,16 @@ def postgresql_pair(
     Raises:
         ConfigError: there is no such server on this machine; the message says how to get one.
     """
+    _require_psycopg()
     chosen = _choose(source)
 
     def start() -> Server:
         server = DockerPostgres(settings=settings, fsync=fsync) if chosen == "docker" else PostgresServer(chosen, settings=settings, fsync=fsync)
-        server.create_database(database)
+        try:
+            server.create_database(database)
+        except BaseException:
+            server.close()
+            raise
         return server
 
     with ThreadPoolExecutor(2) as pool:
@@ -219,6 +237,13 @@ def postgresql_pair(
         if each.exception() is None:
             each.result().close()
     raise failed
+
+
+def _require_psycopg() -> None:
+    try:
+        import_module("psycopg")
+    except ImportError:
+        raise ConfigError('psycopg isn\'t installed: pip install "replstore[local]"') from None
 
 
 def _choose(source: Source) -> Source:

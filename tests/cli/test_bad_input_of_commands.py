@@ -153,7 +153,7 @@ CASES: dict[str, Place] = {
     "metadata without a colon": metadata("models", "write MODULE:NAME"),
     "metadata of no module": metadata("nowhere:Base", "No module named 'nowhere'"),
     "metadata that isn't there": metadata("models:Base", "has no attribute 'Base'"),
-    "metadata that is something else": metadata("models:number", "is a int: it must be a MetaData"),
+    "metadata that is something else": metadata("models:number", "is an int: it must be a MetaData"),
     "metadata of a module that fails": metadata("broken:Base", "ZeroDivisionError"),
     "metadata with a table without a primary key": metadata("models:bare", "table bare has no primary key"),
     "metadata and Alembic": lambda place: ([*metadata("models:bare", "")(place)[0], "--alembic-config", "alembic.ini"], "not both"),
