@@ -328,11 +328,11 @@ class Store:
         """
         return by_hand.order_rejoin(self.pair, copy=copy)
 
-    def migrate(self, metadata: MetaData | None = None, *, alembic_config: str | Path | None = None) -> Any:
+    def migrate(self, metadata: MetaData | None = None, *, alembic_config: str | Path | None = None, replace: str | None = None) -> Any:
         """Brings control tables, the user's tables and the triggers to the same revision on both nodes; see ``replstore.migrate``."""
         from replstore.migrate import migrate
 
-        return migrate(self.pair, metadata, alembic_config=alembic_config)
+        return migrate(self.pair, metadata, alembic_config=alembic_config, replace=replace)
 
     def check(self, **options: Any) -> Any:
         """Compares both nodes; see ``replstore.reconcile``."""
