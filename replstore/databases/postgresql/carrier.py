@@ -140,7 +140,8 @@ class PostgreSQLCarrier(Carrier):
                 self._follower.last_result(f"DELETE FROM {qualified(table)}")
             else:
                 on = " AND ".join(f"t.{quote(column)} = j.k{n}" for n, column in enumerate(table.key))
-                self._follower.execute(f"DELETE FROM {qualified(table)} t USING ({unpacked(table)}) j WHERE {on}", (sources[name][1],))
+                unwanted = unpacked(table, text(sources[name][1]))  # no parameter: a percent sign in a name would be one too
+                self._follower.last_result(f"DELETE FROM {qualified(table)} t USING ({unwanted}) j WHERE {on}")
         for name in rows:
             written += self._copy(self._tables[name], sources[name][0])
         if landing.forget is None:

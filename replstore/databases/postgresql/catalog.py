@@ -26,6 +26,7 @@ __all__ = [
     "label_statements",
     "left_out",
     "refusal",
+    "refusal_here",
     "sequences",
     "tables",
 ]
@@ -218,6 +219,31 @@ def refusal(table: Table) -> str | None:
         return f"table {table.id} has a generated column in its primary key ({', '.join(computed)}): make it an ordinary column"
     if any(text.endswith("WITHOUT OVERLAPS)") and " PRIMARY KEY " in text for text in table.constraints):
         return f"table {table.id} has a temporal primary key (WITHOUT OVERLAPS), which can't be replicated yet: add an ordinary one"
+    return None
+
+
+#: Columns of a key whose JSON doesn't cast back to the value: rows, arrays, what is JSON or becomes it by a cast of its own, money (which its locale prints).
+_SHAPED = """
+SELECT string_agg(format('%%s %%s', a.attname, format_type(a.atttypid, a.atttypmod)), ', ')
+FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid JOIN pg_attribute a ON a.attrelid = c.oid CROSS JOIN LATERAL (
+    WITH RECURSIVE b(oid) AS (SELECT a.atttypid UNION ALL SELECT y.typbasetype FROM b JOIN pg_type y ON y.oid = b.oid AND y.typtype = 'd')
+    SELECT y.* FROM b JOIN pg_type y ON y.oid = b.oid AND y.typtype <> 'd'
+  ) y
+WHERE n.nspname = %(schema)s AND c.relname = %(name)s AND a.attname = ANY (%(key)s::text[])
+  AND (y.typtype = 'c' OR y.typcategory = 'A' OR y.oid IN ('json'::regtype, 'jsonb'::regtype, 'money'::regtype)
+    OR EXISTS (SELECT FROM pg_cast k WHERE k.castsource = y.oid AND k.casttarget IN ('json'::regtype, 'jsonb'::regtype) AND k.castmethod = 'f'))"""
+_HIDDEN = """
+SELECT row_security_active(c.oid) AND NOT (SELECT rolbypassrls OR rolsuper FROM pg_roles WHERE rolname = current_user)
+FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid WHERE n.nspname = %(schema)s AND c.relname = %(name)s"""
+
+
+def refusal_here(connection: Connection, table: Table) -> str | None:
+    """Why this role can't replicate a table, or why nobody can because of what its key's types are; None when it can."""
+    names = {"schema": table.schema or "", "name": table.name}
+    if connection.exec_driver_sql(_HIDDEN, names).scalar():  # rows that the shipper can't see would count as deleted (HAZARDS 13)
+        return f"table {table.id} has row level security in force for this role: replicating it needs a role with BYPASSRLS"
+    if shaped := connection.exec_driver_sql(_SHAPED, {**names, "key": list(table.key)}).scalar():
+        return f"table {table.id} has a primary key of a composed type ({shaped}): it can't be replicated yet; give it a key of a simple type"
     return None
 
 

@@ -17,7 +17,7 @@ from replstore.databases.catalog import Table
 from replstore.databases.database import Database
 from replstore.databases.dialect import raw
 from replstore.databases.postgresql import capture, catalog, ddl, dialect, faults, reading_rows, retention, sequences, sessions, suspended
-from replstore.databases.postgresql.capture import GUARD, LOCK_CLASS, MIGRATION, ONE_MIGRATION, qualified, text
+from replstore.databases.postgresql.capture import GUARD, LOCK_CLASS, MIGRATION, ONE_MIGRATION, text
 from replstore.databases.postgresql.carrier import PostgreSQLCarrier
 from replstore.databases.postgresql.replaying import PostgreSQLReplaying
 from replstore.databases.postgresql.sessions import Session
@@ -150,21 +150,7 @@ class PostgreSQL(Database):
         return catalog.tables(connection, CONTROL, only=only)
 
     def refusal(self, connection: Connection, table: Table) -> str | None:
-        if sentence := catalog.refusal(table):
-            return sentence
-        hidden = connection.exec_driver_sql(
-            f"SELECT row_security_active({text(qualified(table))}) AND NOT (SELECT rolbypassrls OR rolsuper FROM pg_roles WHERE rolname = current_user)"
-        ).scalar()
-        if hidden:  # rows that the shipper can't see would count as deleted (HAZARDS 13)
-            return f"table {table.id} has row level security in force for this role: replicating it needs a role with BYPASSRLS"
-        columns = ", ".join(text(column) for column in table.key)
-        shaped = connection.exec_driver_sql(
-            "SELECT string_agg(a.attname || ' ' || format_type(t.oid, NULL), ', ') FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid "
-            f"WHERE a.attrelid = {text(qualified(table))}::regclass AND a.attname IN ({columns}) AND (t.typtype = 'c' OR t.typcategory = 'A')"
-        ).scalar()
-        if shaped:  # the journal's JSON of an array or a row doesn't cast back
-            return f"table {table.id} has a primary key of a composed type ({shaped}): it can't be replicated yet; give it a key of a simple type"
-        return None
+        return catalog.refusal(table) or catalog.refusal_here(connection, table)
 
     def create_statements(self, connection: Connection, tables: Sequence[Table], target: Connection) -> list[str]:
         return ddl.create_statements(tables, connection, target=target)
