@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
-from sqlalchemy import Connection, MetaData, delete, insert, select
+from sqlalchemy import Connection, MetaData, delete, insert, literal, select
+from sqlalchemy import table as sql_table
 from sqlalchemy.exc import DBAPIError
 
 from replstore.control_migrations import current, head, upgrade
@@ -144,16 +145,13 @@ def _make_pair(pair: Pair, replace: str | None) -> None:
 
 def _new_pair(pair: Pair) -> None:
     """Makes a pair of two databases that have no control tables; what can't become one is refused before anything is written."""
-    tables: list[list[str]] = []
-    for node in (pair.primary, pair.standby):
-        tables.append([])
-        if not node.database.may_create(node.url):
-            with node.snapshot() as connection:
-                found = node.database.tables(connection)
-                tables[-1] = [table.id for table in found]
-                if node is pair.primary:
-                    refuse(node, connection, found)
-    _refuse_strangers(pair.standby, tables[1], pair.primary, tables[0])
+    wanted: list[str] = []
+    if not pair.primary.database.may_create(pair.primary.url):
+        with pair.primary.snapshot() as connection:
+            found = pair.primary.database.tables(connection)
+            refuse(pair.primary, connection, found)
+            wanted = [table.id for table in found]
+    _refuse_strangers(pair.standby, pair.primary, wanted)
     for node in (pair.standby, pair.primary):
         if node.database.may_create(node.url):
             node.database.create(node.url)
@@ -168,25 +166,32 @@ def _add_follower(pair: Pair, node: Node, writer: Node, known: NodeState) -> Non
     """Makes a node the follower, and the pair complete."""
     if known.role != "writer":
         raise NotAPair(f"{writer.name} is not the writer: run `replstore takeover --force {writer.name}` first")
-    with node.begin() if not node.database.may_create(node.url) else _created(node) as connection:
-        taken = [table.id for table in node.database.tables(connection)]
     with writer.snapshot() as connection:
         wanted = [table.id for table in writer.database.tables(connection)]
-    _refuse_strangers(node, taken, writer, wanted)
+    _refuse_strangers(node, writer, wanted)
     _create_control(pair, node, known.pair, Term(known.term_no, known.term_uuid), "follower")
     _complete(writer, node)
     if pair.witness is not None:
         pair.witness.create(known.pair, Term(known.term_no, known.term_uuid), writer.name, frozenset({writer.name}))
 
 
-def _refuse_strangers(node: Node, taken: Collection[str], writer: Node, wanted: Collection[str]) -> None:
-    if strangers := sorted(set(taken) - set(wanted)):
-        raise NotAPair(f"{node.name} has tables that {writer.name} doesn't have ({', '.join(strangers)}): give an empty database")
+def _refuse_strangers(node: Node, writer: Node, wanted: Collection[str]) -> None:
+    """A database that becomes the follower may have the writer's tables, empty: whatever it holds would be replaced."""
+    if node.database.may_create(node.url):
+        return
+    with node.snapshot() as connection:
+        taken = node.database.tables(connection)
+        if strangers := sorted({table.id for table in taken} - set(wanted)):
+            raise NotAPair(f"{node.name} has tables that {writer.name} doesn't have ({', '.join(strangers)}): give an empty database")
+        if filled := [table.id for table in taken if _holds_rows(connection, table)]:
+            raise NotAPair(
+                f"{node.name} isn't empty: its table {filled[0]} holds rows, which would be replaced by {writer.name}'s. Are the two URLs exchanged? "
+                f"If they aren't, give an empty database"
+            )
 
 
-def _created(node: Node):  # type: ignore[no-untyped-def]
-    node.database.create(node.url)
-    return node.begin()
+def _holds_rows(connection: Connection, table: Table) -> bool:
+    return connection.execute(select(literal(1)).select_from(sql_table(table.name, schema=table.schema)).limit(1)).first() is not None
 
 
 def _create_control(pair: Pair, node: Node, uuid: str, term: Term, role: str) -> None:

@@ -34,6 +34,7 @@ def opened(options: Options, *, background: bool = False, made: bool = True) -> 
     # what happened is what the command prints; without a handler Python would print log lines besides
     logging.getLogger("replstore").addHandler(logging.NullHandler())
     with Store(options.config, background=background, **options.overrides) as store:
+        store.pair.acts = background
         if made:
             require_pair(store.pair)
         try:

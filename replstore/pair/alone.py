@@ -92,6 +92,11 @@ def follower_alone(view: View, follower: NodeView, lost: NodeView) -> Decision:
             f"{away} and {follower.name} is not eligible: {ineligible}",
             _or_force(lost, follower),
         )
+    if not lost.met and follower.still_for < view.policy.detection_time:
+        return wait(
+            f"{away}, and this program has never met it, so its URL may be wrong: {follower.name} is watched for a heartbeat of others first",
+            f"if {lost.name}'s URL is right, any running Store takes over by itself; `replstore takeover` does it now",
+        )
     if view.witness and (refusal := _why_no_takeover_by_witness(view, follower)):
         return wait(
             f"{away}, but {refusal}",

@@ -97,6 +97,8 @@ class Pair:
         self._shipping = threading.Lock()
         self._shippers: dict[str, tuple[Shipper, GroupCommit[Shipped]]] = {}
         self._in_flight: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+        self.acts = True
+        """False: this program neither takes over nor goes solo by itself; a command that ends at once may have a wrong URL."""
         self.watched = False
         """A monitor frees who waits for a silent node."""
         self.closed = threading.Event()
@@ -249,15 +251,23 @@ class Pair:
                 lead = self.lead
                 if lead is not None and lead.term.number >= above:
                     return lead
-            if decision.action is Action.STOP or time.monotonic() >= deadline or self.closed.is_set():
-                raise NoWriter(f"{decision.reason}; {decision.next_step}" if decision.next_step else decision.reason)
+            forbidden = decision.action is Action.TAKE_OVER and not self.acts
+            if decision.action is Action.STOP or forbidden or time.monotonic() >= deadline or self.closed.is_set():
+                raise NoWriter(self._why_nobody(decision))
             self.closed.wait(min(0.05, self.settings.probe_interval))
+
+    def _why_nobody(self, decision: Decision) -> str:
+        step = decision.next_step
+        if decision.action is Action.TAKE_OVER and not self.acts:
+            lost = self.other(self.nodes[decision.node or ""])
+            step = f"if {lost.name}'s URL is right and it is lost, run `replstore takeover`"
+        return f"{decision.reason}; {step}" if step else decision.reason
 
     def look_and_act(self) -> tuple[View, Decision]:
         """Looks, does at once what callers wait for, and looks again; an act that fails was decided on what has changed since."""
         with self.settling:
             view, decision = self.look()
-            if decision.action in URGENT:
+            if decision.action in URGENT and (self.acts or decision.action is Action.FINISH):
                 try:
                     self.act(view, decision)
                 except Exception as error:

@@ -84,6 +84,8 @@ class NodeView:
 
     still_for: float = 0.0
     """Seconds that this process has watched the heartbeat stand still."""
+    met: bool = True
+    """Whether this process has ever had its answer: if not, it may be the URL that is wrong, and others reach the node."""
     error: str = ""
     """What the node answered, for messages."""
 

@@ -209,6 +209,12 @@ def test_hazard_22_a_paused_program_judges_no_silence() -> None:
     check(view(WRITER, FOLLOWER_REFUSED, contact=CONTACT, paused=True), Action.WAIT, None, "primary", Acknowledge.NONE)
 
 
+def test_refused_writer_that_this_program_never_met_is_taken_over_only_once_the_heartbeat_stands_still() -> None:
+    never = replace(REFUSED, met=False)
+    check(view(never, FOLLOWER), Action.WAIT, None, None, Acknowledge.NONE, says="its URL may be wrong", then="if primary's URL is right")
+    check(view(never, replace(FOLLOWER, still_for=D)), Action.TAKE_OVER, "standby", "standby", Acknowledge.SOLO)
+
+
 def test_behind_a_proxy_refused_is_silence() -> None:
     proxy = Policy(refused_means_dead=False)
     check(view(replace(REFUSED, silent_for=0.0), STILL, proxy), Action.WAIT, None, None, Acknowledge.NONE)
