@@ -96,6 +96,20 @@ def test_after_a_switchover_the_former_writer_refuses_everybody(lab: Lab) -> Non
     assert lab.accounts("primary") == lab.accounts("standby") == {1: 0, 3: 0}
 
 
+def test_a_node_that_writes_again_refuses_a_transaction_of_its_earlier_term(lab: Lab) -> None:
+    """The marker is a transaction's first act, and carries the term under which its program believes the node to write."""
+    store = lab.migrated(background=False)
+    store.switchover()
+    store.switchover()
+    assert (lab.state("primary").role, lab.state("primary").term_no) == ("writer", 3)
+    marker = f"INSERT INTO {lab.name('marker')} (id, outcome, durability, term_no) VALUES ('{{0}}', 'committed', 'async', {{0}})"
+    for term in (1, 2, 4):
+        with pytest.raises((psycopg.Error, sqlite3.Error), match="not the writer of"):
+            lab.sql("primary", marker.format(term))
+    lab.sql("primary", marker.format(3))
+    assert "3" in lab.markers("primary")
+
+
 def test_a_store_s_transaction_that_was_open_during_a_switchover_takes_effect_once_at_the_new_writer(lab: Lab) -> None:
     store = lab.migrated()
     other = lab.store(background=False)

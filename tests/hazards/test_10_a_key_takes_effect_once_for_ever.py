@@ -11,7 +11,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from replstore import KeyReused, Store, local
+from replstore import KeyReused, Store, TransactionLost, local
+from replstore.pair.decide import Term
+from replstore.transaction.doubt import resolve
 from tests.fix_shop import Customer, Order, PostgresShop, both, new_store, open_store, sql
 
 EMAIL = {"of": "first@example.org"}
@@ -57,6 +59,20 @@ def test_a_key_whose_first_call_went_down_takes_effect_once_and_the_first_is_kep
         assert another.run(place, key="order-42") == second
         another.switchover()
         assert another.run(place, key="order-42") == second
+
+
+def test_a_call_that_was_declared_lost_is_an_orphan_known_by_its_id_also_where_its_key_was_used_again(sqlite_pair: local.SqlitePair) -> None:
+    with new_store(sqlite_pair, background=False, durability="async") as store:
+        store.sync()
+        store.run(place, key="order-42")
+        ((first,),) = sql(sqlite_pair.primary_url, "SELECT id FROM replstore_marker WHERE key = 'order-42'")
+        sqlite_pair.kill("primary")
+        with pytest.raises(TransactionLost):
+            resolve(store.pair, Term(1, ""), first, "async", cause=None)
+        store.run(place, key="order-42")
+        sqlite_pair.start("primary")
+        store.rejoin()
+        assert [known for known, _ in orphans(store, sqlite_pair)] == ["lost"]
 
 
 def test_a_key_is_known_after_the_journal_was_pruned_and_the_writer_changed(shop: local.Pair) -> None:

@@ -78,6 +78,33 @@ def test_each_orphan_is_recorded_with_both_versions_and_the_nodes_are_equal(part
     assert store.status().orphans == 3
 
 
+def test_c_orphans_whose_parent_is_gone_and_whose_unique_value_is_taken_stop_nothing(sqlite_pair: local.SqlitePair) -> None:
+    with new_store(sqlite_pair, **ASYNC) as store:
+        store.run(customers)
+        store.sync()
+
+        def on_the_former(session: Session) -> None:
+            session.add(Order(id=60, item="of customer 3", customer_id=3))
+            session.add(Customer(id=5, email="new@example.org"))
+            session.add(Order(id=61, item="of nobody"))
+
+        store.run(on_the_former)
+        sqlite_pair.kill("primary")
+
+        def on_the_new(session: Session) -> None:
+            session.delete(session.get_one(Customer, 3))
+            session.add(Customer(id=9, email="new@example.org"))
+
+        store.run(on_the_new)
+        sqlite_pair.start("primary")
+        assert store.rejoin() == 3
+        store.sync()
+        assert orphans(store, sqlite_pair).keys() == {("orders", "[60]"), ("customer", "[5]"), ("orders", "[61]")}
+        assert store.status().orphans == 3
+        assert both(sqlite_pair, "SELECT id FROM customer ORDER BY id") == ([(1,), (2,), (9,)], [(1,), (2,), (9,)])
+        assert both(sqlite_pair, "SELECT id FROM orders") == ([], [])
+
+
 def test_the_records_survive_the_writer_that_made_them(parted: tuple[local.Pair, Store]) -> None:
     pair, store = parted
     store.rejoin()

@@ -6,6 +6,7 @@ import os
 import signal
 import sqlite3
 import time
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,6 +15,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from replstore import local
 from replstore.errors import NotAPair, ReplicationStopped, StaleRead
+from replstore.pair.decide import Action, Term
+from replstore.store import Store
 from tests.fix_proxy import MakeProxy
 from tests.fix_stores import FAST, Lab, count, insert, put, until
 
@@ -73,6 +76,98 @@ def test_a_read_within_a_lag_that_nobody_can_serve_is_refused(lab: Lab) -> None:
     store.pair.synced_at = float("-inf")
     with pytest.raises(StaleRead, match=r"within|refused"), store.read(node="any", max_lag=0.0):
         pass
+
+
+#: A refused node counts as a silent one, so that two files can show what a program does about silence.
+SILENCE: dict[str, Any] = {"refused_means_dead": False, "detection_time": 0.3}
+
+
+def _stand_still(store: Store) -> None:
+    """For longer than the detection time, and for longer than a watch may have a gap."""
+    store.pair.watch._gap = 0.2
+    time.sleep(2 * SILENCE["detection_time"])
+
+
+def test_silence_that_was_watched_for_the_detection_time_is_a_loss(sqlite_lab: Lab) -> None:
+    lab = sqlite_lab
+    store = lab.migrated(background=False, **SILENCE)
+    store.run(put(1))
+    lab.kill("primary")
+    until(lambda: store.pair.look()[1].action is Action.TAKE_OVER, "it was watched without a gap")
+
+
+def test_a_program_that_stood_still_begins_to_watch_a_silent_writer_anew(sqlite_lab: Lab) -> None:
+    """Meanwhile the writer may have been back, and the heartbeat may have gone on and stopped again."""
+    lab = sqlite_lab
+    store = lab.migrated(background=False, **SILENCE)
+    store.run(put(1))
+    lab.kill("primary")
+    store.pair.look()
+    _stand_still(store)
+    view, decision = store.pair.look()
+    assert (view.primary.silent_for, view.standby.still_for) < (SILENCE["detection_time"], SILENCE["detection_time"])
+    assert decision.action is Action.WAIT
+    assert view.standby.still_for == 0.0
+
+
+def test_a_program_that_stood_still_holds_its_last_contact_for_as_old_as_it_is(sqlite_lab: Lab) -> None:
+    lab = sqlite_lab
+    store = lab.migrated(background=False, detection_time=0.3)
+    store.run(put(1))
+    view, _ = store.pair.look()
+    store.pair.watch.heartbeat(view, "primary")
+    _stand_still(store)
+    lab.kill("standby")
+    view, decision = store.pair.look()
+    assert view.contact is not None
+    assert view.contact.age >= 2 * SILENCE["detection_time"]
+    assert decision.action is Action.WAIT
+
+
+def test_a_contact_is_as_old_as_its_sending(sqlite_lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer may have been under way for long: the follower may have gone since it was given."""
+    lab = sqlite_lab
+    store = lab.migrated(background=False)
+    view, _ = store.pair.look()
+    database = store.pair.standby.database
+    state = database.state
+
+    def slow(connection: Any) -> Any:
+        time.sleep(0.3)
+        return state(connection)
+
+    monkeypatch.setattr(database, "state", slow)
+    store.pair.watch.heartbeat(view, "primary")
+    monkeypatch.undo()
+    contact = store.pair.watch.view().contact
+    assert contact is not None
+    assert contact.age >= 0.3
+
+
+def test_a_heartbeat_that_meets_another_follower_than_the_one_seen_is_no_contact(sqlite_lab: Lab) -> None:
+    lab = sqlite_lab
+    store = lab.migrated(background=False)
+    view, _ = store.pair.look()
+    for change in ("term_no = 2", "term_uuid = 'another'", "role = 'fenced'"):
+        before = lab.sql("standby", "SELECT role, term_no, term_uuid FROM replstore_role")[0]
+        lab.sql("standby", f"UPDATE replstore_role SET {change}")
+        store.pair.watch.heartbeat(view, "primary")
+        assert store.pair.watch.contact is None
+        lab.sql("standby", f"UPDATE replstore_role SET role = '{before[0]}', term_no = {before[1]}, term_uuid = '{before[2]}'")
+    lab.replace("standby")  # its boot identity is another one
+    store.pair.standby.service.dispose()
+    store.pair.watch.heartbeat(view, "primary")
+    assert store.pair.watch.contact is None
+
+
+def test_a_contact_with_a_writer_that_has_been_replaced_confirms_nothing(sqlite_lab: Lab) -> None:
+    lab = sqlite_lab
+    store = lab.migrated(background=False)
+    view, _ = store.pair.look()
+    store.pair.watch.heartbeat(view, "primary")
+    assert store.pair.watch.view().contact is not None
+    store.pair.watch.learn(Term(2, "another"))
+    assert store.pair.watch.view().contact is None
 
 
 PROGRAM = """

@@ -61,6 +61,46 @@ def test_a_file_replaced_between_snapshot_and_tick_ships_nothing_of_that_snapsho
     assert lab.accounts("standby") == {1: 0}
 
 
+def test_a_file_replaced_between_tick_and_apply_ships_nothing_of_that_snapshot(sqlite_lab: Lab) -> None:
+    """The tick is in the copy, which the shipper's connection doesn't read; only the sign of life tells."""
+    lab = sqlite_lab
+    store = lab.migrated(background=False)
+    store.run(put(1))
+    lab.save("primary")
+    lab.sql("primary", insert(2))
+    shipper = lab.shipper()
+    shipper.carrier = Steps(shipper.carrier, after={"tick": lambda: lab.restore("primary")})
+    shipper.ship()  # begins again, on the file that is there now
+    assert lab.accounts("primary") == lab.accounts("standby") == {1: 0}
+
+
+def test_a_file_restored_to_a_moment_after_the_tick_has_everything_that_was_shipped_with_it(sqlite_lab: Lab) -> None:
+    """What was committed after the tick is not in its batch: else the restored writer would have the tick, and lack the row."""
+    lab = sqlite_lab
+    store = lab.migrated(background=False)
+    store.run(put(1))
+    lab.sql("primary", insert(2))
+    shipper = lab.shipper()
+
+    def save_and_commit() -> None:
+        lab.save("primary")
+        lab.sql("primary", insert(3))
+
+    shipper.carrier = Steps(shipper.carrier, after={"tick": save_and_commit})
+    shipper.ship()
+    lab.restore("primary")
+    lab.ship()
+    assert lab.accounts("primary") == lab.accounts("standby") == {1: 0, 2: 0}
+
+
+def test_the_tick_of_a_file_waits_for_the_disk(sqlite_lab: Lab) -> None:
+    sqlite_lab.migrated(background=False)
+    shipper = sqlite_lab.shipper()
+    shipper.carrier.follower(wait=1.0)
+    shipper.carrier.tick(batch=1, held=None)
+    assert shipper.carrier._ticker.execute("PRAGMA synchronous").fetchone() == (2,)  # type: ignore[attr-defined]  # FULL
+
+
 def test_a_writer_restored_to_a_moment_before_the_tick_is_noticed(restorable_lab: Lab) -> None:
     lab = restorable_lab
     store = lab.migrated(background=False)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 
-from tests.fix_stores import Lab, insert, put
+import pytest
+
+from replstore.databases.carrier import CompareFailed, Moved
+from tests.fix_stores import Batch, Lab, insert, put
 from tests.hazards.test_24_a_contact_in_flight import PROGRAM
 
 
@@ -47,6 +51,32 @@ def test_a_frozen_batch_does_not_stop_a_takeover(lab: Lab) -> None:
     os.kill(frozen.pid, signal.SIGCONT)
     assert frozen.stdout.readline().startswith("failed:")
     assert lab.accounts("standby") == {1: 0, 3: 0}
+
+
+@pytest.mark.parametrize("moved", ["position", "tick"])
+def test_a_batch_is_not_applied_over_a_position_or_a_tick_that_it_did_not_begin_from(lab: Lab, moved: str) -> None:
+    """Whatever let another one in: the follower's own row is compared in the transaction that changes it."""
+    store = lab.migrated(background=False)
+    store.run(put(1, 10))
+    lab.sql("primary", "UPDATE account SET amount = 11 WHERE id = 1")
+    batch = Batch(lab.shipper())
+    batch.base = dataclasses.replace(batch.base, **{moved: "0:0:" if lab.postgresql and moved == "position" else "0"})
+    with pytest.raises(CompareFailed, match="position moved since the batch began"):
+        batch.go_on()
+    assert lab.accounts("standby") == {1: 10}
+
+
+def test_a_file_s_batch_sees_one_moment_of_the_follower_from_its_first_step_to_its_last(sqlite_lab: Lab) -> None:
+    lab = sqlite_lab
+    store = lab.migrated(background=False)
+    store.run(put(1, 10))
+    lab.sql("primary", "UPDATE account SET amount = 11 WHERE id = 1")
+    batch = Batch(lab.shipper())
+    lab.sql("primary", "UPDATE account SET amount = 12 WHERE id = 1")
+    lab.ship()
+    with pytest.raises(Moved, match="the follower changed since the batch began"):
+        batch.go_on()
+    assert lab.accounts("standby") == {1: 12}
 
 
 def test_two_shippers_that_take_turns_leave_the_writer_s_rows(lab: Lab) -> None:
