@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import sqlite3
+from typing import Any
 
 import psycopg
 import pytest
 
-from replstore.errors import SwitchoverFailed
+from replstore.errors import NotTheWriter, SwitchoverFailed
+from replstore.pair import takeover
+from replstore.pair.decide import Term
+from replstore.pair.flip import settle_guard
+from replstore.pair.rejoin import fence_former
+from replstore.pair.switchover import hand_over, take_back
+from replstore.pair.takeover import take_over
+from replstore.pair.watch import node_view
 from tests.fix_stores import Lab, insert, put
+
+
+class Died(Exception):
+    """A program ended at this place."""
 
 
 def test_an_open_transaction_that_has_written_ends_first_or_is_named(postgresql_lab: Lab) -> None:
@@ -108,6 +120,77 @@ def test_a_node_that_writes_again_refuses_a_transaction_of_its_earlier_term(lab:
             lab.sql("primary", marker.format(term))
     lab.sql("primary", marker.format(3))
     assert "3" in lab.markers("primary")
+
+
+@pytest.mark.parametrize("changed", ["role", "term"])
+def test_a_node_that_is_no_longer_the_writer_of_that_term_hands_nothing_over(sqlite_lab: Lab, changed: str) -> None:
+    lab = sqlite_lab
+    lab.migrated(background=False)
+    node, term = ("standby", lab.lead().term) if changed == "role" else ("primary", Term(1, "another"))
+    before = lab.state(node)
+    with pytest.raises(NotTheWriter, match=f"{node} is no longer the writer of term 1"):
+        hand_over(lab.nodes[node], term, seconds=1.0)
+    assert lab.state(node) == before
+
+
+def test_only_an_unfinished_switchover_of_the_same_term_is_taken_back(sqlite_lab: Lab) -> None:
+    lab = sqlite_lab
+    lab.migrated(background=False)
+    primary, term = lab.nodes["primary"], lab.lead().term
+    take_back(lab.nodes["standby"], term)
+    assert lab.state("standby").role == "follower"
+    hand_over(primary, term, seconds=1.0)
+    take_back(primary, Term(1, "another"))
+    assert lab.state("primary").role == "fenced"
+    take_back(primary, term)
+    assert lab.state("primary").role == "writer"
+    fence_former(primary, Term(2, "later"))
+    take_back(primary, term)  # the follower has taken over since
+    assert lab.state("primary").role == "fenced"
+
+
+# -- on PostgreSQL the guard is a sequence, which no rollback touches: it opens last, and only where the role row says writer
+
+
+def test_a_takeover_that_fails_leaves_the_guard_closed(postgresql_lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = postgresql_lab
+    lab.migrated(background=False)
+    standby = lab.nodes["standby"]
+    monkeypatch.setattr(standby.database, "jump_sequences", _die)
+    with pytest.raises(Died):
+        take_over(standby, node_view(lab.state("standby"), "standby"), reason="a test", compare_heartbeat=True)
+    assert lab.state("standby").role == "follower"
+    with pytest.raises(psycopg.Error, match="not the writer"):
+        lab.sql("standby", insert(1))
+
+
+def test_a_takeover_whose_program_dies_before_the_guard_opens_is_finished_by_the_next_one(
+    postgresql_lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = postgresql_lab
+    store = lab.migrated(background=False)
+    lab.kill("primary")
+    with monkeypatch.context() as patch:
+        patch.setattr(takeover, "settle_guard", _die)
+        with pytest.raises(Died):
+            take_over(lab.nodes["standby"], node_view(lab.state("standby"), "standby"), reason="a test", compare_heartbeat=True)
+    assert lab.state("standby").role == "writer"
+    with pytest.raises(psycopg.Error, match="not the writer"):
+        lab.sql("standby", insert(1))
+    store.run(put(1))
+    assert lab.accounts("standby") == {1: 0}
+
+
+def test_the_second_half_of_a_takeover_that_comes_late_opens_no_guard(postgresql_lab: Lab) -> None:
+    lab = postgresql_lab
+    lab.migrated(background=False)
+    settle_guard(lab.nodes["standby"])  # which isn't the writer, or not any more
+    with pytest.raises(psycopg.Error, match="not the writer"):
+        lab.sql("standby", insert(1))
+
+
+def _die(*_: Any, **__: Any) -> None:
+    raise Died
 
 
 def test_a_store_s_transaction_that_was_open_during_a_switchover_takes_effect_once_at_the_new_writer(lab: Lab) -> None:
