@@ -151,3 +151,11 @@ def test_a_batch_larger_than_its_pieces(mixed_lab: MixedLab) -> None:
         assert mixed_lab.sql(node, "SELECT count(*), sum(amount), count(DISTINCT owner) FROM account") == [(count, -count * (count + 1) // 2, count)]
         assert store.check().equal
         store.switchover()
+
+
+def test_heartbeats_do_not_hold_a_long_batch_up(server_first: MixedLab) -> None:
+    """The follower's file is written to while the rows are still on their way to it."""
+    store = server_first.migrated(background=True, probe_interval=0.02, ack_timeout=30.0)
+    accounts = [{"id": number, "owner": str(number), "amount": number} for number in range(1, 20_001)]
+    store.run(lambda session: session.execute(Account.__table__.insert(), accounts))
+    assert server_first.sql("standby", "SELECT count(*) FROM account") == [(20_000,)]

@@ -1,7 +1,7 @@
 """Shipping from PostgreSQL to SQLite: rows are read in one snapshot of the server, laid down in temporary tables beside the file, and then written.
 
 The writer's half is PostgreSQL's own carrier's.  The file's write lock is taken when every row is here: it is never held while another machine is waited
-for (HAZARDS 9).  Its transaction begins deferred, so a follower that has changed since is refused at the first change (HAZARDS 25).
+for (HAZARDS 9).  What the batch began from is then read once more and compared; only the heartbeat may have gone on (HAZARDS 24, 25).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -32,6 +33,8 @@ from replstore.databases.state import node_state
 
 #: Rows in one fetch, and in one statement of SQLite's.
 PIECE = 2000
+#: A role or a database may have asked for rounded numbers.
+EXACT = ["SET statement_timeout = 0", "SET extra_float_digits = 3", "SET bytea_output = 'hex'"]
 
 
 class PostgreSQLToSQLite(PostgreSQLCarrier):
@@ -45,7 +48,7 @@ class PostgreSQLToSQLite(PostgreSQLCarrier):
 
     def __init__(self, writer: Engine, follower: str, *, timeout: float = 2.0) -> None:
         ticks = Session(writer)
-        super().__init__(Session(writer, ["SET statement_timeout = 0"]), ticks, ticks)
+        super().__init__(Session(writer, EXACT), ticks, ticks)
         self._path, self._timeout = follower, timeout
         self._file: StoreConnection | None = None
         self._from: str | None = None
@@ -85,18 +88,13 @@ class PostgreSQLToSQLite(PostgreSQLCarrier):
         file = self._in_batch()
         if rows:
             self._writer.last_result("SET LOCAL idle_in_transaction_session_timeout = '60s'")
+        self._clear()
         read = {name: self._lay_down(number, self._tables[name], keys) for number, (name, keys) in enumerate(rows.items())}
         markers = self._read_markers()
         counters = self._counters([*self._tables.values()] if landing.eligible or landing.rejoin else [self._tables[name] for name in rows])
         self._end(self._writer)
-        try:
-            file.execute("UPDATE replstore_mark SET mark = 'apply'")
-        except sqlite3.OperationalError as error:
-            # plain BUSY too: who writes there now will have changed the follower, and SQLite doesn't wait once this transaction has read
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
-                raise Moved("the follower changed since the batch began") from error
-            raise
-        file.check_file()
+        self._take_lock(landing)
+        file.execute("UPDATE replstore_mark SET mark = 'apply'")
         for number, (name, keys) in enumerate(rows.items()):
             self._delete(number, self._tables[name], keys)
         for number, name in enumerate(rows):
@@ -107,17 +105,38 @@ class PostgreSQLToSQLite(PostgreSQLCarrier):
             if file.execute(statement, values).rowcount != 1 and failure is not None:
                 raise Moved(failure)
         file.execute("UPDATE replstore_mark SET mark = NULL")
+        self._clear()
         file.commit()
         return sum(read.values())
 
+    def _take_lock(self, landing: Landing) -> None:
+        """Goes on in a transaction that nobody else can write beside, if the follower is still what the batch began from."""
+        file = self._in_batch()
+        file.commit()  # of the temporary tables
+        try:
+            file.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+                raise Moved("another process writes to the follower") from error
+            raise
+        file.check_file()
+        row = file.execute(select_node_state(file.identity)).fetchone()
+        if row is None or replace(node_state(row), heartbeat=landing.base.heartbeat) != landing.base:
+            raise Moved("the follower changed since the batch began")
+
     # -- rows
+
+    def _clear(self) -> None:
+        """Removes the temporary tables of the batch before."""
+        file = self._in_batch()
+        for (name,) in file.execute("SELECT name FROM sqlite_temp_master WHERE type = 'table'").fetchall():
+            file.execute(f"DROP TABLE temp.{name}")
 
     def _lay_down(self, number: int, table: Table, keys: Keys) -> int:
         """Reads the batch's rows of a table into a temporary one, and its keys into another; returns how many rows there are."""
         file = self._in_batch()
         width, columns = len(table.key), len(table.data_columns)
         for name, count in (("keys", width), ("rows", columns)):
-            file.execute(f"DROP TABLE IF EXISTS temp.{name}_{number}")
             file.execute(f"CREATE TEMP TABLE {name}_{number} ({', '.join(f'c{place}' for place in range(count))})")
         of_key, of_data = kinds(table, table.key), kinds(table, table.data_columns)
         found, read = self._stream(table, keys), 0
@@ -173,8 +192,6 @@ class PostgreSQLToSQLite(PostgreSQLCarrier):
             raise refused(table, "", "", str(error), landing) from error
         if max(0, written) != read:
             raise refused(table, "", "", f"{read} rows were read and {written} written", landing)
-        file.execute(f"DROP TABLE temp.rows_{number}")
-        file.execute(f"DROP TABLE temp.keys_{number}")
 
     # -- markers and counters
 

@@ -24,7 +24,7 @@ from replstore.databases.mixed.kinds import CannotCross, Kind
 from replstore.databases.mixed.names import name_here, shared_id
 from replstore.databases.mixed.refused import refused
 from replstore.databases.postgresql.capture import qualified, text
-from replstore.databases.postgresql.carrier import PostgreSQLCarrier
+from replstore.databases.postgresql.carrier import MANY_KEYS, PostgreSQLCarrier
 from replstore.databases.postgresql.sessions import Session
 from replstore.databases.sqlite.capture import MARKER
 from replstore.databases.sqlite.dialect import StoreConnection, file_identity, open_file
@@ -57,6 +57,7 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
         self._file: StoreConnection | None = None
         self._ticks: StoreConnection | None = None
         self._since = 0
+        self._many = False
         self._known: tuple[int, int] | None = None
         self._capture_faults: dict[str, str] = {}
         self._kinds: dict[str, list[Kind]] = {}
@@ -91,6 +92,7 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
                     markers = count
                 else:
                     changed[shared_id(name)] = None if whole else count
+        self._many = sum(count or 0 for count in changed.values()) > MANY_KEYS
         pruned = self._one("SELECT pruned_through FROM replstore_retention")
         has_tick = bool(self._one("SELECT EXISTS (SELECT 1 FROM replstore_tick WHERE tick = ?)", held or ""))
         return Snapshot(state, str(position), has_tick, pruned is not None and int(pruned) > self._since, changed, markers, self._capture_faults)
@@ -144,7 +146,7 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
 
     def apply(self, rows: Mapping[str, Keys], landing: Landing) -> int:
         self._in_snapshot()
-        if rows:  # a large batch is a long one; a frozen process is ended by who needs the follower (HAZARDS 9)
+        if self._many or any(keys.whole for keys in rows.values()):  # SQLite may take a while until it gives the first row
             self._follower.last_result("SET LOCAL idle_in_transaction_session_timeout = '60s'")
         for name, keys in rows.items():
             self._delete(self._tables[name], keys)

@@ -16,6 +16,7 @@ from replstore.databases.mixed import compare, guards, making_postgresql, readin
 from replstore.databases.mixed.from_postgresql import PostgreSQLToSQLite
 from replstore.databases.postgresql.capture import qualified
 from replstore.databases.postgresql.database import PostgreSQL
+from replstore.errors import CannotReplicate
 
 #: Sets a table apart from the same one in a pair of PostgreSQL servers, so that leaving the mixed pair takes the guards off.
 BESIDE = "beside sqlite"
@@ -58,6 +59,7 @@ class MixedPostgreSQL(PostgreSQL):
         return compare.differences(a, b, names)
 
     def refusal(self, connection: Connection, table: Table) -> str | None:
+        refuse_encoding(connection)
         sentence = super().refusal(connection, table) or compare.refusal(table, {column.name: column.type for column in table.columns})
         if sentence is not None:
             return sentence
@@ -73,6 +75,7 @@ class MixedPostgreSQL(PostgreSQL):
         return making_postgresql.create_statements(tables)
 
     def prepare_target(self, connection: Connection, tables: Sequence[Table], target: Connection) -> list[str]:
+        refuse_encoding(target)
         return []
 
     def partition_statements(self, *args: Any) -> list[str] | None:
@@ -129,6 +132,17 @@ class MixedPostgreSQL(PostgreSQL):
     def _tables(self, connection: Connection, names: Collection[str]) -> dict[str, Table]:
         orphans = self.orphan_table(connection)
         return {table.id: table for table in [*self.tables(connection, [name for name in names if name != orphans.id]), orphans]}
+
+
+def refuse_encoding(connection: Connection) -> None:
+    """Refuses a database whose text isn't Unicode, as SQLite's is.
+
+    Raises:
+        CannotReplicate: it is in another encoding.
+    """
+    encoding = connection.exec_driver_sql("SHOW server_encoding").scalar()
+    if encoding != "UTF8":
+        raise CannotReplicate(f"the PostgreSQL database is in encoding {encoding}: beside SQLite it must be made with ENCODING 'UTF8'")
 
 
 def _shared(table: Table, labels: Mapping[tuple[str, str], str]) -> Table:

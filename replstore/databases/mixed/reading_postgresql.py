@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection
@@ -41,12 +42,7 @@ def shared_entries(connection: Connection, tables: Callable[[Collection[str]], d
             by_table.setdefault(entry.table, set()).add(entry.key)
     known = tables(by_table)
     forms = {name: shared_keys(connection, known[name], keys) for name, keys in by_table.items() if name in known}
-    return [
-        Entry(entry.table, forms[entry.table][entry.key], entry.tx, entry.at, entry.durability, entry.outcome, entry.marker_key)
-        if entry.table in forms and entry.key is not None
-        else entry
-        for entry in found
-    ]
+    return [replace(entry, key=forms[entry.table][entry.key]) if entry.table in forms and entry.key is not None else entry for entry in found]
 
 
 def rows(connection: Connection, table: Table, keys: Collection[str] | None = None) -> list[tuple[str, str]]:

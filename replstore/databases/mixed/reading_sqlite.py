@@ -26,7 +26,7 @@ def unshipped_keys(connection: Connection, known: Mapping[str, Table], since: st
         known: the tables by the names that the journal has for them.
     """
     keys: dict[str, set[str] | None] = {}
-    for name, values in _journal(connection, since):
+    for _, name, values in _journal(connection, since):
         table = known.get(name)
         if table is None:
             continue
@@ -44,21 +44,23 @@ def entries(connection: Connection, known: Mapping[str, Table], since: str) -> l
     marker = "SELECT durability, outcome, key, at FROM replstore_marker WHERE id = ?"
     found: list[Entry] = []
     tx: str | None = None
+    place = int(since)
     at = durability = outcome = key = None
-    for name, values in _journal(connection, since):
+    for number, name, values in _journal(connection, since):
         if name == MARKER:  # transactions don't overlap on SQLite: what follows a marker belongs to its transaction
+            place = place if values[0] == tx else number  # a keyed call's marker comes twice: when it is made, and with its result
             tx = values[0]
             durability, outcome, key, at = driver.execute(marker, (tx,)).fetchone() or (None, None, None, None)
         table = known.get(name)
         if name == MARKER or table is not None:
             row_key = None if table is None or values[0] is None else _key(table, values)
-            found.append(Entry(table.id if table else None, row_key, tx, at, durability, outcome, key))
+            found.append(Entry(table.id if table else None, row_key, tx, at, durability, outcome, key, place))
     return found
 
 
-def _journal(connection: Connection, since: str) -> Iterator[tuple[str, Sequence[Any]]]:
+def _journal(connection: Connection, since: str) -> Iterator[tuple[int, str, Sequence[Any]]]:
     for row in raw(connection.connection).execute("SELECT * FROM replstore_journal WHERE seq > ? ORDER BY seq", (int(since),)):
-        yield row[1], row[2:]
+        yield row[0], row[1], row[2:]
 
 
 def _key(table: Table, values: Sequence[Any]) -> str:
