@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url
 
-from replstore.errors import NotTheWriter, NoWriter, TakeoverRefused
+from replstore.errors import NotTheWriter, NoWriter, TakeoverRefused, TransactionLost
 from replstore.node import Node, Observation
 from replstore.pair import takeover
 from replstore.pair.decide import Action
 from replstore.pair.witness import Witness
 from replstore.store import Store
-from tests.fix_stores import Lab, put
+from replstore.transaction.acknowledge import acknowledge
+from tests.fix_stores import Lab, insert, put
 
 #: A contact stays young, and silence is no loss yet, however slow the machine is.
 PATIENT: dict[str, Any] = {"detection_time": 30.0}
@@ -95,6 +96,29 @@ def test_a_writer_found_refused_before_the_follower_was_read_is_asked_again(sqli
     with pytest.raises(NotTheWriter, match="primary was asked once more"):
         store.pair.act(view, decision)
     assert lab.state("standby").role == "follower"
+
+
+def test_what_the_writer_of_a_later_term_acknowledges_alone_says_nothing_of_an_earlier_commit(sqlite_lab: Lab) -> None:
+    """The commit's node lost it at a rejoin, and is the writer again, alone, when the sleeping program asks."""
+    lab = sqlite_lab
+    store = lab.migrated(background=False, **PATIENT)
+    store.run(put(1))
+    asleep, program = lab.lead(), lab.connect("primary")
+    program.execute("BEGIN IMMEDIATE")
+    program.execute("INSERT INTO replstore_marker (id, outcome, durability, term_no) VALUES ('asleep', 'committed', 'replicated', 1)")
+    program.execute(insert(2))
+    program.commit()
+    lab.kill("primary")
+    store.run(put(3))
+    lab.start("primary")
+    store.rejoin()
+    store.sync()
+    lab.kill("standby")
+    store.run(put(4))
+    assert (lab.state("primary").role, lab.state("primary").solo) == ("writer", True)
+    with pytest.raises(TransactionLost):
+        acknowledge(store.pair, asleep, "asleep", "replicated")
+    assert lab.accounts("primary") == {1: 0, 3: 0, 4: 0}
 
 
 # -- with a witness

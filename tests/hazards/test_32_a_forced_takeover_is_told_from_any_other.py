@@ -10,6 +10,7 @@ import pytest
 
 from replstore import NoWriter, TransactionLost
 from replstore.pair.decide import Action, NodeView, Policy, Role, Term, View, decide
+from replstore.pair.rejoin import fence_former
 from replstore.pair.takeover import FORCED_JUMP
 from replstore.store import Store
 from replstore.transaction.acknowledge import acknowledge
@@ -71,6 +72,16 @@ def test_equal_numbers_under_other_uuids_stop_both(roles: tuple[Role, Role]) -> 
         decision = decide(View(one, other, Policy(durability=durability)))  # type: ignore[arg-type]
         assert (decision.action, decision.writer) == (Action.STOP, None)
         assert "takeover --force" in decision.next_step
+
+
+def test_no_writer_is_fenced_by_a_term_that_does_not_outrank_its_own(sqlite_lab: Lab) -> None:
+    lab = sqlite_lab
+    store = lab.migrated(background=False)
+    for term in (Term(1, "another"), Term(0, "earlier")):
+        fence_former(lab.nodes["primary"], term)
+        assert lab.state("primary").role == "writer"
+    store.run(put(1))
+    assert lab.accounts("primary") == lab.accounts("standby") == {1: 0}
 
 
 def test_two_nodes_forced_apart_refuse_both_until_a_person_names_the_winner(lab: Lab) -> None:
