@@ -12,7 +12,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from replstore.errors import CommittedNotReplicated, ReplicationStopped
 from replstore.store import Store
 from tests.fix_mixed import MixedLab
-from tests.fix_stores import put
+from tests.fix_stores import Account, put
 from tests.fix_things import Thing, ThingBase
 
 #: What a file takes and PostgreSQL can't hold: column, SQL expression, what the error says.
@@ -187,6 +187,17 @@ def test_a_row_that_vanishes_on_the_follower_stops_the_batch(mixed_lab: MixedLab
     with pytest.raises(CommittedNotReplicated):
         store.run(put(1, 11))
     assert mixed_lab.accounts("standby") == {1: 10}
+
+
+def test_rows_that_only_the_follower_takes_for_one_are_not_merged(mixed_lab: MixedLab) -> None:
+    store = mixed_lab.migrated(background=False)
+    mixed_lab.sql("standby", "CREATE UNIQUE INDEX behind_the_back ON account (amount)")
+    with pytest.raises(CommittedNotReplicated, match=r"cannot_cross: .*table account.*(UNIQUE|unique)"):
+        store.run(lambda session: session.add_all([Account(id=number, owner=str(number), amount=1) for number in (1, 2)]))
+    assert mixed_lab.accounts("standby") == {}
+    mixed_lab.sql("standby", "DROP INDEX behind_the_back")
+    store.sync()
+    assert mixed_lab.accounts("standby") == {1: 1, 2: 1}
 
 
 def test_rows_from_before_are_named_when_they_cannot_cross(file_first: MixedLab) -> None:
