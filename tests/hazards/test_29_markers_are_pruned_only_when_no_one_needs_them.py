@@ -12,6 +12,8 @@ from replstore import CommitUnknown, Store, TransactionLost
 from replstore.databases.base import NodeState
 from replstore.errors import NotTheWriter
 from replstore.node import Node
+from replstore.pair.decide import Term
+from replstore.pair.rejoin import fence_former
 from replstore.replication.journal import retain
 from replstore.replication.journal.retain import Retention, in_sync, prune_journal, prune_markers
 from replstore.timestamps import uptime
@@ -229,6 +231,20 @@ def test_a_program_that_was_frozen_over_a_change_of_roles_prunes_nothing(lab: La
     with pytest.raises(NotTheWriter):
         prune_markers(*both(lab), ahead, behind, behind.position, seconds=DAY, after=None, until=time.monotonic())
     assert lab.sql("standby", f"SELECT count(*) FROM {lab.name('journal')}") == journal
+    assert len(lab.markers("primary")) == len(lab.markers("standby")) == 1
+
+
+def test_a_former_writer_that_was_fenced_and_did_not_rejoin_yet_keeps_everything(lab: Lab) -> None:
+    store = lab.migrated(background=False)
+    store.run(put(1))
+    age(lab)
+    ahead, behind = lab.state("primary"), lab.state("standby")
+    assert behind.position is not None
+    fence_former(lab.nodes["primary"], Term(2, str(uuid4())))
+    with pytest.raises(NotTheWriter, match="no longer the writer"):
+        prune_journal(lab.nodes["primary"], ahead, behind, behind.position, until=time.monotonic())
+    with pytest.raises(NotTheWriter, match="no longer the writer"):
+        prune_markers(*both(lab), ahead, behind, behind.position, seconds=DAY, after=None, until=time.monotonic())
     assert len(lab.markers("primary")) == len(lab.markers("standby")) == 1
 
 

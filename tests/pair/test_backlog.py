@@ -60,6 +60,12 @@ def test_a_writer_slows_down_to_what_the_follower_takes(lab: Lab) -> None:
     assert len(lab.accounts("standby")) >= 80
 
 
+def test_on_fail_no_transaction_waits_or_ships_for_others(lab: Lab) -> None:
+    store = lab.migrated(background=False, on_backlog="fail", **ASYNC)
+    assert fill(store, 100) <= 20
+    assert lab.accounts("standby") == {}
+
+
 def test_a_program_that_never_saw_the_follower_counts_what_the_journal_has(lab: Lab) -> None:
     store = lab.migrated(background=False, **ASYNC)
     lab.kill("standby")

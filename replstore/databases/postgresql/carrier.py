@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from uuid import uuid4
 
+import psycopg
+
 from replstore.control import MARKER_COLUMNS
 from replstore.databases.base import NodeState
 from replstore.databases.carrier import Carrier, CompareFailed, Keys, Landing, Moved, Snapshot
@@ -16,6 +18,7 @@ from replstore.databases.postgresql import capture
 from replstore.databases.postgresql.capture import GUARD, LOCK_CLASS, TURN, qualified, quote, text
 from replstore.databases.postgresql.sessions import Session
 from replstore.databases.postgresql.state import CONTROL, SELECT_STATE
+from replstore.databases.postgresql.turn import Turn
 from replstore.databases.state import node_state
 from replstore.timestamps import now
 
@@ -44,6 +47,7 @@ class PostgreSQLCarrier(Carrier):
 
     def __init__(self, writer: Session, ticker: Session, follower: Session) -> None:
         self._writer, self._ticker, self._follower = writer, ticker, follower
+        self._turn = Turn(follower, writer if writer is not follower else None)
         self._tables: dict[str, Table] = {}
         self._fingerprints: dict[str, str] = {}
         self._schema_no: int | None = None
@@ -51,10 +55,15 @@ class PostgreSQLCarrier(Carrier):
         self._markers = self._sequences = self._sequences_there = "[]"
 
     def follower(self, *, wait: float) -> NodeState:
-        rows = self._follower.begin(
+        begin = (
             f"BEGIN; SET LOCAL lock_timeout = {max(1, int(wait * 1000))}; SET LOCAL replstore.mark = 'apply'; SET LOCAL synchronous_commit = on;"
             f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, {TURN}), pg_advisory_xact_lock_shared({LOCK_CLASS}, {GUARD}); {SELECT_STATE}"
         )
+        try:
+            rows = self._follower.begin(begin)
+        except psycopg.errors.LockNotAvailable:
+            self._turn.missed()
+            raise
         if not rows:
             raise CompareFailed("the follower has no control tables' rows")
         return node_state(rows[0])
@@ -132,7 +141,7 @@ class PostgreSQLCarrier(Carrier):
         sources = {name: self._source(self._tables[name], keys) for name, keys in rows.items()}
         size = sum(len(source[1]) for source in sources.values())
         if size > MANY_KEYS * 10 or any(keys.whole for keys in rows.values()):
-            self._follower.last_result("SET LOCAL idle_in_transaction_session_timeout = 0")
+            self._follower.last_result("SET LOCAL idle_in_transaction_session_timeout = '60s'")
             self._writer.last_result("SET LOCAL idle_in_transaction_session_timeout = 0")
         for name, keys in rows.items():
             table = self._tables[name]

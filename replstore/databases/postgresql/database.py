@@ -20,12 +20,12 @@ from replstore.databases.postgresql import capture, catalog, ddl, dialect, fault
 from replstore.databases.postgresql.capture import GUARD, LOCK_CLASS, MIGRATION, ONE_MIGRATION, text
 from replstore.databases.postgresql.carrier import PostgreSQLCarrier
 from replstore.databases.postgresql.replaying import PostgreSQLReplaying
-from replstore.databases.postgresql.sessions import Session
+from replstore.databases.postgresql.sessions import SERVICE_NAME, Session
 from replstore.databases.postgresql.state import CONTROL, SELECT_STATE
 from replstore.databases.state import node_state
 
-#: How replstore's own sessions name themselves; only sessions of this name are ever ended by replstore.
-SERVICE_NAME = "replstore service"
+#: Kept by the server: a client's host that lost its power says nothing any more, and its session would hold what it holds for hours (HAZARDS 9).
+POWERED_OFF = "-c tcp_keepalives_idle=2 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=3 -c tcp_user_timeout=4000 -c client_connection_check_interval=2000"
 GUARD_LOCK = (
     f"l.locktype = 'advisory' AND l.classid = {LOCK_CLASS} AND l.objid = {GUARD} "
     "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
@@ -47,6 +47,7 @@ class PostgreSQL(Database):
     def service_engine(self, url: URL, *, seconds: float) -> Engine:
         limit = int(seconds * 1000)
         settings = f"-c lock_timeout={limit} -c idle_in_transaction_session_timeout=2000 -c search_path=pg_catalog -c row_security=off -c statement_timeout={limit}"
+        settings = f"{settings} {POWERED_OFF}"
         arguments = {
             "connect_timeout": max(2, int(seconds)),
             "tcp_user_timeout": 2000,

@@ -22,6 +22,17 @@ from replstore.databases.postgresql import faults
 MARKER_VALUES = MARKER_COLUMNS[:-1]  # the database's own clock gives the time
 INSERT_MARKER = f"INSERT INTO replstore.marker ({', '.join(MARKER_VALUES)}) VALUES ({', '.join(['%s'] * len(MARKER_VALUES))})"
 
+#: What a new connection asks first.  A client's host that loses its power says nothing any more: unless the server is told to ask sooner than after two
+#: hours, the session keeps its locks for as long (HAZARDS 9).
+OPEN = (
+    "SELECT backend_start::text, current_setting('synchronous_commit'), "
+    + ", ".join(
+        f"CASE WHEN current_setting('{name}')::int > {most} THEN set_config('{name}', '{most}', false) END"
+        for name, most in (("tcp_keepalives_idle", 10), ("tcp_keepalives_interval", 5), ("tcp_keepalives_count", 3))
+    )
+    + " FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+)
+
 
 class StoreConnection(psycopg.Connection[Any], HookedConnection):
     """A connection in autocommit whose BEGIN waits for the first statement."""
@@ -48,7 +59,9 @@ class StoreConnection(psycopg.Connection[Any], HookedConnection):
     def open_now(self) -> None:
         """Sends what must go before a statement that can't share its round trip."""
         statements = self.opening()
-        if statements:
+        if len(statements) == 1:
+            self._send(statements)
+        elif statements:
             with self.pipeline():
                 self._send(statements)
 
@@ -65,7 +78,9 @@ class StoreCursor(psycopg.Cursor[Any]):
         connection: Any = self.connection
         if connection.pending is None:
             return super().execute(query, params, prepare=prepare, binary=binary)
-        if not params:  # may hold several statements, which a pipeline refuses
+        # without parameters it may hold several statements, which a pipeline refuses.  A pipeline's end, a flush that psycopg sends after the sync, leaves
+        # the session without idle_in_transaction_session_timeout, which replstore's own sessions can't do without (HAZARDS 9)
+        if not params or connection.hook is None:
             connection.open_now()
             return super().execute(query, params, prepare=prepare, binary=binary)
         with connection.pipeline():
@@ -104,9 +119,7 @@ class StorePostgreSQL(HookedDialect, PGDialect_psycopg):
         connection = StoreConnection.connect(*cargs, **{**cparams, "autocommit": True})
         connection.cursor_factory = StoreCursor
         connection.server_cursor_factory = StoreServerCursor
-        row = connection.execute(
-            "SELECT backend_start::text, current_setting('synchronous_commit') FROM pg_stat_activity WHERE pid = pg_backend_pid()"
-        ).fetchone()
+        row = connection.execute(OPEN).fetchone()
         assert row is not None
         connection.backend_start = row[0]
         if row[1] == "off":  # an acknowledgement must outlive a crash (HAZARDS 1f)

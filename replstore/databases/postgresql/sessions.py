@@ -17,6 +17,9 @@ from sqlalchemy import Engine
 
 from replstore.databases.dialect import raw
 
+#: How replstore's own sessions name themselves; only sessions of this name are ever ended by replstore.
+SERVICE_NAME = "replstore service"
+
 
 def interrupt(connection: Any) -> None:
     """Shuts the socket under a driver connection, so that a thread that waits on it stops waiting; never raises."""

@@ -23,6 +23,7 @@ from replstore.databases.landing import landing_statements
 from replstore.databases.sqlite.capture import KEYS, MARKER, quote, text
 from replstore.databases.sqlite.dialect import StoreConnection, file_identity, open_file
 from replstore.databases.sqlite.fingerprint import fingerprints
+from replstore.databases.sqlite.holders import holders
 from replstore.databases.sqlite.state import CONTROL, select_node_state
 from replstore.databases.state import node_state
 from replstore.timestamps import now
@@ -167,7 +168,8 @@ class SQLiteCarrier(Carrier):
         except sqlite3.OperationalError as error:
             # plain BUSY too: who writes there now will have changed the follower, and SQLite doesn't wait once this transaction has read
             if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
-                raise Moved("the follower changed since the batch began") from error
+                who = "".join(f", or {each} is writing to it" for each in holders(self._paths[1]))
+                raise Moved(f"the follower changed since the batch began{who}") from error
             raise
         both.check_file()
         written = 0

@@ -22,6 +22,7 @@ from replstore.databases.sqlite import capture, catalog, ddl, dialect, faults, r
 from replstore.databases.sqlite.capture import quote
 from replstore.databases.sqlite.carrier import SQLiteCarrier
 from replstore.databases.sqlite.fingerprint import fingerprints
+from replstore.databases.sqlite.holders import holders
 from replstore.databases.sqlite.one_migration import one_migration
 from replstore.databases.sqlite.replaying import SQLiteReplaying
 from replstore.databases.sqlite.state import CONTROL, select_node_state
@@ -73,7 +74,9 @@ class SQLite(Database):
         connection.exec_driver_sql("UPDATE replstore_role SET role = role")  # takes the one write lock
 
     def blockers(self, connection: Connection) -> list[str]:
-        return ["another process holds the file's write lock"]
+        return [f"{who} holds the file's write lock" for who in holders(raw(connection.connection).path)] or [
+            "another process holds the file's write lock"
+        ]
 
     def position(self, connection: Connection) -> str:
         seq = connection.exec_driver_sql("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'replstore_journal'").scalar()

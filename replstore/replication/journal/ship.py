@@ -78,7 +78,7 @@ class Shipper:
             ReplicationStopped: a state that needs a migration, a copy or a person.
             Exception: a driver's error, from either node.
         """
-        required = False
+        required, last = False, ""
         for _ in range(ATTEMPTS):
             try:
                 base = self._read_follower()
@@ -94,11 +94,12 @@ class Shipper:
                     continue
                 return self._finish(base, snapshot, resync, copy)
             except CompareFailed as error:
-                log.debug("batch begins again: %s", error)
+                last = str(error)
+                log.debug("batch begins again: %s", last)
                 time.sleep(0.005)
             finally:
                 self.carrier.abandon()
-        raise CompareFailed(f"the follower changed in each of {ATTEMPTS} attempts to ship a batch")
+        raise CompareFailed(f"the follower changed in each of {ATTEMPTS} attempts to ship a batch ({last})")
 
     def _read_follower(self) -> NodeState:
         return self.carrier.follower(wait=self._turn)
