@@ -12,6 +12,7 @@ from benchmarks.measure import Section, Variant, interleave, rate
 from benchmarks.model import ROWS, WAYS, Item, Transaction, plainly
 from benchmarks.plan import Plan
 from replstore import Store
+from replstore.store import ReadFrom
 
 TITLES = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}
 
@@ -84,7 +85,7 @@ def reading(kind: str, plan: Plan) -> Section:
     return section
 
 
-def _read(store: Store, node: str, count: int) -> None:
+def _read(store: Store, node: ReadFrom, count: int) -> None:
     with store.read(node=node) as session:
         for id in range(1, count + 1):
             session.get_one(Item, id)

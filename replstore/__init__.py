@@ -31,12 +31,15 @@ if TYPE_CHECKING:
     from replstore.errors import ResultNotSerializable as ResultNotSerializable
     from replstore.errors import SettingsDiffer as SettingsDiffer
     from replstore.errors import StaleRead as StaleRead
+    from replstore.errors import StoreClosed as StoreClosed
     from replstore.errors import SwitchoverFailed as SwitchoverFailed
     from replstore.errors import TakeoverRefused as TakeoverRefused
     from replstore.errors import TokenLost as TokenLost
     from replstore.errors import TransactionLost as TransactionLost
+    from replstore.migrate import Migrated as Migrated
     from replstore.pair.status import NodeStatus as NodeStatus
     from replstore.pair.status import Status as Status
+    from replstore.reconcile.report import Report as Report
     from replstore.repository import Repository as Repository
     from replstore.store import Store as Store
     from replstore.transaction.read import Token as Token
@@ -63,6 +66,7 @@ _ERRORS = (
     "ResultNotSerializable",
     "SettingsDiffer",
     "StaleRead",
+    "StoreClosed",
     "SwitchoverFailed",
     "TakeoverRefused",
     "TokenLost",
@@ -70,7 +74,9 @@ _ERRORS = (
 )
 _HOMES = {
     **dict.fromkeys(_ERRORS, "replstore.errors"),
+    "Migrated": "replstore.migrate",
     "NodeStatus": "replstore.pair.status",
+    "Report": "replstore.reconcile.report",
     "Repository": "replstore.repository",
     "Settings": "replstore.config",
     "Status": "replstore.pair.status",

@@ -35,6 +35,10 @@ class NoWriter(ReplstoreError):
     """No node may write now; the message says what each node's state is and what to do next."""
 
 
+class StoreClosed(ReplstoreError):
+    """The Store was closed; nothing was done."""
+
+
 class NotTheWriter(ReplstoreError):
     """The node that was written to isn't the writer (any more); ``Store.run`` goes on at the new one."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
 
 from replstore.databases.base import Fault, NodeState
 from replstore.databases.database import Database
@@ -20,6 +22,8 @@ from replstore.urls import shown
 
 #: s to wait for a node that still owes the answer to an earlier question, and for one that didn't answer the last time.
 LATE, AGAIN = 0.05, 0.25
+#: What libpq puts on lines of its own below its message.
+_GUESS = re.compile(r"\n\t(?:Is the server running|This probably means)[^\n]*(?:\n\t[^\n]*)*")
 UNANSWERED = (Fault.SILENT, Fault.LOST_CONNECTION, Fault.TIMEOUT, Fault.TRANSIENT)
 
 
@@ -64,9 +68,20 @@ class Node:
         self._late: Future[Observation] | None = None
         self._asked = 0.0
         self._silent = False
+        self._pair: str | None = None
 
     def __repr__(self) -> str:
         return f"Node({self.name!r}, {shown(self.url)!r})"
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """An error of the driver says which node it comes from: the driver itself doesn't know."""
+        try:
+            yield
+        except DBAPIError as error:
+            if not hasattr(error, "replstore_node"):
+                error.replstore_node = f"{self.name} {shown(self.url)}"  # type: ignore[attr-defined]
+            raise
 
     @contextmanager
     def begin(self, limit: float | None = None) -> Iterator[Connection]:
@@ -75,7 +90,7 @@ class Node:
         Args:
             limit: s after which the connection is shut from this side: a server that hangs keeps no limit of its own.
         """
-        with self.service.connect() as connection:
+        with self._named(), self.service.connect() as connection:
             timer = None
             if limit is not None:
                 timer = threading.Timer(limit, self.database.interrupt, (connection.connection.dbapi_connection,))
@@ -91,7 +106,7 @@ class Node:
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
         """One read-only snapshot on this node."""
-        with self.service.connect() as connection:
+        with self._named(), self.service.connect() as connection:
             self.database.begin_snapshot(connection)
             yield connection
             connection.rollback()
@@ -125,6 +140,8 @@ class Node:
                     self._probing = connection.connection.dbapi_connection
                     state = self.database.state(connection)
                     connection.rollback()
+                if state is not None and (stranger := self._stranger(state)):
+                    return Observation(None, Fault.LOCKED_OUT, stranger, answered=time.monotonic())
                 if state is None:
                     return Observation(None, None, "it has no replstore control tables: run `replstore migrate`", answered=time.monotonic())
                 return Observation(state, answered=time.monotonic())
@@ -138,6 +155,16 @@ class Node:
             finally:
                 self._probing = None
 
+    def _stranger(self, state: NodeState) -> str:
+        """Why what answers isn't this node; the first answer says which pair it belongs to, and from then on every connection is asked."""
+        if state.name != self.name:
+            return f"what answers is the pair's {state.name}, not its {self.name}"
+        if self._pair is None:
+            self._pair = state.pair
+            for engine in (self.engine, self.service):
+                engine.dialect.expected_pair = state.pair  # type: ignore[attr-defined]
+        return "" if state.pair == self._pair else "another pair's database is in its place"
+
     def close(self) -> None:
         """Closes every connection; doesn't wait for a node that doesn't answer."""
         self.database.interrupt(self._probing)
@@ -148,6 +175,6 @@ class Node:
 
 
 def one_line(error: BaseException) -> str:
-    """An error as one line: the driver's own message, without SQLAlchemy's statement and parameters."""
+    """An error as one line: the driver's own message, without SQLAlchemy's statement and parameters, and without libpq's guesses."""
     error = getattr(error, "orig", None) or error
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(_GUESS.sub("", str(error)).split()) or type(error).__name__

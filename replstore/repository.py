@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Select, func, inspect, select
 from sqlalchemy.orm import InstanceState, Mapper, Session
 from sqlalchemy.orm.interfaces import ORMOption
 
-from replstore.store import Store
+from replstore.store import ReadFrom, Store
 from replstore.transaction.read import Token
 
 Model = TypeVar("Model")
@@ -140,7 +140,7 @@ class Repository(Generic[Model]):
         key: Any,
         *,
         options: Sequence[ORMOption] = (),
-        node: str = "writer",
+        node: ReadFrom = "writer",
         max_lag: float | None = None,
         after: Token | None = None,
     ) -> Model | None:
@@ -162,7 +162,7 @@ class Repository(Generic[Model]):
         limit: int | None = None,
         offset: int | None = None,
         options: Sequence[ORMOption] = (),
-        node: str = "writer",
+        node: ReadFrom = "writer",
         max_lag: float | None = None,
         after: Token | None = None,
         **filters: Any,
@@ -188,7 +188,7 @@ class Repository(Generic[Model]):
     def count(
         self,
         *conditions: ColumnElement[bool],
-        node: str = "writer",
+        node: ReadFrom = "writer",
         max_lag: float | None = None,
         after: Token | None = None,
         **filters: Any,
@@ -202,7 +202,7 @@ class Repository(Generic[Model]):
     def _write(self, act: Callable[[Session], Result]) -> Result:
         return act(self._session) if self._session is not None else self.store.run(act)
 
-    def _read(self, act: Callable[[Session], Result], node: str, max_lag: float | None, after: Token | None) -> Result:
+    def _read(self, act: Callable[[Session], Result], node: ReadFrom, max_lag: float | None, after: Token | None) -> Result:
         if self._session is None:
             with self.store.read(node=node, max_lag=max_lag, after=after) as session:
                 return act(session)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
 import tenacity
 from sqlalchemy import Connection, Engine, MetaData
@@ -31,10 +32,16 @@ from replstore.transaction.attempt import Attempt
 from replstore.transaction.keyed import claim, store_result
 from replstore.transaction.read import Reader, Token
 
+if TYPE_CHECKING:
+    from replstore.migrate import Migrated
+    from replstore.reconcile import Report
+    from replstore.reconcile.rows import Progress
+
 log = logging.getLogger("replstore")
+Durability = Literal["replicated", "async"]
+ReadFrom = Literal["writer", "follower", "any"]
 Result = TypeVar("Result")
 RETRIED = (TransactionLost, NotTheWriter)
-KEYED = "replstore keyed"
 
 
 class Store:
@@ -79,7 +86,7 @@ class Store:
     # -- writing
 
     @contextmanager
-    def begin(self, *, durability: str | None = None, isolation: str | None = None) -> Iterator[Session]:
+    def begin(self, *, durability: Durability | None = None, isolation: str | None = None) -> Iterator[Session]:
         """A Session in a transaction on the writer; it commits at the end of the block and rolls back on an exception.
 
         Fails over when it begins.  Returns from the block only when the commit is safe, as ``durability`` demands.
@@ -103,7 +110,7 @@ class Store:
         fn: Callable[[Session], Result],
         *,
         key: str | None = None,
-        durability: str | None = None,
+        durability: Durability | None = None,
         isolation: str | None = None,
         attempts: int = 10,
     ) -> Result:
@@ -122,12 +129,18 @@ class Store:
         Raises:
             What ``fn`` raises; NoWriter, CommitUnknown, CommittedNotReplicated, KeyReused, ResultNotSerializable; the last error after ``attempts``.
         """
+        if inspect.iscoroutinefunction(fn):
+            raise TypeError("fn is a coroutine function: run() calls fn(session) and needs an ordinary function")
+        if key is not None and (not key or "\0" in key):
+            raise ValueError("a key is a text that isn't empty and holds no NUL character")
         for retry in self._retrying(attempts):
             with retry:
                 return self._call(fn, key, durability, isolation)
         raise AssertionError("tenacity returns or raises")
 
-    def attempts(self, *, durability: str | None = None, isolation: str | None = None, attempts: int = 10) -> Iterator[Any]:
+    def attempts(
+        self, *, durability: Durability | None = None, isolation: str | None = None, attempts: int = 10
+    ) -> Iterator[AbstractContextManager[Session]]:
         """Retries a whole block: ``for attempt in store.attempts(): with attempt as session: …``; exactly once, as ``run``."""
         for retry in self._retrying(attempts):
             yield _Block(retry, self._block(durability, isolation))
@@ -147,7 +160,6 @@ class Store:
 
     def _call(self, fn: Callable[[Session], Result], key: str | None, durability: str | None, isolation: str | None) -> Result:
         with self._block(durability, isolation, keyed=key is not None) as (session, attempt):
-            session.info[KEYED] = key is not None
             done = None if key is None else claim(session, attempt, key, fn)
             if done is None:
                 result: Any = fn(session)
@@ -170,7 +182,7 @@ class Store:
                 yield session
         except DBAPIError as error:
             fault = attempt.lead.node.database.classify(error)
-            if not (fault.connection_is_gone or fault is Fault.NOT_THE_WRITER):
+            if attempt.done or not (fault.connection_is_gone or fault is Fault.NOT_THE_WRITER):
                 raise
             self.pair.doubt(attempt.lead)
             # COMMIT was never sent (its own loss is resolved where it happens), so the server rolls back
@@ -242,13 +254,14 @@ class Store:
             except Exception as error:
                 connection.invalidate()
                 connection.close()
-                self._give_way(attempt.lead, error, deadline)
+                attempt.ended()
+                self._give_way(attempt.lead, _wrapped(error, connection), deadline)
                 continue
             return connection, attempt
 
     def _give_way(self, lead: Lead, error: BaseException, deadline: float) -> None:
         """Decides whether another look may help; raises the error if not."""
-        fault = lead.node.database.classify(error)
+        fault = Fault.NOT_THE_WRITER if isinstance(error, NotTheWriter) else lead.node.database.classify(error)
         if not (fault.connection_is_gone or fault is Fault.NOT_THE_WRITER) or time.monotonic() >= deadline:
             raise error
         self.pair.doubt(lead)
@@ -256,7 +269,9 @@ class Store:
     # -- reading
 
     @contextmanager
-    def read(self, *, node: str = "writer", max_lag: float | None = None, after: Token | None = None) -> Iterator[Session]:
+    def read(
+        self, *, node: ReadFrom = "writer", max_lag: float | None = None, after: Token | None = None
+    ) -> Iterator[Session]:
         """A Session that only reads.
 
         Args:
@@ -279,7 +294,12 @@ class Store:
     # -- the pair
 
     def status(self) -> Status:
-        """Who writes, which term, how each node is and what to do next."""
+        """Who writes, which term, how each node is and what to do next.
+
+        Raises:
+            StoreClosed: the Store was closed.
+        """
+        self.pair.refuse_closed()
         return status(self.pair)
 
     def sync(self, *, timeout: float = 60.0) -> None:
@@ -301,7 +321,7 @@ class Store:
         """
         by_hand.switchover(self.pair, seconds=timeout)
 
-    def takeover(self, node: str | None = None, *, force: bool = False) -> None:
+    def takeover(self, node: Literal["primary", "standby"] | None = None, *, force: bool = False) -> None:
         """Makes the follower the writer although nothing, or not enough, says that the writer is lost.
 
         Args:
@@ -328,17 +348,42 @@ class Store:
         """
         return by_hand.order_rejoin(self.pair, copy=copy)
 
-    def migrate(self, metadata: MetaData | None = None, *, alembic_config: str | Path | None = None, replace: str | None = None) -> Any:
-        """Brings control tables, the user's tables and the triggers to the same revision on both nodes; see ``replstore.migrate``."""
+    def migrate(self, metadata: MetaData | None = None, *, alembic_config: str | Path | None = None, replace: str | None = None) -> Migrated:
+        """Brings control tables, the user's tables and the triggers to the same revision on both nodes, and makes a pair of two databases.
+
+        With neither argument the tables that the primary has are adopted: made on the standby, and copied.
+
+        Args:
+            metadata: tables to create where they are missing.
+            alembic_config: the user's ``alembic.ini``; its environment is brought to its head on both nodes.
+            replace: name of a node that was lost or dropped for good, and is made anew of an empty database, as the follower.
+
+        Raises:
+            CannotReplicate: a table can't be replicated; the message names it.
+            MigrationFailed: the user's migration failed on a node; the message says which, and how to go on.
+            NotAPair, ConfigError: the databases aren't what they should be.
+        """
         from replstore.migrate import migrate
 
         return migrate(self.pair, metadata, alembic_config=alembic_config, replace=replace)
 
-    def check(self, **options: Any) -> Any:
-        """Compares both nodes; see ``replstore.reconcile``."""
+    def check(self, *, tables: Collection[str] | None = None, limit: int = 1000, settle: float = 1.0, progress: Progress | None = None) -> Report:
+        """Compares schema, sequences and rows of both nodes, while writes go on; changes nothing.
+
+        Args:
+            tables: names of the tables to compare, with their schema where there is more than one of the name; None: all.
+            limit: how many differences of each table the report keeps; all are counted.
+            settle: s to wait for a sequence that may only be late.
+            progress: called now and then with a table's name and how many of its rows were compared.
+
+        Raises:
+            CannotCheck: a node doesn't answer, has no control tables, or was lost meanwhile.
+            ConfigError: there is no such table.
+        """
         from replstore.reconcile import check
 
-        return check(self.pair, **options)
+        self.pair.refuse_closed()
+        return check(self.pair, tables=tables, limit=limit, settle=settle, progress=progress)
 
     def close(self) -> None:
         """Ends the background threads and closes every connection, within about a second."""
@@ -354,12 +399,18 @@ class Store:
 
 
 class _BlockSession(Session):
-    """The Session of a block, which commits at the block's end."""
+    """The Session of a block, which commits at the block's end and not before: a part that is committed already would be repeated with the rest."""
 
     def commit(self) -> None:
-        if self.info.get(KEYED):  # the result isn't in the marker yet: later callers would get none
-            raise InvalidRequestError("a call under a key is committed when its function returns, together with its result; it can't commit before")
-        super().commit()
+        raise InvalidRequestError("a Store's transaction is committed at the end of its block or function, as a whole; it can't commit before")
+
+
+def _wrapped(error: Exception, connection: Connection) -> Exception:
+    """A driver's error as SQLAlchemy raises it."""
+    dialect = connection.dialect
+    if not isinstance(error, dialect.loaded_dbapi.Error):
+        return error
+    return cast(Exception, DBAPIError.instance("BEGIN", None, error, dialect.loaded_dbapi.Error, dialect=dialect))
 
 
 class _Block:

@@ -41,6 +41,9 @@ class Hook(Protocol):
     def in_doubt(self, error: BaseException) -> None:
         """The connection died during COMMIT.  Returns if the transaction is found committed, else raises."""
 
+    def refused(self) -> None:
+        """The database has refused the marker: it is no longer the writer of that term."""
+
     def ended(self) -> None:
         """The transaction is over, whatever became of it."""
 

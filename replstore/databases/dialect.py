@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from replstore.databases.base import Hook
+from replstore.errors import NotAPair
 
 
 class HookedConnection:
@@ -32,8 +33,16 @@ def raw(connection: Any) -> Any:
 class HookedDialect:
     """Mixed into a SQLAlchemy dialect, before its base class."""
 
+    expected_pair: str | None = None
+    """Uuid of the pair to which a database must belong that a new connection meets; None: not known yet."""
     new_hook: Callable[[Any], Hook | None] | None = None
     """Makes the hook of a transaction on a driver connection for which none was set; None on engines whose transactions are nobody's business."""
+
+    def check_pair(self, pair: str | None, where: str) -> None:
+        """Raises NotAPair if a new connection met a database of another pair: it was put in the place of the one that is meant."""
+        if self.expected_pair is not None and pair != self.expected_pair:
+            found = "another pair's database" if pair else "a database without replstore's control tables"
+            raise NotAPair(f"{where}: {found} is in the place of the one that was there when this program began; nothing was done")
 
     def begin(self, connection: Any) -> None:
         """Begins on the driver's connection, with ``connection.hook`` riding on it."""

@@ -8,6 +8,7 @@ import socket
 from sqlalchemy import exc
 
 from replstore.databases.base import Fault
+from replstore.errors import NotAPair
 
 #: Classes first: Python gives most errno values a class of their own, and some (``socket.gaierror``) have another errno.
 _CLASSES: tuple[tuple[type[BaseException], Fault], ...] = (
@@ -20,6 +21,7 @@ _CLASSES: tuple[tuple[type[BaseException], Fault], ...] = (
     (PermissionError, Fault.LOCKED_OUT),
     (exc.TimeoutError, Fault.TIMEOUT),  # the engine's pool is used up: our own limit, the node wasn't asked
     (exc.DisconnectionError, Fault.LOST_CONNECTION),
+    (NotAPair, Fault.LOCKED_OUT),  # it answers, and is another one
 )
 
 _ERRNO = {

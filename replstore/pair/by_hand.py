@@ -102,7 +102,7 @@ def order_solo(pair: Pair) -> None:
 
 def order_rejoin(pair: Pair, *, copy: bool) -> int:
     """See ``Store.rejoin``."""
-    with pair.maintenance, pair.settling:
+    with pair.maintenance:  # not the settling: a copy may take long, and heartbeats and transactions go on meanwhile
         lead = pair.settle(time.monotonic() + pair.settings.takeover_timeout)
         fence_former(lead.follower, lead.term)
         recorded = rejoin(lead.node, lead.follower, copy=copy)

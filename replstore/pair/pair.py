@@ -18,8 +18,9 @@ from sqlalchemy.engine import URL
 
 from replstore.config import Settings
 from replstore.databases.base import NodeState
-from replstore.errors import NotTheWriter, NoWriter, ReplicationStopped
+from replstore.errors import NotAPair, NotTheWriter, NoWriter, ReplicationStopped, StoreClosed
 from replstore.node import Node, one_line
+from replstore.pair.admission import is_no_pair
 from replstore.pair.alone import is_dead, is_uncontested
 from replstore.pair.backlog import Backlog
 from replstore.pair.decide import Acknowledge, Action, Decision, NodeView, Policy, Reach, Role, Term, View, decide
@@ -119,6 +120,7 @@ class Pair:
 
     def look(self) -> tuple[View, Decision]:
         """Observes both nodes, decides, and remembers who leads."""
+        self.refuse_closed()
         began = time.monotonic()
         view = self.watch.view()
         decision = decide(view)
@@ -240,6 +242,7 @@ class Pair:
 
         Raises:
             NoWriter: no node may write; the message says what each node's state is and what to do.
+            NotAPair: the two databases have never been a pair.
         """
         entered = time.monotonic()
         while True:
@@ -251,6 +254,8 @@ class Pair:
                 lead = self.lead
                 if lead is not None and lead.term.number >= above:
                     return lead
+            if not self.watch.met and is_no_pair(self.nodes.values(), self.watch.states):
+                raise NotAPair("these two databases are no pair yet: store.migrate(…) or `replstore migrate` makes one of them")
             forbidden = decision.action is Action.TAKE_OVER and not self.acts
             if decision.action is Action.STOP or forbidden or time.monotonic() >= deadline or self.closed.is_set():
                 raise NoWriter(self._why_nobody(decision))
@@ -288,11 +293,17 @@ class Pair:
 
     def current(self, deadline: float, *, fresh: float | None = None) -> Lead:
         """Who writes: as last seen, or after a look if that was more than ``fresh`` s ago or nobody is known."""
+        self.refuse_closed()
         lead = self.lead
         fresh = self.settings.detection_time if fresh is None else fresh
         if lead is not None and time.monotonic() - lead.confirmed <= fresh:
             return lead
         return self.settle(deadline)
+
+    def refuse_closed(self) -> None:
+        """Raises StoreClosed after ``close``."""
+        if self.closed.is_set():
+            raise StoreClosed("the Store is closed: make another one")
 
     def doubt(self, lead: Lead) -> None:
         """Something went wrong at this writer: the next ``current`` looks for itself."""
@@ -308,6 +319,7 @@ class Pair:
         Raises:
             TimeoutError, NotTheWriter, ReplicationStopped, CompareFailed, driver errors.
         """
+        self.refuse_closed()
         lead = self.lead
         if lead is None:
             raise NotTheWriter("nobody is known to be the writer")

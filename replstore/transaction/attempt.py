@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
+from replstore.node import Node
 from replstore.pair.decide import Acknowledge
 from replstore.pair.pair import Lead, Pair
 from replstore.timestamps import uptime
@@ -34,6 +35,8 @@ class Attempt:
         self.id = str(uuid4())
         self.since: float | None = None if keyed else uptime()
         self.began = False
+        self.done = False
+        """It is committed: an error after that never means that nothing took effect."""
         self.connection: Any = None
         self.backend: tuple[int, str] | None = None
         self.marker: tuple[Any, ...] | None = None if keyed else self.marker_values()
@@ -48,9 +51,15 @@ class Attempt:
         self.backend = self.lead.node.database.backend(connection)
         self.pair.enter(connection, self.lead.node)
 
+    def refused(self) -> None:
+        """The node isn't the writer of this term any more: whoever comes next looks for itself."""
+        self.pair.doubt(self.lead)
+
     def ended(self) -> None:
-        """Nobody waits on the connection any more."""
+        """Nobody waits on the connection any more, and a transaction that never began leaves nothing for the next one to ride on."""
         self.pair.leave(self.connection)
+        if self.connection is not None and self.connection.next_hook is self:
+            self.connection.next_hook = None
 
     def committed(self) -> None:
         """COMMIT has returned: acknowledges.
@@ -58,6 +67,7 @@ class Attempt:
         Raises:
             CommittedNotReplicated, CommitUnknown, TransactionLost.
         """
+        self.done = True
         acknowledge(self.pair, self.lead, self.id, self.durability, began=self.since)
 
     def in_doubt(self, error: BaseException) -> None:
@@ -69,17 +79,28 @@ class Attempt:
         """
         self.pair.doubt(self.lead)
         lead = resolve(self.pair, self.lead.term, self.id, self.durability, began=self.since, backend=self.backend, cause=error)
+        self.done = True
         acknowledge(self.pair, lead, self.id, self.durability, began=self.since)
 
 
 class Reading:
-    """Rides on a transaction that only reads."""
+    """Rides on a transaction that only reads.
+
+    Args:
+        pair: the pair.
+        node: where it reads; when that falls silent, the connection is freed.
+    """
 
     read_only = True
     marker: tuple[Any, ...] | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, pair: Pair, node: Node, connection: Any) -> None:
         self.began = False
+        self._pair, self._connection = pair, connection
+        pair.enter(connection, node)
+
+    def refused(self) -> None:
+        """It writes no marker."""
 
     def committed(self) -> None:
         """Nothing to acknowledge."""
@@ -88,4 +109,5 @@ class Reading:
         """Nothing was changed."""
 
     def ended(self) -> None:
-        """Nothing to clear away."""
+        """Nobody waits on the connection any more."""
+        self._pair.leave(self._connection)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from enum import StrEnum
 
 from sqlalchemy import insert, select
@@ -61,20 +62,24 @@ def resolve(
     """
     deadline = time.monotonic() + pair.settings.takeover_timeout
     trouble = one_line(cause) if cause else "the writer changed"
+    lead: Lead | None = None
     while True:
         _refuse_old(pair, id, began, cause)
         try:
             lead = pair.settle(deadline, above=term.number)
             if lead.term != term and not lead.term.outranks(term):  # two nodes that were forced apart: neither speaks for the other (HAZARDS 32)
                 raise NotTheWriter(f"{lead.node.name} writes under another decision's {lead.term}")
-            outcome = _bury(lead, id, durability)
+            outcome = _bury(lead, id, durability, limit=2 * pair.settings.probe_timeout)
         except ReplstoreError as error:
             trouble = str(error)
         except Exception as error:
             trouble = one_line(error)
+            if lead is None:
+                raise
             fault = lead.node.database.classify(error)
             if fault is Fault.TIMEOUT and backend is not None and lead.term == term:
-                _end(lead, backend)
+                with suppress(Exception):  # the next round finds out whether it is gone
+                    _end(lead, backend, limit=2 * pair.settings.probe_timeout)
             elif fault.connection_is_gone:
                 pair.doubt(lead)
         else:
@@ -83,7 +88,7 @@ def resolve(
                     f"the transaction did not take effect: {trouble}; its tombstone is on {lead.node.name}, term {lead.term.number}"
                 ) from cause
             return lead
-        if time.monotonic() >= deadline:
+        if time.monotonic() >= deadline or pair.closed.is_set():
             raise CommitUnknown(
                 f"whether transaction {id} committed can't be decided now ({trouble}); look for its marker before you repeat it", id
             ) from cause
@@ -101,23 +106,23 @@ def _refuse_old(pair: Pair, id: str, began: float | None, cause: BaseException |
         ) from cause
 
 
-def _bury(lead: Lead, id: str, durability: str) -> Outcome:
-    """Inserts the tombstone, or finds the marker."""
+def _bury(lead: Lead, id: str, durability: str, *, limit: float | None = None) -> Outcome:
+    """Inserts the tombstone, or finds the marker; a server that hangs is left after ``limit`` s."""
     marker = lead.node.database.control.marker
     try:
-        with lead.node.begin() as connection:
+        with lead.node.begin(limit=limit) as connection:
             tombstone = {"id": id, "outcome": "lost", "durability": durability, "term_no": lead.term.number}
             connection.execute(insert(marker).values(**tombstone))
     except IntegrityError as error:
         if lead.node.database.classify(error) is not Fault.CALLER:
             raise
-        with lead.node.begin() as connection:
+        with lead.node.begin(limit=limit) as connection:
             found = connection.execute(select(marker.c.outcome).where(marker.c.id == id)).scalar_one()
         return Outcome(found)
     return Outcome.LOST
 
 
-def _end(lead: Lead, backend: tuple[int, str]) -> None:
-    with lead.node.begin() as connection:
+def _end(lead: Lead, backend: tuple[int, str], *, limit: float) -> None:
+    with lead.node.begin(limit=limit) as connection:
         if lead.node.database.end_backend(connection, backend):
             log.warning("ended server process %d on %s: it kept a transaction in doubt", backend[0], lead.node.name)

@@ -6,9 +6,12 @@ marker and returns the stored result.  The result is serialised before COMMIT, a
 
 from __future__ import annotations
 
+import functools
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select, update
@@ -36,8 +39,27 @@ class Done:
 
 
 def function_name(fn: Callable[..., Any]) -> str:
-    """What names a function across processes: module and qualified name."""
-    return f"{getattr(fn, '__module__', '?')}.{getattr(fn, '__qualname__', type(fn).__qualname__)}"
+    """What names a function across processes: module and qualified name; of a partial or a bound method, those of the function in it.
+
+    Raises:
+        ValueError: it has no name of its own, as a lambda.
+    """
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    name = getattr(fn, "__qualname__", type(fn).__qualname__)
+    if "<lambda>" in name:
+        raise ValueError("a call under a key needs a function with a name: all lambdas look alike to the next process")
+    module = getattr(fn, "__module__", None) or type(fn).__module__
+    return f"{_main_name() if module == '__main__' else module}.{name}"
+
+
+def _main_name() -> str:
+    """The module that was started as the program, under the name by which others import it."""
+    main = sys.modules["__main__"]
+    if main.__spec__ is not None:
+        return main.__spec__.name
+    file = getattr(main, "__file__", None)
+    return Path(file).stem if file else "__main__"
 
 
 def claim(session: Session, attempt: Attempt, key: str, fn: Callable[..., Any]) -> Done | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.orm import Session
 
 from replstore.databases.base import Fault, NodeState
@@ -63,11 +63,17 @@ class Reader:
     @contextmanager
     def read(self, node: str, max_lag: float | None, after: Token | None) -> Iterator[Session]:
         """See ``Store.read``."""
+        self._pair.refuse_closed()
         if node not in ("writer", "follower", "any"):
             raise ValueError(f"node must be 'writer', 'follower' or 'any', not {node!r}")
         # no rollback of the Session: it would expire what the caller has read; its connection rolls back when it is closed
         with self._connection(node, max_lag, after) as connection, Session(connection) as session:
             yield session
+            if changed := [*session.new, *session.dirty, *session.deleted]:
+                raise InvalidRequestError(
+                    f"store.read() only reads, and {len(changed)} changed object(s), such as {type(changed[0]).__name__}, would be dropped: "
+                    "change objects in store.begin() or store.run()"
+                )
 
     def _connection(self, node: str, max_lag: float | None, after: Token | None) -> Connection:
         deadline = time.monotonic() + self._pair.settings.takeover_timeout
@@ -78,8 +84,8 @@ class Reader:
                 return found
         while True:
             try:
-                lead = self._uncontested(deadline, max_lag)
-                return self._on_writer(lead, after)
+                lead = self._pair.current(deadline)
+                return self._on_writer(lead, after, deadline, max_lag)
             except NoWriter as error:
                 raise StaleRead(f"no node can serve this read: {'; '.join(filter(None, (refused, str(error))))}") from error
             except NotTheWriter as error:
@@ -92,22 +98,26 @@ class Reader:
                     raise
                 self._pair.doubt(lead)
 
-    def _uncontested(self, deadline: float, max_lag: float | None) -> Lead:
-        """The writer, if nobody can have replaced it for longer than the read may be old."""
+    def _require_uncontested(self, lead: Lead, deadline: float, max_lag: float | None) -> None:
+        """Raises if another node may have replaced the writer for longer than the read may be old, as of now: its answer may have come late."""
         pair, bound = self._pair, max(self._pair.settings.detection_time, max_lag or 0.0)
-        lead = pair.current(deadline)
-        if pair.settings.durability == "replicated" and time.monotonic() - lead.uncontested > bound:
-            lead = pair.settle(deadline)
-            if time.monotonic() - lead.uncontested > bound:
-                raise StaleRead(
-                    f"{lead.follower.name} may have taken over from {lead.node.name} unseen: it has not been met for more than {bound:g} s ({lead.reason}); "
-                    "a larger max_lag accepts what may be older"
-                )
-        return lead
+        if pair.settings.durability != "replicated":
+            return
+        for known in (pair.lead, None):  # as last seen, else after a look of its own
+            now = known or pair.settle(deadline)
+            if now.term != lead.term:
+                raise NotTheWriter(f"{lead.node.name} was the writer of term {lead.term.number}, {now.node.name} is of term {now.term.number}")
+            if time.monotonic() - now.uncontested <= bound:
+                return
+        raise StaleRead(
+            f"{lead.follower.name} may have taken over from {lead.node.name} unseen: it has not been met for more than {bound:g} s ({now.reason}); "
+            "a larger max_lag accepts what may be older"
+        )
 
-    def _on_writer(self, lead: Lead, after: Token | None) -> Connection:
+    def _on_writer(self, lead: Lead, after: Token | None, deadline: float, max_lag: float | None) -> Connection:
         connection, state = self._open(lead.node)
         try:
+            self._require_uncontested(lead, deadline, max_lag)
             if state is None or state.role != "writer" or state.term_uuid != lead.term.uuid:
                 raise NotTheWriter(f"{lead.node.name} is no longer the writer of term {lead.term.number}")
             if after is not None:
@@ -174,7 +184,8 @@ class Reader:
         """A read-only transaction on the application's engine, and the node's state as that transaction sees it."""
         connection = node.engine.connect()
         try:
-            raw(connection.connection).next_hook = Reading()
+            driver = raw(connection.connection)
+            driver.next_hook = Reading(self._pair, node, driver)
             return connection, node.database.state(connection)
         except BaseException:
             connection.close()
@@ -183,7 +194,7 @@ class Reader:
     def token(self) -> Token:
         """See ``Store.token``."""
         lead = self._pair.current(time.monotonic() + self._pair.settings.takeover_timeout)
-        with lead.node.begin() as connection:
+        with lead.node.begin(limit=2 * self._pair.settings.probe_timeout) as connection:
             state = lead.node.database.state(connection)
             position = lead.node.database.committed(connection)
         if state is None:

@@ -7,6 +7,8 @@ A transaction that never executes a statement costs nothing and leaves no marker
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -18,8 +20,12 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from replstore.control import MARKER_COLUMNS
 from replstore.databases.dialect import HookedConnection, HookedDialect, raw
 from replstore.databases.postgresql import faults
+from replstore.databases.postgresql.capture import NOT_THE_WRITER
+from replstore.errors import NotAPair, NotTheWriter
 
 MARKER_VALUES = MARKER_COLUMNS[:-1]  # the database's own clock gives the time
+#: undefined_table, invalid_schema_name
+UNDEFINED = ("42P01", "3F000")
 INSERT_MARKER = f"INSERT INTO replstore.marker ({', '.join(MARKER_VALUES)}) VALUES ({', '.join(['%s'] * len(MARKER_VALUES))})"
 
 #: What a new connection asks first.  A client's host that loses its power says nothing any more: unless the server is told to ask sooner than after two
@@ -62,8 +68,29 @@ class StoreConnection(psycopg.Connection[Any], HookedConnection):
         if len(statements) == 1:
             self._send(statements)
         elif statements:
-            with self.pipeline():
+            with self.refusals(), self.pipeline():
                 self._send(statements)
+
+    @contextmanager
+    def refusals(self) -> Iterator[None]:
+        """Tells a marker that was refused from what is wrong with the caller's own statement."""
+        try:
+            yield
+        except psycopg.Error as error:
+            hook = self.hook
+            if hook is None or hook.marker is None:
+                raise
+            if error.sqlstate == NOT_THE_WRITER:
+                hook.refused()
+                raise NotTheWriter(error.diag.message_primary or str(error)) from error
+            if error.sqlstate in UNDEFINED and not self._has_marker():
+                raise NotAPair("the writer's database has lost replstore's control tables, or is another one than before") from error
+            raise
+
+    def _has_marker(self) -> bool:
+        self.rollback()
+        row = self.execute("SELECT to_regclass('replstore.marker') IS NOT NULL").fetchone()
+        return row is not None and bool(row[0])
 
     def _send(self, statements: list[tuple[str, tuple[Any, ...] | None]]) -> None:
         cursor = psycopg.Cursor(self)
@@ -83,7 +110,7 @@ class StoreCursor(psycopg.Cursor[Any]):
         if not params or connection.hook is None:
             connection.open_now()
             return super().execute(query, params, prepare=prepare, binary=binary)
-        with connection.pipeline():
+        with connection.refusals(), connection.pipeline():
             connection._send(connection.opening())
             super().execute(query, params, prepare=prepare, binary=binary)
         return self
@@ -122,9 +149,22 @@ class StorePostgreSQL(HookedDialect, PGDialect_psycopg):
         row = connection.execute(OPEN).fetchone()
         assert row is not None
         connection.backend_start = row[0]
+        if self.expected_pair is not None:
+            self._check_pair(connection)
         if row[1] == "off":  # an acknowledgement must outlive a crash (HAZARDS 1f)
             connection.execute("SET synchronous_commit TO on")
         return connection
+
+    def _check_pair(self, connection: StoreConnection) -> None:
+        try:
+            try:
+                found = connection.execute("SELECT pair FROM replstore.node").fetchone()
+            except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+                found = None
+            self.check_pair(found[0] if found else None, f"{connection.info.host}:{connection.info.port}/{connection.info.dbname}")
+        except BaseException:
+            connection.close()
+            raise
 
     def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
         return faults.classify(e).connection_is_gone or bool(super().is_disconnect(e, connection, cursor))  # type: ignore[no-untyped-call]
@@ -154,6 +194,10 @@ class StorePostgreSQL(HookedDialect, PGDialect_psycopg):
 
     def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:
         connection = raw(dbapi_connection)
+        if level == "AUTOCOMMIT" and self.new_hook is not None:
+            raise ValueError(
+                "a Store's transaction can't be AUTOCOMMIT: it is all or nothing; use an engine of your own for what must run outside of one"
+            )
         connection.manual = level != "AUTOCOMMIT"
         connection.isolation_level = self._isolation_lookup[level] if connection.manual else None
 

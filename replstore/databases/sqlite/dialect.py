@@ -22,6 +22,7 @@ from replstore.control import MARKER_COLUMNS
 from replstore.databases.base import Fault
 from replstore.databases.dialect import HookedConnection, HookedDialect, raw
 from replstore.databases.sqlite import faults
+from replstore.errors import NotAPair, NotTheWriter
 
 #: s that a statement waits for another connection's lock.
 BUSY_TIMEOUT = 5.0
@@ -137,7 +138,19 @@ class StoreSQLite(HookedDialect, SQLiteDialect_pysqlite):
         return [url.database], options
 
     def connect(self, *cargs: Any, **cparams: Any) -> Any:
-        return open_file(*cargs, **cparams)
+        connection = open_file(*cargs, **cparams)
+        if self.expected_pair is not None:
+            self._check_pair(connection)
+        return connection
+
+    def _check_pair(self, connection: StoreConnection) -> None:
+        try:
+            known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'replstore_node'").fetchone()
+            found = connection.execute("SELECT pair FROM replstore_node").fetchone() if known else None
+            self.check_pair(found[0] if found else None, connection.path)
+        except BaseException:
+            connection.close()
+            raise
 
     def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
         return faults.classify(e).connection_is_gone or super().is_disconnect(e, connection, cursor)
@@ -155,6 +168,14 @@ class StoreSQLite(HookedDialect, SQLiteDialect_pysqlite):
         if hook.marker is not None:
             try:
                 connection.execute(INSERT_MARKER, hook.marker)
+            except sqlite3.Error as error:
+                connection.rollback()
+                if faults.classify(error) is Fault.NOT_THE_WRITER:
+                    hook.refused()
+                    raise NotTheWriter(str(error)) from error
+                if not connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'replstore_marker'").fetchone()[0]:
+                    raise NotAPair(f"{connection.path} has lost replstore's control tables, or is another file than before") from error
+                raise
             except BaseException:
                 connection.rollback()
                 raise
