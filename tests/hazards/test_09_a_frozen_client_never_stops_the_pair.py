@@ -142,6 +142,22 @@ def test_a_shipper_whose_rows_take_long_to_read_is_not_taken_for_a_frozen_one(po
     other.ship()
 
 
+def test_a_shipper_that_takes_long_and_moves_keeps_the_turn(postgresql_lab: Lab) -> None:
+    store = postgresql_lab.migrated(background=False)
+    store.run(put(1))
+    slow, other = postgresql_lab.shipper(), postgresql_lab.shipper()
+    other._turn = 1.0
+    assert isinstance(slow.carrier, PostgreSQLCarrier)
+    slow.carrier.follower(wait=2.0)
+    slow.carrier._follower.last_result("SET LOCAL idle_in_transaction_session_timeout = 0")
+    for _ in range(4):
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            other.ship()
+        slow.carrier._follower.last_result("SELECT 1")  # it is still there
+    slow.carrier.abandon()
+    other.ship()
+
+
 def _read(carrier: PostgreSQLCarrier) -> None:
     with contextlib.suppress(psycopg.OperationalError):  # when the test is over
         carrier._writer.last_result("SELECT pg_sleep(20)")

@@ -234,6 +234,18 @@ def test_a_program_that_was_frozen_over_a_change_of_roles_prunes_nothing(lab: La
     assert len(lab.markers("primary")) == len(lab.markers("standby")) == 1
 
 
+def test_a_follower_that_took_over_forgets_nothing_for_the_writer_that_does_not_know(lab: Lab) -> None:
+    store = lab.migrated(background=False)
+    store.run(put(1))
+    age(lab)
+    ahead, behind = lab.state("primary"), lab.state("standby")
+    assert behind.position is not None
+    store.takeover("standby", force=True)
+    with pytest.raises(NotTheWriter, match="standby no longer follows"):
+        prune_markers(*both(lab), ahead, behind, behind.position, seconds=DAY, after=None, until=time.monotonic())
+    assert len(lab.markers("primary")) == len(lab.markers("standby")) == 1
+
+
 def test_a_former_writer_that_was_fenced_and_did_not_rejoin_yet_keeps_everything(lab: Lab) -> None:
     store = lab.migrated(background=False)
     store.run(put(1))

@@ -11,10 +11,11 @@ from replstore import Store
 from replstore.reconcile.snapshots import both_nodes
 from replstore.replication.journal import retain
 from replstore.replication.journal.retain import Retention, prune_journal
+from tests.fix_mixed import MixedLab
 from tests.fix_stores import Lab, count, insert, put, until
 from tests.hazards.test_14_the_check_tells_the_truth import between_the_snapshots
 from tests.hazards.test_29_a_tombstone_counts_only_where_it_holds import place
-from tests.hazards.test_29_markers_are_pruned_only_when_no_one_needs_them import DAY, age, at_once, both, work
+from tests.hazards.test_29_markers_are_pruned_only_when_no_one_needs_them import DAY, age, at_once, both, bury, work
 
 __all__ = ["at_once"]
 
@@ -142,6 +143,27 @@ def test_a_program_prunes_what_the_follower_confirmed_a_while_ago_only(lab: Lab,
     clock[0] += 0.1
     look()
     assert rows(lab, "primary", "marker") == rows(lab, "standby", "marker") == 1
+
+
+def test_a_mixed_pair_forgets_on_both_sides_whichever_writes(mixed_lab: MixedLab, at_once: None) -> None:
+    store = mixed_lab.migrated(background=False)
+    for turn, writer in enumerate(("primary", "standby")):
+        store.run(put(turn))
+        store.run(place, key="order-7") if turn else bury(store)
+        store.sync()
+        mixed_lab.sql(mixed_lab.server, "UPDATE replstore.marker SET at = at - interval '2 days'")
+        mixed_lab.sql(
+            mixed_lab.sqlite,
+            "UPDATE replstore_mark SET mark = 'apply'",
+            "UPDATE replstore_marker SET at = strftime('%Y-%m-%d %H:%M:%f', at, '-2 days')",
+            "UPDATE replstore_mark SET mark = NULL",
+        )
+        store.run(put(10 + turn))
+        store.sync()
+        work(mixed_lab, Retention(DAY), writer)
+        assert mixed_lab.markers("primary") == mixed_lab.markers("standby")
+        assert len(mixed_lab.markers("primary")) == 1 + turn  # a young one, and the key
+        store.switchover()
 
 
 # --- with those who read it
