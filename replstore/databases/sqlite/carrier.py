@@ -196,8 +196,9 @@ class SQLiteCarrier(Carrier):
         assert self._both is not None
         for key in keys.extra:
             values = [_from_json(value) for value in json.loads(key)]
+            given = ", ".join(place for place, _ in values)
             places = ", ".join(f"k{n}" for n in range(1, len(values) + 1))
-            self._both.execute(f"INSERT INTO temp.extra (tbl, {places}) VALUES (?, {', '.join('?' * len(values))})", (table.id, *values))
+            self._both.execute(f"INSERT INTO temp.extra (tbl, {places}) VALUES (?, {given})", (table.id, *(value for _, value in values)))
         where = "" if keys.whole else f"WHERE {self._wanted(table, keys)}"
         self._both.execute(f"DELETE FROM main.{quote(table.name)} {where}")
 
@@ -238,9 +239,13 @@ class SQLiteCarrier(Carrier):
         self._both = self._ticker = None
 
 
-def _from_json(value: Any) -> Any:
-    """A key's value from its JSON form: blobs are ``{"blob": hex}``."""
-    return bytes.fromhex(value["blob"]) if isinstance(value, dict) else value
+def _from_json(value: Any) -> tuple[str, Any]:
+    """Place and value of a key's value from its JSON form: blobs are ``{"blob": hex}``; text that is no UTF-8 can only be bound as bytes."""
+    if isinstance(value, dict):
+        return "?", bytes.fromhex(value["blob"])
+    if isinstance(value, str) and not value.isascii() and any("\ud800" <= sign <= "\udfff" for sign in value):
+        return "CAST(? AS TEXT)", value.encode("utf-8", "surrogateescape")
+    return "?", value
 
 
 def to_json(value: Any) -> Any:
