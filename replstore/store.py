@@ -30,6 +30,7 @@ from replstore.pair.status import Status, status
 from replstore.transaction.acknowledge import acknowledge
 from replstore.transaction.attempt import Attempt
 from replstore.transaction.keyed import claim, store_result
+from replstore.transaction.orphans import Orphans
 from replstore.transaction.read import Reader, Token
 
 if TYPE_CHECKING:
@@ -332,6 +333,12 @@ class Store:
             TakeoverRefused: the rules forbid it.
         """
         by_hand.order_takeover(self.pair, node, force=force)
+
+    @property
+    def orphans(self) -> Orphans:
+        """What lost writers had committed alone: ``records()``, ``plan()``, ``replay()``, ``discard()``."""
+        self.pair.refuse_closed()
+        return Orphans(self.pair, self.run)
 
     def solo(self) -> None:
         """Lets the writer acknowledge alone although the follower isn't known to be dead; recorded."""

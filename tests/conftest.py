@@ -1,3 +1,11 @@
 """The fixtures are in ``fix_*.py``, by concern."""
 
-pytest_plugins = ("tests.fix_pairs", "tests.fix_proxy", "tests.fix_containers", "tests.fix_stores", "tests.fix_shop", "tests.fix_mixed")
+pytest_plugins = (
+    "tests.fix_orphans",
+    "tests.fix_pairs",
+    "tests.fix_proxy",
+    "tests.fix_containers",
+    "tests.fix_stores",
+    "tests.fix_shop",
+    "tests.fix_mixed",
+)

@@ -1,8 +1,9 @@
-"""``replstore orphans``: what a lost writer had committed alone."""
+"""``replstore orphans``: what a lost writer had committed alone, and what a person decides on it."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,7 +16,7 @@ from replstore.errors import ConfigError, NoWriter
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from replstore.store import Store
+    from replstore.transaction.orphans import Orphans, Plan
 
 KNOWN = {
     None: "the writer doesn't know this transaction",
@@ -23,13 +24,25 @@ KNOWN = {
     "lost": "its caller was told that it did not take effect",
     "key": "the writer holds another transaction with the same key",
 }
+SENTENCES = {
+    "replayed": ("{} would be replayed", "{} replayed"),
+    "replayed before": ("{} had been replayed before", "{} had been replayed before"),
+    "withheld": ("{} would be withheld", "{} withheld"),
+    "discarded": ("{} would be discarded", "{} discarded"),
+}
+STYLES = {"replayed": "green", "withheld": "yellow", "discarded": "dim"}
+Ids = Annotated[
+    list[str] | None, typer.Argument(help="Transactions or records, or the first letters of their ids.", metavar="ID", show_default=False)
+]
+Tx = Annotated[list[str] | None, typer.Option("--tx", help="The same as an ID; may be repeated.", metavar="ID")]
+Apply = Annotated[bool, typer.Option("--apply", help="Carry it out. Without it the plan is shown, and nothing is changed.")]
 
 command = typer.Typer(cls=SectionedGroup, context_settings=CONTEXT, rich_markup_mode=None, add_completion=False, invoke_without_command=True)
 
 
 @command.callback()
 def orphans(context: typer.Context) -> None:
-    """Show what a lost writer had committed alone, row by row: it was recorded when the node rejoined, and nothing of it was dropped."""
+    """Show what a lost writer had committed alone, row by row, and decide on it: it was recorded when the node rejoined, and nothing of it was dropped."""
     if context.invoked_subcommand is None:
         print(context.get_help())
 
@@ -38,23 +51,25 @@ def orphans(context: typer.Context) -> None:
 @with_options
 def list_(options: Options) -> None:
     """List the recorded rows, newest transaction first."""
-    with opened(options) as store:
-        found = read(store)
+    with looking(options) as book:
+        found = book.records()
     if options.json:
         print_json(found)
     elif not found:
         console().print("No orphans: no row was found that only a lost writer had.")
     else:
         console().print(_table(found))
-        console().print("`replstore orphans show ID` compares the two versions of a row.", style="dim", markup=False)
+        console().print(
+            "`replstore orphans show ID` compares the two versions of a row; `replstore orphans replay` plans a replay.", style="dim", markup=False
+        )
 
 
 @command.command("show", cls=SectionedCommand)
 @with_options
 def show(options: Options, id: Annotated[str, typer.Argument(help="The record's id, or the first letters of it.", metavar="ID")]) -> None:
     """Show one recorded row: what the lost writer had, what the writer had then, and whether it may have been acknowledged."""
-    with opened(options) as store:
-        found = [record for record in read(store) if record["id"].startswith(id)]
+    with looking(options) as book:
+        found = [record for record in book.records() if record["id"].startswith(id)]
     if len(found) != 1:
         how_many = f"{len(found)} records begin" if found else "no record begins"
         raise ConfigError(f"{id}: {how_many} with that; `replstore orphans list` shows them")
@@ -64,39 +79,106 @@ def show(options: Options, id: Annotated[str, typer.Argument(help="The record's 
         _show(found[0])
 
 
-def read(store: Store) -> list[dict[str, Any]]:
-    """The records, from the writer; from the follower, which has them too, where no node writes.
+@command.command("replay", cls=SectionedCommand)
+@with_options
+def replay(
+    options: Options,
+    ids: Ids = None,
+    tx: Tx = None,
+    apply: Apply = False,
+    out_of_order: Annotated[
+        bool, typer.Option("--out-of-order", help="Also what was committed after an orphan that is withheld, and may have read it.")
+    ] = False,
+    reopen: Annotated[bool, typer.Option("--reopen", help="Also what was discarded; takes IDs.")] = False,
+    reason: Annotated[str | None, typer.Option("--reason", help="Kept with the decision.", metavar="WHY")] = None,
+) -> int | None:
+    """Do on the writer what a lost writer had committed alone: each group of transactions that share rows in one transaction, once.
 
-    Raises:
-        NoWriter: no node can be read.
+    The plan is a trial that is rolled back. A group is withheld where the writer knows one of its transactions, where it has changed one of the group's
+    rows or one that refers to them, where a constraint fails, and after another one that is withheld. Without IDs: everything that is open.
     """
-    from sqlalchemy import select
-
-    view, decision = store.pair.look()
-    up = [seen.name for seen in (view.primary, view.standby) if seen.role is not None]
-    name = decision.writer if decision.writer in up else next(iter(up), None)
-    if name is None:
-        raise NoWriter(f"{decision.reason}; {decision.next_step}" if decision.next_step else decision.reason)
-    node = store.pair.nodes[name]
-    orphan = node.database.control.orphan
-    with node.snapshot() as connection:
-        rows = connection.execute(select(orphan).order_by(orphan.c.tx_at.desc(), orphan.c.tx, orphan.c.tbl, orphan.c.key)).mappings().all()
-    return [{**row, "former_row": _row(row["former_row"]), "writer_row": _row(row["writer_row"])} for row in rows]
+    named = [*(ids or ()), *(tx or ())]
+    with looking(options) as book:
+        wish = {"out_of_order": out_of_order, "reopen": reopen}
+        plan = book.replay(named, reason=reason, **wish) if apply else book.plan(named, **wish)
+    _tell(options, plan, "`--apply` replays it")
+    return 1 if plan.applied and any(verdict.outcome == "withheld" for verdict in plan.verdicts) else None
 
 
-def _row(text: str | None) -> Any:
-    return None if text is None else json.loads(text)
+@command.command("discard", cls=SectionedCommand)
+@with_options
+def discard(
+    options: Options,
+    ids: Ids = None,
+    tx: Tx = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that are open, instead of IDs.")] = False,
+    apply: Apply = False,
+    reason: Annotated[str, typer.Option("--reason", help="Why; kept with the decision.", metavar="WHY")] = "",
+) -> None:
+    """Decide that orphans are not to be replayed. The records stay."""
+    with looking(options) as book:
+        plan = book.discard([*(ids or ()), *(tx or ())], reason=reason, everything=everything, dry_run=not apply)
+    _tell(options, plan, "`--apply` discards it")
+
+
+@contextmanager
+def looking(options: Options) -> Iterator[Orphans]:
+    """The orphans of the command's pair; without a writer there is nothing to decide on, which is no failure of the command."""
+    with opened(options) as store:
+        try:
+            yield store.orphans
+        except NoWriter as error:
+            raise ConfigError(f"no node writes now: {error}") from error
+
+
+def _tell(options: Options, plan: Plan, remedy: str) -> None:
+    if options.json:
+        print_json(plan.as_dict())
+        return
+    screen = console()
+    screen.print(_plan(plan))
+    for number, verdict in enumerate(plan.verdicts, 1):
+        if verdict.reason:
+            screen.print(f"{number}: {verdict.reason}.", markup=False)
+    for sentence in plan.unknown:
+        screen.print(sentence, style="dim", markup=False)
+    counts = {outcome: sum(1 for verdict in plan.verdicts if verdict.outcome == outcome) for outcome in SENTENCES}
+    said = ", ".join(SENTENCES[outcome][plan.applied].format(_groups(count)) for outcome, count in counts.items() if count)
+    done = f"Nothing was changed; {remedy}." if not plan.applied else "It is on both nodes." if counts["replayed"] or counts["discarded"] else ""
+    screen.print(f"{said[:1].upper()}{said[1:]}. {done}".rstrip(), markup=False)
+
+
+def _groups(count: int) -> str:
+    return f"{count} group{'s' if count != 1 else ''}"
+
+
+def _plan(plan: Plan) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for title in ("group", "", "committed at", "transaction", "rows"):
+        table.add_column(title, overflow="fold")
+    for number, verdict in enumerate(plan.verdicts, 1):
+        group = verdict.group
+        rows = [f"{record.what()} {record.table} {record.key}" for record in group.records[:5]]
+        rows += [f"and {len(group.records) - 5} more"] if len(group.records) > 5 else []
+        ids = [id[:8] for id in group.ids[:5]] + ([f"and {len(group.ids) - 5} more"] if len(group.ids) > 5 else [])
+        at = group.changes[0].at if group.changes else None
+        cells = (str(number), str(verdict.outcome), (at or "–")[:19], "\n".join(ids) or "–", "\n".join(rows))
+        table.add_row(*(Text(cell, style=STYLES.get(str(verdict.outcome), "") if place == 1 else "") for place, cell in enumerate(cells)))
+    return table
 
 
 def _table(found: list[dict[str, Any]]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for title in ("id", "table", "key", "from", "committed at", "acknowledged?"):
+    for title in ("id", "table", "key", "from", "committed at", "acknowledged?", "state"):
         table.add_column(title, overflow="fold")
     for record in found:
         maybe = "maybe" if record["maybe_acknowledged"] else "no"
-        table.add_row(record["id"][:8], record["tbl"], record["key"], record["node"], (record["tx_at"] or "–")[:19], maybe)
+        table.add_row(record["id"][:8], record["tbl"], record["key"], record["node"], (record["tx_at"] or "–")[:19], maybe, record["state"])
     return table
 
 
@@ -108,7 +190,9 @@ def _show(record: dict[str, Any]) -> None:
     tx = f"transaction {record['tx']}, {record['tx_at'] or 'time unknown'}" if record["tx"] else "written without a Store"
     screen.print(f"{tx[0].upper()}{tx[1:]}; {KNOWN.get(record['tx_known'], record['tx_known'])}.", markup=False)
     maybe = "It may have been acknowledged." if record["maybe_acknowledged"] else "It was never acknowledged."
-    screen.print(f"{maybe} Recorded at {record['recorded_at']}.\n", markup=False)
+    screen.print(f"{maybe} Recorded at {record['recorded_at']}.", markup=False)
+    decided = f"It was {record['state']} at {record['decided_at']}" if record["decided_at"] else "Nobody has decided on it"
+    screen.print(f"{decided}{': ' + record['reason'] if record['reason'] else ''}.\n", markup=False)
     former, writer = record["former_row"], record["writer_row"]
     table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False)
     for title in ("column", f"the lost writer ({record['node']})", "the writer then"):

@@ -51,7 +51,15 @@ class Replaying(ABC):
 
     @abstractmethod
     def named(self, connection: Connection, table: Table, keys: Collection[str], since: str) -> set[str]:
-        """Which of these keys the journal names after a position, as the database compares keys; those of a row that is gone too."""
+        """Which of these keys the journal names after a position, as the database compares keys: all if it names the whole table."""
+
+    @abstractmethod
+    def keys(self, connection: Connection, table: Table, rest: str = "") -> set[str]:
+        """Keys of the table's rows, in the form that ``Database.rows`` gives them.
+
+        Args:
+            rest: the end of a statement that calls the table ``t``: ``JOIN … ON … WHERE …``.
+        """
 
     @abstractmethod
     def identity_override(self, table: Table) -> str:

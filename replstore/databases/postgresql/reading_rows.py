@@ -71,7 +71,7 @@ def _found(connection: Connection, table: Table, keys: Collection[str], *, join:
     printed = f"jsonb_build_array({', '.join(f'j.k{n}' for n in range(len(table.key)))})::text"
     here = "NULL"
     if join:
-        here = f"CASE WHEN t.ctid IS NOT NULL THEN {_key(table)} END"
+        here = f"CASE WHEN t.ctid IS NOT NULL THEN {key_of(table)} END"
         source += f" LEFT JOIN {qualified(table)} t ON {_on(table)}"
     with raw(connection.connection).cursor() as cursor:
         cursor.execute(f"SELECT j.given, {printed}, {here} FROM {source}")
@@ -126,14 +126,14 @@ def rows(connection: Connection, table: Table, keys: Collection[str] | None = No
     if keys is not None:
         source += f" JOIN ({unpacked(table, _json(keys))}) j ON {_on(table)}"
     with raw(connection.connection).cursor() as cursor:
-        cursor.execute(f"SELECT {_key(table)}, {row} FROM {source}")
+        cursor.execute(f"SELECT {key_of(table)}, {row} FROM {source}")
         return list(cursor.fetchall())
 
 
 def stream(connection: Connection, table: Table) -> Iterator[tuple[Any, str, tuple[str | None, ...]]]:
     """See ``Database.stream``; the order is that of a digest of the key's text, which no collation and no encoding of a server can change."""
     values = ", ".join(_value(column) for column in table.data_columns)
-    key = _key(table)
+    key = key_of(table)
     with raw(connection.connection).cursor("replstore_stream") as cursor:
         cursor.itersize = 5000
         cursor.execute(f"SELECT sha256(convert_to({key}, 'UTF8')), {key}, {values} FROM {qualified(table)} t ORDER BY 1")
@@ -141,7 +141,8 @@ def stream(connection: Connection, table: Table) -> Iterator[tuple[Any, str, tup
             yield row[0], row[1], tuple(row[2:])
 
 
-def _key(table: Table) -> str:
+def key_of(table: Table) -> str:
+    """The key of a row of ``t``, as JSON."""
     return f"jsonb_build_array({', '.join('t.' + quote(column) for column in table.key)})::text"
 
 

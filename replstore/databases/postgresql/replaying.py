@@ -11,7 +11,7 @@ from replstore.databases.catalog import TRIGGER_PREFIX, Column, Table, execute, 
 from replstore.databases.dialect import raw
 from replstore.databases.postgresql.capture import qualified, text
 from replstore.databases.postgresql.carrier import UNSHIPPED, unpacked
-from replstore.databases.postgresql.reading_rows import TEXT_SETTINGS
+from replstore.databases.postgresql.reading_rows import TEXT_SETTINGS, key_of
 from replstore.databases.replaying import Replaying
 
 #: How a trigger is brought back to the state that it had.
@@ -59,19 +59,25 @@ class PostgreSQLReplaying(Replaying):
         return f"EXISTS (SELECT FROM ({unpacked(table, _json(keys))}) j WHERE {on})"
 
     def named(self, connection: Connection, table: Table, keys: Collection[str], since: str) -> set[str]:
+        where = f"j.tbl = {text(table.id)} AND {UNSHIPPED.format(name='j', position=f'{text(since)}::pg_snapshot')}"
         types = [table.column(column).type for column in table.key]
         on = " AND ".join(f"(g.v->>{n})::{type} = (k.v->>{n})::{type}" for n, type in enumerate(types))
         statement = (
             f"SELECT DISTINCT g.v::text FROM jsonb_array_elements({_json(keys)}::jsonb) g(v) JOIN "
-            f"(SELECT k.v FROM replstore.journal j, jsonb_array_elements(j.keys) k(v) WHERE j.tbl = {text(table.id)} "
-            f"AND {UNSHIPPED.format(name='j', position=f'{text(since)}::pg_snapshot')}) k ON {on}"
+            f"(SELECT k.v FROM replstore.journal j, jsonb_array_elements(j.keys) k(v) WHERE {where}) k ON {on}"
         )
         with raw(connection.connection).cursor() as cursor:
+            if cursor.execute(f"SELECT EXISTS (SELECT FROM replstore.journal j WHERE j.keys IS NULL AND {where})").fetchone()[0]:
+                return set(keys)
             found = {row[0] for row in cursor.execute(statement).fetchall()}
             canonical = cursor.execute(
                 "SELECT v.v::text, g.t FROM unnest(%s::text[]) g(t) CROSS JOIN LATERAL (SELECT g.t::jsonb) v(v)", (list(keys),)
             )
             return {given for form, given in canonical.fetchall() if form in found}
+
+    def keys(self, connection: Connection, table: Table, rest: str = "") -> set[str]:
+        with raw(connection.connection).cursor() as cursor:
+            return {row[0] for row in cursor.execute(f"SELECT DISTINCT {key_of(table)} FROM {qualified(table)} t {rest}").fetchall()}
 
     def identity_override(self, table: Table) -> str:
         return "OVERRIDING SYSTEM VALUE "

@@ -33,7 +33,7 @@ def unshipped_keys(connection: Connection, since: str) -> Mapping[str, set[str] 
         if row[2] is None:
             keys[row[1]] = None
         elif known is not None:
-            known.add(_key(row[2 : 2 + widths.get(row[1], 1)]))
+            known.add(key_of(row[2 : 2 + widths.get(row[1], 1)]))
     return keys
 
 
@@ -45,7 +45,7 @@ def same_keys(connection: Connection, table: Table, keys: Collection[str]) -> di
     for key in keys:
         where, values = _where(table, key)
         for row in driver.execute(f"SELECT {here} FROM {quote(table.name)} WHERE {where}", values):
-            same[_key(row)] = key
+            same[key_of(row)] = key
     return same
 
 
@@ -74,7 +74,7 @@ def entries(connection: Connection, since: str) -> list[Entry]:
             tx = row[2]
         durability, outcome, key, at = markers.get(tx, (None, None, None, None))
         rest = (tx, at, durability, outcome, key, place)
-        key_here = None if is_marker or row[2] is None else _key(row[2 : 2 + widths.get(row[1], 1)])
+        key_here = None if is_marker or row[2] is None else key_of(row[2 : 2 + widths.get(row[1], 1)])
         entries.append(Entry(None if is_marker else row[1], key_here, *rest))
     return entries
 
@@ -108,14 +108,15 @@ def _select(connection: Connection, table: Table, keys: Collection[str] | None) 
         found = (row for where, values in wanted for row in driver.execute(f"{select_all} WHERE {where}", values))
     sort_key = _sort_key(driver.execute("PRAGMA encoding").fetchone()[0])
     for row in found:
-        yield tuple(sort_key(value) for value in row[:width]), _key(row[:width]), tuple(_text(value) for value in row[width:])
+        yield tuple(sort_key(value) for value in row[:width]), key_of(row[:width]), tuple(_text(value) for value in row[width:])
 
 
 def _key_widths(connection: Connection) -> dict[str, int]:
     return {row[0]: len(json.loads(row[1])["key"]) for row in connection.exec_driver_sql("SELECT tbl, definition FROM replstore_replicated")}
 
 
-def _key(values: Sequence[Any]) -> str:
+def key_of(values: Sequence[Any]) -> str:
+    """A key as JSON."""
     return json.dumps([to_json(value) for value in values])
 
 

@@ -13,6 +13,7 @@ from replstore.databases.catalog import Column, Table, execute, quote
 from replstore.databases.dialect import raw
 from replstore.databases.replaying import Replaying, pieces
 from replstore.databases.sqlite.capture import text
+from replstore.databases.sqlite.reading_rows import key_of
 
 INFINITE = {"inf": "9e999", "-inf": "-9e999"}
 
@@ -42,7 +43,7 @@ class SQLiteReplaying(Replaying):
             return "NULL"
         if shown in INFINITE:
             return INFINITE[shown]
-        return _bytes(shown[1:-1].replace("''", "'")) if shown.startswith("'") and _is_odd(shown) else shown
+        return _text(shown[1:-1].replace("''", "'")) if shown.startswith("'") else shown
 
     def among(self, table: Table, keys: Collection[str], alias: str) -> str:
         columns = ", ".join(f"{alias}.{quote(column)}" for column in table.key)
@@ -50,6 +51,9 @@ class SQLiteReplaying(Replaying):
         return f"(({columns}) IN (VALUES {rows}))" if keys else "0"
 
     def named(self, connection: Connection, table: Table, keys: Collection[str], since: str) -> set[str]:
+        whole = "SELECT EXISTS (SELECT 1 FROM replstore_journal WHERE tbl = ? AND seq > ? AND k1 IS NULL)"
+        if raw(connection.connection).execute(whole, (table.id, int(since))).fetchone()[0]:
+            return set(keys)
         collated = [f" COLLATE {table.column(column).collation}" if table.column(column).collation else "" for column in table.key]
         found: set[str] = set()
         for piece in pieces(keys):
@@ -63,6 +67,10 @@ class SQLiteReplaying(Replaying):
             found |= {piece[row[0]] for row in raw(connection.connection).execute(statement)}
         return found
 
+    def keys(self, connection: Connection, table: Table, rest: str = "") -> set[str]:
+        columns = ", ".join(f"t.{quote(column)}" for column in table.key)
+        return {key_of(row) for row in raw(connection.connection).execute(f"SELECT DISTINCT {columns} FROM {quote(table.name)} t {rest}")}
+
     def identity_override(self, table: Table) -> str:
         return ""
 
@@ -72,14 +80,12 @@ def _literal(value: Any) -> str:
     if isinstance(value, dict):
         return f"x'{value['blob']}'"
     if isinstance(value, str):
-        return _bytes(value) if _is_odd(value) else text(value)
+        return _text(value)
     return INFINITE.get(repr(value), repr(value)) if value is not None else "NULL"
 
 
-def _is_odd(value: str) -> bool:
-    """Whether a statement can't hold the text: what is no UTF-8, or a NUL, which would end the statement."""
-    return "\0" in value or any("\ud800" <= sign <= "\udfff" for sign in value)
-
-
-def _bytes(value: str) -> str:
-    return f"CAST(x'{value.encode('utf-8', 'surrogateescape').hex()}' AS TEXT)"
+def _text(value: str) -> str:
+    """Text as an expression: a statement holds neither what is no UTF-8 nor a NUL."""
+    if any("\ud800" <= sign <= "\udfff" for sign in value):
+        return f"CAST(x'{value.encode('utf-8', 'surrogateescape').hex()}' AS TEXT)"
+    return f"({' || char(0) || '.join(text(part) for part in value.split(chr(0)))})" if "\0" in value else text(value)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Self
 
 #: An orphan's key where a whole table was concerned.
@@ -114,13 +115,13 @@ class Group:
 
     records: tuple[Record, ...]
 
-    @property
+    @cached_property
     def changes(self) -> tuple[Change, ...]:
         """The transactions, in commit order."""
         found = {(change.place, change.tx): change for record in self.records for change in record.changes}
         return tuple(found[key] for key in sorted(found, key=lambda key: (key[0], key[1] or "")))
 
-    @property
+    @cached_property
     def ids(self) -> tuple[str, ...]:
         """Ids of the transactions that have one."""
         return tuple(dict.fromkeys(change.tx for change in self.changes if change.tx is not None))
@@ -130,25 +131,33 @@ class Group:
         """The term and the node that committed them."""
         return self.records[0].term_no, self.records[0].node
 
-    @property
+    @cached_property
     def first(self) -> int | None:
         """Place of the first transaction; None: no transaction is known."""
         return min((change.place for change in self.changes), default=None)
 
-    @property
+    @cached_property
     def last(self) -> int | None:
         """Place of the last one."""
         return max((change.place for change in self.changes), default=None)
 
     @property
     def state(self) -> State:
-        """Discarded if any row is; replayed if all are."""
-        states = {record.state for record in self.records}
-        if State.DISCARDED in states:
-            return State.DISCARDED
-        return State.REPLAYED if states == {State.REPLAYED} else State.OPEN
+        """What had become of it when the records were read."""
+        return self.now({})
 
-    def keys(self) -> dict[str, set[str]]:
+    def now(self, states: Mapping[str, State]) -> State:
+        """Discarded if any row is; replayed if all are.
+
+        Args:
+            states: by id of the record, what became of it in the meantime.
+        """
+        found = {states.get(record.id, record.state) for record in self.records}
+        if State.DISCARDED in found:
+            return State.DISCARDED
+        return State.REPLAYED if found == {State.REPLAYED} else State.OPEN
+
+    def rows(self) -> dict[str, set[str]]:
         """By table, the keys of its rows."""
         found: dict[str, set[str]] = {}
         for record in self.records:
@@ -188,13 +197,13 @@ def groups(records: Iterable[Record]) -> list[Group]:
     joined: dict[tuple[Any, ...], list[Record]] = {}
     for row, held in by_row.items():
         joined.setdefault(root(row), []).extend(held)
-    return sorted((Group(tuple(held)) for held in joined.values()), key=_order)
+    return sorted((Group(tuple(held)) for held in joined.values()), key=order)
 
 
 def merged(found: Sequence[Group]) -> list[Group]:
     """Joins groups whose transactions were committed between one another's: in strict order neither can go before the other."""
     joined: list[Group] = []
-    for group in sorted(found, key=_order):
+    for group in sorted(found, key=order):
         before = joined[-1] if joined else None
         if before is None or before.history != group.history or group.first is None or before.last is None or group.first > before.last:
             joined.append(group)
@@ -203,5 +212,6 @@ def merged(found: Sequence[Group]) -> list[Group]:
     return joined
 
 
-def _order(group: Group) -> tuple[Any, ...]:
+def order(group: Group) -> tuple[Any, ...]:
+    """What groups are sorted by: term and node, then the first transaction's place; those without one come last."""
     return group.first is None, *group.history, group.first or 0, group.records[0].table, group.records[0].key

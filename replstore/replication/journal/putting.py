@@ -1,0 +1,192 @@
+"""Writing a group's rows as the former writer had them, and making sure that nothing else has changed by it.
+
+It is a write of states: what the former writer's triggers and cascades did to other rows is among the group's rows already.  So the user's triggers don't
+fire again.  Foreign keys stay on; a row outside the group that one of them would delete or change keeps the group from being written, and whatever
+else the transaction changed besides (by a REPLACE, a rule) is found in its own journal entries (HAZARDS 7, 11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from graphlib import CycleError, TopologicalSorter
+
+from replstore.databases.base import Fault
+from replstore.databases.catalog import Table, execute, quote, quoted
+from replstore.databases.replaying import equal, name_of, pieces
+from replstore.node import one_line
+from replstore.replication.journal.ground import Ground, Row
+from replstore.replication.journal.groups import Group
+
+Write = Callable[[], None]
+
+
+class Withheld(Exception):
+    """The group is withheld; the message is the reason."""
+
+
+def put(ground: Ground, group: Group) -> None:
+    """Writes the group's rows.
+
+    Raises:
+        Withheld: a constraint fails, or something else would change; roll back to where the group began.
+    """
+    Putting(ground, group).put()
+
+
+class Putting:
+    """One group's rows on their way.
+
+    Args:
+        ground: the writer.
+        group: the group, whose rows nobody has touched.
+    """
+
+    def __init__(self, ground: Ground, group: Group) -> None:
+        self.ground, self.group = ground, group
+        self.tables = [ground.tables[name] for name in group.rows()]
+        self.wanted: dict[str, dict[str, Row | None]] = {table.id: {} for table in self.tables}
+        for record in group.records:
+            if not record.whole:
+                self.wanted[record.table][record.key] = record.former_row
+        for record in group.records:
+            if record.whole:
+                rest = ground.replaying.keys(ground.connection, ground.tables[record.table]) - set(self.wanted[record.table])
+                self.wanted[record.table].update(dict.fromkeys(rest))
+        self.here = {table.id: ground.rows(table, self.wanted[table.id]) for table in self.tables}
+
+    def put(self) -> None:
+        """See :func:`put`."""
+        ground, replaying = self.ground, self.ground.replaying
+        database, connection = ground.node.database, ground.connection
+        self._refuse_referrers()
+        before = database.position(connection)
+        allowed = self._allowed(before)
+        try:
+            replaying.quiet(connection, self.tables)
+            self._write()
+            replaying.loud(connection, self.tables)
+        except Exception as error:
+            if isinstance(error, Withheld) or database.classify(error) is not Fault.CALLER:
+                raise
+            raise Withheld(one_line(error)) from error
+        self._verify(before, allowed)
+
+    # -- before
+
+    def _refuse_referrers(self) -> None:
+        """No row outside the group may refer to one that goes, or whose referred columns change: a cascade would take it along."""
+        for child, key, parent in self.ground.references(self.wanted):
+            leaving = [name for name, row in self.wanted.get(parent.id, {}).items() if self._leaves(parent, name, row, key.ref_columns)]
+            outside = self.ground.referring(child, key, parent, self.group, leaving) - set(self.wanted.get(child.id, {}))
+            if outside:
+                raise Withheld(f"row {min(outside)} of {child.id} on the writer refers to a row of {parent.id} that would go")
+
+    def _leaves(self, table: Table, name: str, row: Row | None, columns: Sequence[str]) -> bool:
+        here = self.here[table.id].get(name)
+        return here is not None and (row is None or any(row.get(column) != here.get(column) for column in columns))
+
+    def _allowed(self, before: str) -> dict[str, set[str]]:
+        """By table, the keys that may be in the journal as this transaction's own, in every form that they have."""
+        database, connection = self.ground.node.database, self.ground.connection
+        earlier = database.unshipped_keys(connection, before)  # by groups that were tried before in the same transaction
+        allowed = {name: set(keys or ()) for name, keys in earlier.items()}
+        for table in self.tables:
+            forms = database.same_keys(connection, table, self.wanted[table.id]) if self.wanted[table.id] else {}
+            allowed.setdefault(table.id, set()).update(self.wanted[table.id], forms)
+        return allowed
+
+    # -- the writing
+
+    def _write(self) -> None:
+        """Everything at once; where a constraint wants another order, one by one, until nothing gets any further."""
+        writes = list(self._writes())
+        try:
+            with self.ground.connection.begin_nested():
+                for write in writes:
+                    write()
+            return
+        except Exception as error:
+            self._raise_unless_refused(error)
+        while writes:
+            left, refused = [], None
+            for write in writes:
+                try:
+                    with self.ground.connection.begin_nested():
+                        write()
+                except Exception as error:
+                    self._raise_unless_refused(error)
+                    left.append(write)
+                    refused = error
+            if refused is not None and len(left) == len(writes):
+                raise Withheld(one_line(refused)) from refused
+            writes = left
+
+    def _raise_unless_refused(self, error: Exception) -> None:
+        if self.ground.node.database.classify(error) is not Fault.CALLER:
+            raise error
+
+    def _writes(self) -> Iterator[Write]:
+        """Deletes, children first; then the others, parents first."""
+        ordered = self._parents_first()
+        for table in reversed(ordered):
+            for name in self.here[table.id]:
+                if self.wanted[table.id][name] is None:
+                    yield self._deleting(table, name)
+        for table in ordered:
+            for name, row in self.wanted[table.id].items():
+                if row is not None and row != self.here[table.id].get(name):
+                    yield self._putting(table, name, row)
+
+    def _parents_first(self) -> list[Table]:
+        by_id = {table.id: table for table in self.tables}
+        order = {table.id: {key.ref_table for key in table.foreign_keys if key.ref_table in by_id} - {table.id} for table in self.tables}
+        try:
+            return [by_id[name] for name in TopologicalSorter(order).static_order()]
+        except CycleError:
+            return self.tables
+
+    def _deleting(self, table: Table, name: str) -> Write:
+        statement = f"DELETE FROM {name_of(table)} AS t WHERE {self.ground.replaying.among(table, [name], 't')}"
+        return lambda: execute(self.ground.connection, [statement])
+
+    def _putting(self, table: Table, name: str, row: Row) -> Write:
+        replaying, here = self.ground.replaying, self.here[table.id].get(name)
+        values = {column: replaying.value(table.column(column), row[column]) for column in table.data_columns}
+        insert = f"INSERT INTO {name_of(table)} ({quoted(values)}) {replaying.identity_override(table)}VALUES ({', '.join(values.values())})"
+        changed = [f"{quote(column)} = {value}" for column, value in values.items() if here is None or row[column] != here[column]]
+        update = f"UPDATE {name_of(table)} AS t SET {', '.join(changed)} WHERE {replaying.among(table, [name], 't')}"
+
+        def write() -> None:
+            connection = self.ground.connection
+            if here is None or not self.ground.rows(table, [name]):  # a cascade within the group may have taken it
+                execute(connection, [insert])
+            else:
+                execute(connection, [update])
+
+        return write
+
+    # -- after
+
+    def _verify(self, before: str, allowed: dict[str, set[str]]) -> None:
+        connection, database = self.ground.connection, self.ground.node.database
+        for table in self.tables:
+            now = self.ground.rows(table, self.wanted[table.id])
+            for name, row in self.wanted[table.id].items():
+                if now.get(name) != row:
+                    raise Withheld(f"row {name} of {table.id} can't be written as the former writer had it")
+        self._refuse_dangling()
+        for name, keys in database.unshipped_keys(connection, before).items():
+            besides = {"the whole table"} if keys is None else keys - allowed.get(name, set())
+            if besides:
+                raise Withheld(f"it would also change row {min(besides)} of {name}, which isn't one of its rows")
+
+    def _refuse_dangling(self) -> None:
+        """Every row that was put refers to something that is there, whether the database itself checks that or not."""
+        for child, key, parent in self.ground.references(self.wanted):
+            there = [name for name, row in self.wanted.get(child.id, {}).items() if row is not None]
+            for piece in pieces(there):
+                given = " AND ".join(f"t.{quote(column)} IS NOT NULL" for column in key.columns)
+                found = f"SELECT 1 FROM {name_of(parent)} p WHERE {equal(key.ref_columns, 'p', key.columns, 't')}"
+                rest = f"WHERE {self.ground.replaying.among(child, piece, 't')} AND {given} AND NOT EXISTS ({found})"
+                if dangling := self.ground.replaying.keys(self.ground.connection, child, rest):
+                    raise Withheld(f"row {min(dangling)} of {child.id} refers to a row of {parent.id} that isn't there")
