@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from replstore.errors import KeyReused as KeyReused
     from replstore.errors import MigrationFailed as MigrationFailed
     from replstore.errors import NeedsCopy as NeedsCopy
+    from replstore.errors import NodeLost as NodeLost
     from replstore.errors import NotAPair as NotAPair
     from replstore.errors import NotTheWriter as NotTheWriter
     from replstore.errors import NoWriter as NoWriter
@@ -59,6 +60,7 @@ _ERRORS = (
     "MigrationFailed",
     "NeedsCopy",
     "NoWriter",
+    "NodeLost",
     "NotAPair",
     "NotTheWriter",
     "ReplicationStopped",

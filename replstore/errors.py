@@ -35,6 +35,10 @@ class NoWriter(ReplstoreError):
     """No node may write now; the message says what each node's state is and what to do next."""
 
 
+class NodeLost(ReplstoreError):
+    """A node that the command needs doesn't answer, or was lost meanwhile; the message says how the pair is now and what to do."""
+
+
 class StoreClosed(ReplstoreError):
     """The Store was closed; nothing was done."""
 

@@ -168,6 +168,7 @@ def _add_follower(pair: Pair, node: Node, writer: Node, known: NodeState) -> Non
         raise NotAPair(f"{writer.name} is not the writer: run `replstore takeover --force {writer.name}` first")
     with writer.snapshot() as connection:
         wanted = [table.id for table in writer.database.tables(connection)]
+    node.forget_pair()
     _refuse_strangers(node, writer, wanted)
     _create_control(pair, node, known.pair, Term(known.term_no, known.term_uuid), "follower")
     _complete(writer, node)

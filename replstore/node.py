@@ -155,10 +155,14 @@ class Node:
             finally:
                 self._probing = None
 
+    def forget_pair(self) -> None:
+        """The database is about to be made anew: what stands there now belongs to no pair."""
+        self._pair = None
+        for engine in (self.engine, self.service):
+            engine.dialect.expected_pair = None  # type: ignore[attr-defined]
+
     def _stranger(self, state: NodeState) -> str:
         """Why what answers isn't this node; the first answer says which pair it belongs to, and from then on every connection is asked."""
-        if state.name != self.name:
-            return f"what answers is the pair's {state.name}, not its {self.name}"
         if self._pair is None:
             self._pair = state.pair
             for engine in (self.engine, self.service):

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
 from replstore.config import Settings
 from replstore.databases.base import Fault
 from replstore.databases.dialect import raw
-from replstore.errors import NotTheWriter, TransactionLost
+from replstore.errors import NodeLost, NotTheWriter, ReplstoreError, TransactionLost
 from replstore.node import Node, one_line
 from replstore.pair import by_hand
 from replstore.pair.admission import admit
@@ -270,9 +270,7 @@ class Store:
     # -- reading
 
     @contextmanager
-    def read(
-        self, *, node: ReadFrom = "writer", max_lag: float | None = None, after: Token | None = None
-    ) -> Iterator[Session]:
+    def read(self, *, node: ReadFrom = "writer", max_lag: float | None = None, after: Token | None = None) -> Iterator[Session]:
         """A Session that only reads.
 
         Args:
@@ -308,19 +306,23 @@ class Store:
 
         Raises:
             TimeoutError: it took longer than ``timeout`` s.
+            NodeLost: a node doesn't answer.
             ReplicationStopped, NoWriter.
         """
         deadline = time.monotonic() + timeout
-        self.pair.current(deadline)
-        self.pair.ship(deadline)
+        with self._both_needed("shipping"):
+            self.pair.current(deadline)
+            self.pair.ship(deadline)
 
     def switchover(self, *, timeout: float = 10.0) -> None:
         """Lets writer and follower change places, with no failed transaction.
 
         Raises:
             SwitchoverFailed: somebody keeps a transaction open for longer than ``timeout`` s; the message names them.
+            NodeLost: a node doesn't answer.
         """
-        by_hand.switchover(self.pair, seconds=timeout)
+        with self._both_needed("the switchover"):
+            by_hand.switchover(self.pair, seconds=timeout)
 
     def takeover(self, node: Literal["primary", "standby"] | None = None, *, force: bool = False) -> None:
         """Makes the follower the writer although nothing, or not enough, says that the writer is lost.
@@ -353,7 +355,22 @@ class Store:
         Returns:
             How many orphan rows were recorded.
         """
-        return by_hand.order_rejoin(self.pair, copy=copy)
+        with self._both_needed("the rejoin"):
+            return by_hand.order_rejoin(self.pair, copy=copy)
+
+    @contextmanager
+    def _both_needed(self, what: str) -> Iterator[None]:
+        """A driver's error becomes a sentence about the pair."""
+        try:
+            yield
+        except (ReplstoreError, TimeoutError):
+            raise
+        except Exception as error:
+            if self.pair.primary.database.classify(error) is Fault.CALLER:
+                raise
+            _, decision = self.pair.look()
+            step = f"; {decision.next_step}" if decision.next_step else ""
+            raise NodeLost(f"{what} didn't come to its end ({one_line(error)}): {decision.reason}{step}") from error
 
     def migrate(self, metadata: MetaData | None = None, *, alembic_config: str | Path | None = None, replace: str | None = None) -> Migrated:
         """Brings control tables, the user's tables and the triggers to the same revision on both nodes, and makes a pair of two databases.

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 from urllib.parse import unquote
 
 from sqlalchemy.engine import URL, make_url
@@ -20,7 +22,11 @@ from replstore.errors import ConfigError
 SUPPORTED = "sqlite:///file.db or postgresql://user@host:5432/database"
 #: URL parameters that hold a secret.
 _SECRET_PARAMETERS = frozenset({"password", "sslpassword", "passwd", "oauth_client_secret"})
+#: Rights are those under which files are opened, where the system tells them apart.
+_EFFECTIVE = os.access in os.supports_effective_ids
 _LOCAL_HOSTS = frozenset({"", "localhost", "127.0.0.1", "::1", "/tmp", "/var/run/postgresql", "/run/postgresql"})
+#: A directory for sockets that isn't there.
+_NOWHERE = "/nowhere/replstore"
 #: Letters beyond ASCII as a URL writes them.
 _ENCODED = re.compile(r"(?:%[89A-F][0-9A-F])+")
 _PASSWORD_IN_TEXT = re.compile(r"(?<=/)([^/\s:@]*):[^\s]*@|\b((?:ssl)?passw(?:or)?d)=[^\s&]+", re.IGNORECASE)
@@ -34,6 +40,7 @@ class _Backend:
     remedy: str  #: what to do if the module can't be imported
     check: Callable[[URL], URL]
     identity: Callable[[URL], str]
+    obstacle: Callable[[URL], str]
 
 
 def parse(url: str | URL) -> URL:
@@ -76,6 +83,11 @@ def _letters(found: re.Match[str]) -> str:
 def redact(text: str) -> str:
     """A text without what looks like a password in a URL or a connection string: the last line of defence, not the first."""
     return _PASSWORD_IN_TEXT.sub(lambda found: f"{found[2]}=***" if found[2] else f"{found[1]}:***@", text)
+
+
+def obstacle(url: URL) -> str:
+    """What keeps this program from using, or making, the file that a parsed URL names; empty: nothing that is known. Of a server it knows nothing."""
+    return _BACKENDS[url.get_backend_name()].obstacle(url)
 
 
 def same_database(one: URL, other: URL) -> bool:
@@ -127,6 +139,30 @@ def _in_full(path: str) -> str:
     return f"sqlite:///{full}" if os.path.isabs(full) else "sqlite:////home/…"
 
 
+def _sqlite_obstacle(url: URL) -> str:
+    path = str(url.database)
+    directory = os.path.dirname(path)
+    if os.path.exists(path):
+        if not os.access(path, os.R_OK | os.W_OK, effective_ids=_EFFECTIVE):
+            return f"the file {path} can't be {'written' if os.access(path, os.R_OK, effective_ids=_EFFECTIVE) else 'read'}"
+        if not os.path.exists(f"{path}-wal") and not os.access(directory, os.W_OK | os.X_OK, effective_ids=_EFFECTIVE):
+            return f"the directory {directory} can't be written, where SQLite keeps its log"
+        return ""
+    if not os.path.isdir(directory):
+        return f"the directory {directory} isn't there"
+    try:  # what the access rights say isn't all: the file system may be full, read-only or none for files
+        with tempfile.TemporaryFile(dir=directory):
+            return ""
+    except PermissionError:
+        return f"the directory {directory} can't be written"
+    except OSError as error:
+        return f"the directory {directory} can't be written ({error.strerror})"
+
+
+def _no_obstacle(url: URL) -> str:
+    return ""
+
+
 def _is_number(value: object) -> bool:
     try:
         return float(str(value)) >= 0
@@ -148,7 +184,23 @@ def _check_postgresql(url: URL) -> URL:
     known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
     if unknown := sorted(set(url.query) - known):
         raise ConfigError(f"the URL parameter {unknown[0]!r} isn't one of PostgreSQL's")
+    _refuse_values(url)
     return url
+
+
+def _refuse_values(url: URL) -> None:
+    """Lets PostgreSQL's client look at the parameters' values, which it does before it looks for the server: here there is none."""
+    from psycopg import pq
+    from psycopg.conninfo import make_conninfo
+
+    given: dict[str, Any] = {name: value for name, value in url.query.items() if name not in ("host", "hostaddr", "port")}
+    if not given:
+        return
+    connection = pq.PGconn.connect_start(make_conninfo("", **given, host=_NOWHERE).encode())
+    message = connection.error_message.decode(errors="replace").strip()
+    connection.finish()
+    if message and _NOWHERE not in message:
+        raise ConfigError(f"the URL's parameters: {redact(message)}")
 
 
 def _sqlite_identity(url: URL) -> str:
@@ -171,6 +223,7 @@ _BACKENDS = {
         remedy="this Python was built without SQLite",
         check=_check_sqlite,
         identity=_sqlite_identity,
+        obstacle=_sqlite_obstacle,
     ),
     "postgresql": _Backend(
         drivername="postgresql+psycopg",
@@ -179,5 +232,6 @@ _BACKENDS = {
         remedy='pip install "replstore[postgresql]"',
         check=_check_postgresql,
         identity=_postgresql_identity,
+        obstacle=_no_obstacle,
     ),
 }

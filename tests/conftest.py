@@ -8,4 +8,5 @@ pytest_plugins = (
     "tests.fix_stores",
     "tests.fix_shop",
     "tests.fix_mixed",
+    "tests.fix_ordinary",
 )

@@ -17,6 +17,8 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 #: PEP 249's classes, under which every driver and SQLAlchemy report a database that can't be reached or isn't one.
 _UNREACHABLE = frozenset({"OperationalError", "InterfaceError"})
+#: The attribute by which a driver's error says which node it comes from.
+NODE = "replstore_node"
 _DATABASE_MODULES = frozenset({"sqlalchemy", "psycopg", "psycopg_pool", "sqlite3"})
 
 
@@ -59,10 +61,12 @@ def _explain(error: Exception, failure: int) -> tuple[str | None, int]:
         return ": ".join(str(part) for part in (error.filename, error.strerror) if part) or str(error), BAD_INPUT
     classes = {cls.__name__ for cls in type(error).__mro__}
     if type(error).__module__.partition(".")[0] in _DATABASE_MODULES:
-        orig = getattr(error, "orig", None) or error
-        message = str(orig).partition("\n[SQL:")[0].partition("\n(Background")[0]
+        from replstore.node import one_line
+
+        message = one_line(error).partition(" [SQL:")[0].partition(" (Background")[0]
         plain = type(error).__name__ == "DatabaseError"  # SQLite: a file that is no database
-        return f"the database answers: {message}", BAD_INPUT if plain or classes & _UNREACHABLE else failure
+        who = getattr(error, NODE, "the database")
+        return f"{who} answers: {message}", BAD_INPUT if plain or classes & _UNREACHABLE else failure
     return None, failure
 
 

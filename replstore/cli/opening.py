@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from replstore.cli.common import Options
+from replstore.cli.failures import NODE
 from replstore.errors import NotAPair, ReplstoreError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def opened(options: Options, *, background: bool = False, made: bool = True) -> 
     """
     from replstore.databases.carrier import CompareFailed
     from replstore.store import Store
+    from replstore.urls import shown
 
     # what happened is what the command prints; without a handler Python would print log lines besides
     logging.getLogger("replstore").addHandler(logging.NullHandler())
@@ -41,12 +43,18 @@ def opened(options: Options, *, background: bool = False, made: bool = True) -> 
             yield store
         except CompareFailed as error:
             raise ReplstoreError(f"{error}: others changed the pair meanwhile, so nothing was done; repeat it") from error
+        except Exception as error:
+            if not hasattr(error, NODE):  # a driver's error that comes from a session with both
+                setattr(error, NODE, " or ".join(f"{node.name} {shown(node.url)}" for node in store.pair.nodes.values()))
+            raise
 
 
 def require_pair(pair: Pair) -> None:
-    """Raises NotAPair unless some node has control tables; one that doesn't answer was refused when the Store was opened."""
-    answers = [node.observe(pair.settings.probe_timeout + 2.0) for node in pair.nodes.values()]
-    if all(answer.state is None for answer in answers):
+    """Raises NotAPair if both nodes have answered, and neither has control tables."""
+    from replstore.pair.admission import is_no_pair
+
+    pair.look()
+    if is_no_pair(pair.nodes.values(), pair.watch.states):
         from replstore.urls import shown
 
         urls = " and ".join(shown(node.url) for node in pair.nodes.values())

@@ -20,7 +20,7 @@ NOT_HEALTHY = 1
 #: How commits are acknowledged, as a sentence.
 ACKNOWLEDGED = {
     "replicated": "A commit is acknowledged when it is on both nodes.",
-    "solo": "A commit is acknowledged by the writer alone: the other node is not there.",
+    "solo": "A commit is acknowledged by the writer alone, until the other node is in sync.",
     "alone": "A commit is acknowledged by the writer alone (durability async).",
     "none": "Nothing is acknowledged.",
 }
@@ -111,7 +111,8 @@ def next_step(status: Status) -> str:
 
 
 def _sentence(status: Status) -> str:
-    term = f" (term {status.term})" if status.term is not None else ""
+    named = status.term is None or f"term {status.term}" in status.reason
+    term = "" if named else f" (term {status.term})"
     return f"{_capital(status.reason)}{term}."
 
 
@@ -120,7 +121,7 @@ def _rows(nodes: list[NodeStatus]) -> list[tuple[str, list[str]]]:
         ("role", [node.role or "–" for node in nodes]),
         ("health", [node.health for node in nodes]),
         ("means", [node.state for node in nodes]),
-        ("term", [_number(node.term) for node in nodes]),
+        ("term", ["–" if node.term is None else str(node.term) for node in nodes]),
         ("migrations", [_number(node.schema_no) for node in nodes]),
         ("changes to ship", [_number(node.waiting) for node in nodes]),
         ("last batch", [_moment(node.shipped_at) for node in nodes]),

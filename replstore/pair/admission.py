@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
 from sqlalchemy import select
 
 from replstore.config import Settings
 from replstore.control import LAYOUT
 from replstore.databases.base import NodeState
 from replstore.errors import ConfigError, NotAPair
-from replstore.node import Node
-from replstore.urls import shown
+from replstore.node import Node, Observation
+from replstore.pair.witness import Witness
+from replstore.urls import obstacle, shown
 
 
 def admit(settings: Settings) -> Settings:
@@ -28,13 +32,12 @@ def admit(settings: Settings) -> Settings:
     """
     nodes = [Node(name, url, seconds=settings.probe_timeout) for name, url in (("primary", settings.primary_url), ("standby", settings.standby_url))]
     try:
-        seen = [node.observe(settings.probe_timeout + 2.0) for node in nodes]
+        with ThreadPoolExecutor(len(nodes), thread_name_prefix="replstore admit") as askers:
+            seen = list(askers.map(lambda node: node.observe(settings.probe_timeout + 1.0), nodes))
         states = {node.name: answer.state for node, answer in zip(nodes, seen, strict=True) if answer.state is not None}
-        missing = [answer.fault is not None and not node.database.may_create(node.url) for node, answer in zip(nodes, seen, strict=True)]
-        if not states and any(missing):
-            raise ConfigError(
-                "; ".join(f"{node.name} {shown(node.url)}: {answer.error}" for node, answer, gone in zip(nodes, seen, missing, strict=True) if gone)
-            )
+        if not states:
+            _refuse_unusable(nodes, seen)
+            _refuse_witness(settings)
         for node in nodes:
             if node.name in states:
                 _refuse_newer(node)
@@ -44,6 +47,41 @@ def admit(settings: Settings) -> Settings:
         for node in nodes:
             node.close()
     return settings.adopt(held)
+
+
+def is_no_pair(nodes: Iterable[Node], seen: Mapping[str, Observation]) -> bool:
+    """Whether the two databases surely have never been a pair: each answered that it has no control tables, or is a file yet to be made.
+
+    Args:
+        nodes: both.
+        seen: what they answered, by name.
+    """
+    return all(
+        (answer := seen.get(node.name)) is not None and answer.state is None and (answer.fault is None or node.database.may_create(node.url))
+        for node in nodes
+    )
+
+
+def _refuse_unusable(nodes: list[Node], seen: list[Observation]) -> None:
+    """Two databases without control tables: each must be there, or be a file that can be made."""
+    faults = []
+    for node, answer in zip(nodes, seen, strict=True):
+        if reason := obstacle(node.url):
+            faults.append(f"{node.name}: {reason}")
+        elif answer.fault is not None and not node.database.may_create(node.url):
+            faults.append(f"{node.name} {shown(node.url)}: {answer.error}")
+    if faults:
+        raise ConfigError("; ".join(faults))
+
+
+def _refuse_witness(settings: Settings) -> None:
+    """The witness of a pair that is yet to be made must be there: afterwards nobody would miss it before it is needed."""
+    if settings.witness_url is not None:
+        witness = Witness(settings.witness_url, seconds=settings.probe_timeout)
+        try:
+            witness.open()
+        finally:
+            witness.close()
 
 
 def _refuse_newer(node: Node) -> None:

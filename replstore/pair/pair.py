@@ -91,6 +91,7 @@ class Pair:
         self._vouch = False
         self.synced_at: float = float("-inf")
         self.backlog = Backlog(settings, self._last_seen, self.ship_from)
+        self._looked = float("-inf")
         self.settling = threading.RLock()
         self.maintenance = threading.Lock()
         """Held by a migration, so that the keeper doesn't take its half-way state for a fault."""
@@ -128,13 +129,15 @@ class Pair:
         return view, decision
 
     def _remember(self, view: View, decision: Decision, began: float) -> None:
-        lead = None
+        if began < self._looked:
+            return  # another thread began to look later, and was faster
+        self._looked, lead = began, None
         if decision.writer is not None and decision.action is not Action.TAKE_OVER:
             seen = named(view, decision.writer)
             if seen.role is Role.WRITER and seen.term is not None:
                 node = self.nodes[decision.writer]
                 uncontested = self._uncontested(view, seen, began)
-                lead = Lead(node, self.other(node), seen.term, decision.acknowledge, time.monotonic(), decision.reason, uncontested)
+                lead = Lead(node, self.other(node), seen.term, decision.acknowledge, began, decision.reason, uncontested)
         if self.decision is None or decision.action is not self.decision.action:
             log.info("%s: %s", decision.action, decision.reason)
         with self._changed:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from replstore.databases.base import Unshipped
-from replstore.node import Node
-from replstore.pair.decide import Acknowledge, Action, NodeView, Reach, Role
-from replstore.pair.pair import Pair
+from replstore.pair.decide import Acknowledge, Action, Decision, NodeView, Reach, Role, View
+from replstore.pair.meaning import meaning
+from replstore.pair.pair import Pair, named
 from replstore.replication.journal.orphans import open_orphans
-from replstore.urls import shown
+from replstore.urls import obstacle, shown
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Status:
         unconfirmed_for: s since the oldest of them, by the writer's clock; None: there is none, or it isn't known.
         max_backlog: journal entries that may wait before async transactions wait or fail; 0: no limit.
         pinned: what keeps the writer's journal from being pruned for longer than usual, a sentence each.
+        witness: ``up``, or ``silent`` with the reason; None: the pair has none.
     """
 
     writer: str | None
@@ -77,13 +79,21 @@ class Status:
     unconfirmed_for: float | None = None
     max_backlog: int = 0
     pinned: list[str] = field(default_factory=list)
+    witness: str | None = None
+
+    def __str__(self) -> str:
+        """A line for a log: who writes, how each node is, and what to do."""
+        nodes = "; ".join(f"{node.name} {node.role or node.health} ({node.state})" for node in self.nodes.values())
+        return f"{self.reason}; {nodes}" + (f"; next: {self.next_step}" if self.next_step else "")
 
     @property
     def healthy(self) -> bool:
-        """Somebody writes, and the other node follows: in sync, or in an async pair with nothing in the way of shipping."""
+        """Somebody writes, and the other node follows, both by what this program can use: in sync, or in an async pair with nothing in the way of
+        shipping."""
         follows = {node.role for node in self.nodes.values()} == {Role.WRITER, Role.FOLLOWER}
         acknowledged = self.acknowledge == Acknowledge.REPLICATED or self.durability == "async"
-        return self.decision == Action.WRITE and follows and acknowledged and not self.stopped
+        usable = all(node.health == Reach.UP for node in self.nodes.values())
+        return self.decision == Action.WRITE and follows and acknowledged and usable and not self.stopped
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, as JSON takes them."""
@@ -92,11 +102,11 @@ class Status:
 
 def status(pair: Pair) -> Status:
     """Looks at both nodes and says what is to be said."""
-    view, decision = pair.look()
+    view, decision = _look(pair)
     views = {seen.name: seen for seen in (view.primary, view.standby)}
     writer = next((seen.name for seen in views.values() if seen.role is Role.WRITER and seen.name == decision.writer), None)
     waiting = _waiting(pair, writer, views) if writer else None
-    nodes = {name: _node(pair, pair.nodes[name], seen, waiting.changes if waiting and name != writer else None) for name, seen in views.items()}
+    nodes = {name: _node(pair, view, decision, name, waiting.changes if waiting and name != writer else None) for name in views}
     skew = {node.schema_no for node in nodes.values() if node.schema_no is not None}
     stopped = pair.stopped or next((seen.stopped for seen in views.values() if seen.stopped), "")
     if len(skew) == 2:
@@ -109,7 +119,7 @@ def status(pair: Pair) -> Status:
         acknowledge=str(decision.acknowledge),
         decision=str(decision.action),
         reason=decision.reason,
-        next_step=decision.next_step,
+        next_step=_next_step(view, decision),
         durability=pair.policy.durability,
         orphans=_orphans(pair, writer) if writer else 0,
         stopped=stopped,
@@ -117,12 +127,55 @@ def status(pair: Pair) -> Status:
         unconfirmed_for=waiting.seconds if waiting else None,
         max_backlog=pair.settings.max_backlog,
         pinned=_pinned(pair, writer, views) if writer else [],
-        warnings=[warning for name, seen in views.items() if seen.reach is Reach.UP for warning in _warnings(pair.nodes[name])],
+        witness=_witness(pair, view),
+        warnings=_warnings(pair, view),
         nodes=nodes,
     )
 
 
-def _node(pair: Pair, node: Node, seen: NodeView, waiting: int | None) -> NodeStatus:
+def _look(pair: Pair) -> tuple[View, Decision]:
+    """Looks at both nodes; if one doesn't answer and nobody has watched that for long enough, looks on until something can be said."""
+    view, decision = pair.look()
+    deadline = time.monotonic() + pair.policy.detection_time + pair.settings.probe_timeout
+    while _is_young(view, decision) and not pair.watched and time.monotonic() < deadline:
+        time.sleep(min(0.1, pair.settings.probe_interval))
+        view, decision = pair.look()
+    return view, decision
+
+
+def _is_young(view: View, decision: Decision) -> bool:
+    """Whether what is known of the one node that doesn't answer is younger than the detection time, and may still become a decision."""
+    if decision.action is not Action.WAIT:
+        return False
+    return any(_is_new(view, lost, other) for lost, other in ((view.primary, view.standby), (view.standby, view.primary)))
+
+
+def _is_new(view: View, lost: NodeView, other: NodeView) -> bool:
+    if other.reach is not Reach.UP or lost.reach not in (Reach.SILENT, Reach.REFUSED):
+        return False
+    silent = lost.silent_for if lost.reach is Reach.SILENT else float("inf")
+    still = other.still_for if other.role is Role.FOLLOWER else float("inf")
+    return min(silent, still) < view.policy.detection_time
+
+
+def _next_step(view: View, decision: Decision) -> str:
+    """What to do, in the words that fit what is seen."""
+    if decision.action is Action.TAKE_OVER:
+        lost = next(seen for seen in (view.primary, view.standby) if seen.name != decision.node)
+        if lost.reach is Reach.SILENT:
+            seconds = f"{view.policy.detection_time:g} s of silence"
+            return decision.next_step or f"any running Store takes over after {seconds}; `replstore takeover` does it now"
+    for seen in (view.primary, view.standby):
+        if seen.reach is Reach.LOCKED_OUT and decision.next_step in (f"bring {seen.name} back", f"mend {seen.name}"):
+            return f"mend {seen.name}'s URL, its password or its server"
+    return decision.next_step
+
+
+def _node(pair: Pair, view: View, decision: Decision, name: str, waiting: int | None) -> NodeStatus:
+    node = pair.nodes[name]
+    seen, other = named(view, name), named(view, pair.other(node).name)
+    hindered = obstacle(node.url) if seen.reach is Reach.UP else ""
+    error = seen.error or hindered
     answer = pair.watch.states.get(node.name)
     state = answer.state if answer else None
     follows = state is not None and state.role == "follower"
@@ -130,32 +183,14 @@ def _node(pair: Pair, node: Node, seen: NodeView, waiting: int | None) -> NodeSt
         name=node.name,
         url=shown(node.url),
         role=str(seen.role) if seen.role else None,
-        health=str(seen.reach) + (f": {seen.error}" if seen.error else ""),
+        health=str(seen.reach) + (f": {error}" if error else ""),
         term=seen.term.number if seen.term else None,
         schema_no=state.schema_no if state else None,
         waiting=waiting,
         position=state.position if follows and state else None,
         shipped_at=state.shipped_at if follows and state else None,
-        state=_sentence(seen),
+        state=f"{meaning(view, decision, seen, other)}{f'; but {hindered}' if hindered else ''}",
     )
-
-
-def _sentence(seen: NodeView) -> str:
-    if seen.reach is Reach.REFUSED:
-        return "nothing is there: its server is down or its file is gone"
-    if seen.reach is Reach.SILENT:
-        return "it doesn't answer in time; it may be alive"
-    if seen.reach is Reach.LOCKED_OUT:
-        return "it answers, but doesn't serve replstore"
-    if seen.role is Role.WRITER:
-        return "it writes" + (", and acknowledges alone" if seen.solo and seen.solo_boot == seen.boot else "")
-    if seen.role is Role.FENCED:
-        return "a former writer that waits to rejoin" if seen.fenced_by else "a switchover was begun and not finished"
-    if seen.stopped:
-        return f"shipping to it stopped: {seen.stopped}"
-    if seen.copying:
-        return "it is being copied"
-    return "in sync; it may take over" if seen.eligible_boot == seen.boot else "it follows and may not take over before it is in sync again"
 
 
 def _waiting(pair: Pair, writer: str, views: dict[str, NodeView]) -> Unshipped | None:
@@ -182,6 +217,18 @@ def _orphans(pair: Pair, writer: str) -> int:
         return open_orphans(node, connection)
 
 
-def _warnings(node: Node) -> list[str]:
-    with node.snapshot() as connection:
-        return [f"{node.name}: {warning}" for warning in node.database.warnings(connection)]
+def _witness(pair: Pair, view: View) -> str | None:
+    if view.witness is None or pair.witness is None:
+        return None
+    return str(view.witness.reach) + (f": {pair.witness.error}" if pair.witness.error else "")
+
+
+def _warnings(pair: Pair, view: View) -> list[str]:
+    found = []
+    for seen in (view.primary, view.standby):
+        if seen.reach is Reach.UP:
+            with pair.nodes[seen.name].snapshot() as connection:
+                found += [f"{seen.name}: {warning}" for warning in pair.nodes[seen.name].database.warnings(connection)]
+    if view.witness is not None and view.witness.reach is not Reach.UP and pair.witness is not None:
+        found.append(f"the witness isn't reached ({pair.witness.error}): nobody goes on alone by it")
+    return found

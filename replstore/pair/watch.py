@@ -73,7 +73,7 @@ class Watch:
         self._lock = threading.Lock()
         self._askers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="replstore ask")
         self.states: dict[str, Observation] = {}
-        self._met: set[str] = set()
+        self.met: set[str] = set()
 
     def view(self) -> View:
         """Asks both nodes, and the witness, and returns what is known now."""
@@ -124,14 +124,14 @@ class Watch:
     def _node_view(self, node: Node, seen: Observation) -> NodeView:
         reach = Reach.UP if seen.state else REACH.get(seen.fault, Reach.LOCKED_OUT)
         if seen.state is not None:
-            self._met.add(node.name)
+            self.met.add(node.name)
         if reach is Reach.REFUSED and not self.policy.refused_means_dead:
             reach = Reach.SILENT
         # silent since the first question that got no answer was sent
         silent_for = self._silent[node.name].look(reach, seen.answered, self._gap, began=seen.since if reach is Reach.SILENT else None)
         if seen.state is None:
             silent_for = silent_for if reach is Reach.SILENT else 0.0
-            return NodeView(name=node.name, reach=reach, silent_for=silent_for, met=node.name in self._met, error=seen.error)
+            return NodeView(name=node.name, reach=reach, silent_for=silent_for, met=node.name in self.met, error=seen.error)
         still_for = self._still[node.name].look((seen.state.heartbeat, seen.state.boot, seen.state.term_uuid), seen.answered, self._gap)
         return node_view(seen.state, node.name, still_for)
 

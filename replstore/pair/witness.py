@@ -6,15 +6,18 @@ two can win.  ``req`` is the writer's count of "follower required": a resync cou
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Engine, Integer, MetaData, String, Table, Text, create_engine, event, insert, select, update
+from sqlalchemy import BigInteger, Column, Engine, Integer, MetaData, String, Table, Text, create_engine, event, insert, inspect, select, update
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from replstore.errors import NotAPair
+from replstore.errors import ConfigError, NotAPair
+from replstore.node import one_line
 from replstore.pair.decide import Reach, Term, WitnessView
+from replstore.urls import obstacle, shown
 
 metadata = MetaData()
 witness = Table(
@@ -39,10 +42,32 @@ class Witness:
     """
 
     def __init__(self, url: URL, *, seconds: float = 1.0) -> None:
+        self._url = url
+        self.error = ""
+        """Why it didn't answer the last time; empty: it did."""
         arguments: dict[str, Any] = {"connect_timeout": 2} if url.get_backend_name() == "postgresql" else {"timeout": seconds}
         self.engine: Engine = create_engine(url, connect_args=arguments, pool_pre_ping=True)
         if self.engine.dialect.name == "sqlite":
             event.listen(self.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=FULL"))
+
+    def open(self) -> None:
+        """Makes sure that it can be asked, or made; makes nothing.
+
+        Raises:
+            ConfigError: it can't; the message names it.
+        """
+        reason = obstacle(self._url)
+        if not reason and not self._is_to_make():
+            try:
+                inspect(self.engine).has_table(witness.name)
+            except SQLAlchemyError as error:
+                reason = one_line(error)
+        if reason:
+            raise ConfigError(f"witness {shown(self._url)} can't be opened: {reason}")
+
+    def _is_to_make(self) -> bool:
+        """Whether it is a file that isn't there yet: to connect would make it."""
+        return self._url.get_backend_name() == "sqlite" and not os.path.exists(str(self._url.database))
 
     def create(self, pair: str, term: Term, writer: str, in_sync: frozenset[str]) -> None:
         """Creates the row of a new pair; an existing one must be this pair's.
@@ -62,11 +87,16 @@ class Witness:
 
     def view(self) -> WitnessView:
         """What the witness says now; silent if it doesn't answer."""
+        row, self.error = None, ""
         try:
-            with self.engine.connect() as connection:
-                row = connection.execute(select(witness)).one_or_none()
-        except SQLAlchemyError:
-            row = None
+            if self._is_to_make():
+                self.error = "its file isn't there"
+            else:
+                with self.engine.connect() as connection:
+                    row = connection.execute(select(witness)).one_or_none()
+                self.error = "" if row is not None else "it knows no pair"
+        except SQLAlchemyError as error:
+            self.error = one_line(error)
         if row is None:
             return WitnessView(Reach.SILENT, Term(0, ""), "", frozenset(), 0)
         return WitnessView(Reach.UP, Term(row.term_no, row.term_uuid), row.writer, frozenset(filter(None, row.in_sync.split(","))), row.req)

@@ -50,7 +50,6 @@ def refused(run: Run, *arguments: str, before: str = "", **environment: str) -> 
         ("sqlite://", "sqlite:///b.db", "primary: SQLite in memory can't be a node"),
         ("sqlite:///a.db", "sqlite:///./a.db", "primary and standby name the same database, sqlite:////"),
         (SERVER, "postgresql://other:s3cret@DB1:5432/shop", "primary and standby name the same database, postgresql+psycopg://app:***@db1/shop"),
-        (SERVER, "sqlite:///b.db", "primary is postgresql and standby is sqlite"),
     ],
 )
 @pytest.mark.parametrize("command", ["init", *ON_A_PAIR[:1]])

@@ -144,10 +144,16 @@ CASES: dict[str, Place] = {
     "a file that is no database": no_database,
     "a directory that doesn't exist": lambda place: (
         ["migrate", *given(f"sqlite:///{place}/nowhere/a.db", f"sqlite:///{place}/b.db")],
-        f"primary sqlite:///{place}/nowhere/a.db: unable to open database file",
+        f"primary: the directory {place}/nowhere isn't there",
     ),
-    "a directory that can't be written": lambda place: (["migrate", *given("sqlite:////proc/a.db", f"sqlite:///{place}/b.db")], "/proc/a.db"),
-    "a standby's directory that can't be written": lambda place: (["migrate", *given(make(place / "a.db"), "sqlite:////proc/b.db")], "/proc/b.db"),
+    "a directory that can't be written": lambda place: (
+        ["migrate", *given("sqlite:////proc/a.db", f"sqlite:///{place}/b.db")],
+        "primary: the directory /proc can't be written",
+    ),
+    "a standby's directory that can't be written": lambda place: (
+        ["migrate", *given(make(place / "a.db"), "sqlite:////proc/b.db")],
+        "standby: the directory /proc can't be written",
+    ),
     "a missing Alembic configuration": alembic,
     "an Alembic configuration without scripts": alembic_without_scripts,
     "metadata without a colon": metadata("models", "write MODULE:NAME"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from replstore import ReplicationStopped
 from replstore.reconcile import check
 from tests.fix_check import adopted
 from tests.fix_stores import Lab, insert, until
@@ -67,6 +68,28 @@ def test_a_capture_that_was_mended_while_the_follower_was_down_is_made_up_for(la
     other = lab.store()  # a program that knows nothing of the migration
     until(lambda: lab.accounts("standby") == {1: 11, 2: 20}, "the standby has caught up")
     until(lambda: other.status().healthy, "and may take over")
+
+
+def test_a_capture_that_somebody_puts_back_is_not_trusted_before_the_table_is_copied(lab: Lab) -> None:
+    store = lab.migrated(background=False)
+    lab.sql("primary", insert(1, 10))
+    store.sync()
+    if lab.postgresql:
+        back = ["ALTER TABLE account ENABLE TRIGGER USER"]
+        lab.sql("primary", "ALTER TABLE account DISABLE TRIGGER USER")
+    else:
+        back = [row[0] for row in lab.sql("primary", "SELECT sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'account'")]
+        _lose_the_triggers(lab)
+    lab.sql("primary", insert(2, 20), "UPDATE account SET amount = 11 WHERE id = 1")
+    with pytest.raises(ReplicationStopped, match="capture_missing"):
+        store.sync()
+    lab.sql("primary", *back)
+    for each in (store, lab.store(background=False)):
+        with pytest.raises(ReplicationStopped, match="capture_missing"):
+            each.sync()
+    store.migrate()
+    store.sync()
+    assert lab.accounts("standby") == {1: 11, 2: 20}
 
 
 def _lose_the_triggers(lab: Lab) -> None:

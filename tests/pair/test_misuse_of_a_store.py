@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy.exc import InvalidRequestError, OperationalError
 from sqlalchemy.orm import Session
 
-from replstore.errors import CommittedNotReplicated, KeyReused, NotTheWriter, StoreClosed
+from replstore.errors import CommittedNotReplicated, KeyReused, NodeLost, NotTheWriter, StoreClosed
 from replstore.transaction.keyed import function_name
 from tests.fix_stores import Account, Lab, insert, put
 
@@ -226,3 +226,16 @@ def test_an_empty_database_in_the_writers_place_is_refused(postgresql_lab: Lab) 
         with pytest.raises(Exception, match="control tables"):
             write()
     lab.sql("primary", insert(3))  # it is only a database now
+
+
+# --- commands that need both nodes
+
+
+def test_what_needs_both_nodes_says_which_one_is_lost(lab: Lab) -> None:
+    store = lab.migrated(background=False)
+    store.run(put(1))
+    lab.kill("standby")
+    for call in (store.sync, store.switchover, store.rejoin):
+        with pytest.raises(NodeLost, match="standby is refused"):
+            call()
+    assert lab.state("primary").role == "writer"

@@ -85,8 +85,9 @@ class PostgreSQLCarrier(Carrier):
                 (SELECT coalesce(jsonb_object_agg(f.id, f.print), '{{}}')::text FROM ({capture.select_fingerprints(self._tables.values())}) f(id, print)),
                 ({SEQUENCES}),
                 EXISTS (SELECT 1 FROM replstore.tick WHERE tick = {text(held or "")}),
-                (SELECT pruned_through FROM replstore.retention)""")
-        changed_json, self._markers, prints, self._sequences, has_tick, pruned = shown
+                (SELECT pruned_through FROM replstore.retention),
+                (SELECT coalesce(jsonb_agg(tbl), '[]')::text FROM replstore.replicated WHERE fingerprint = '')""")
+        changed_json, self._markers, prints, self._sequences, has_tick, pruned, lost = shown
         changed = json.loads(changed_json)
         self._keys = {tbl: keys or "[]" for tbl, _, keys in changed}
         return Snapshot(
@@ -96,7 +97,7 @@ class PostgreSQLCarrier(Carrier):
             pruned is not None and not self._covers(since, pruned),
             {tbl: None if whole else keys.count("[") - 1 for tbl, whole, keys in changed},
             self._markers.count('"outcome"'),
-            self._faults(json.loads(prints)),
+            self._faults({**json.loads(prints), **dict.fromkeys(json.loads(lost), "lost before")}),
         )
 
     def _load_tables(self, state: NodeState) -> None:

@@ -45,7 +45,7 @@ class SQLiteCarrier(Carrier):
         self._writer_identity = ""
         self._tables: dict[str, Table] = {}
         self._fingerprints: dict[str, str] = {}
-        self._known: tuple[int, int] | None = None
+        self._known: tuple[int, int, int] | None = None
         self._faults: dict[str, str] = {}
         self._since = 0
 
@@ -127,7 +127,8 @@ class SQLiteCarrier(Carrier):
     def _check_capture(self, state: NodeState) -> None:
         """Compares the capture with what migrate left, whenever the file's schema has changed."""
         assert self._both is not None
-        known = (state.schema_no, self._one("PRAGMA src.schema_version"))
+        lost = self._one("SELECT count(*) FROM src.replstore_replicated WHERE fingerprint = ''")
+        known = (state.schema_no, self._one("PRAGMA src.schema_version"), lost)
         if known == self._known:
             return
         rows = self._both.execute("SELECT tbl, definition, fingerprint FROM src.replstore_replicated").fetchall()

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from replstore.control import Control
 from replstore.databases.catalog import MAX_KEY_COLUMNS, TRIGGER_PREFIX, Column, ForeignKey, Table, quote, quoted
 from replstore.databases.sqlite.ddl import create_statements, drop_statements
-from replstore.databases.sqlite.parse import Reference, TableText, parse_table
+from replstore.databases.sqlite.parse import Reference, TableText, leaves_others_out, parse_table
 from replstore.databases.sqlite.sequences import advance_sequences, jump_sequences, sequences
 
 __all__ = [
@@ -155,6 +155,8 @@ def _unique(rows: list[dict[str, Any]], text: TableText) -> tuple[tuple[tuple[st
     for row in rows:
         if row["unique"] and row["origin"] != "pk":
             indexes[row["name"]].append(row)
+        elif row["unique"] and not _own_collation(row, text):
+            other.append("the primary key")
     for name, parts in indexes.items():
         if not all(part["column"] is not None and _own_collation(part, text) for part in parts):
             other.append(name)
@@ -203,6 +205,8 @@ def refusal(table: Table) -> str | None:
     if nullable:
         columns = "column" if len(nullable) == 1 else "columns"
         return f"table {table.id} admits NULL in its primary key: declare the {columns} {', '.join(nullable)} NOT NULL"
+    if mean := [name for name, statement in table.triggers if leaves_others_out(statement)]:
+        return f"table {table.id} has a trigger whose RAISE(IGNORE) keeps the triggers that record changes from acting ({', '.join(mean)}): make it a BEFORE trigger"
     return None
 
 

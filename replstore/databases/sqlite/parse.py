@@ -100,6 +100,16 @@ def normal(pieces: Iterable[Token]) -> str:
     return text
 
 
+def leaves_others_out(trigger: str) -> bool:
+    """Whether a stored CREATE TRIGGER statement's trigger acts after a change, which stays, and can then keep other triggers from acting."""
+    pieces = tokens(trigger)[2:]
+    name = 3 if pieces[1].text == "." else 1
+    after = pieces[name].is_word("AFTER")
+    return after and any(
+        piece.is_word("RAISE") and pieces[number + 1].text == "(" and pieces[number + 2].is_word("IGNORE") for number, piece in enumerate(pieces[:-2])
+    )
+
+
 def parse_table(sql: str) -> TableText:
     """Takes a stored CREATE TABLE statement apart."""
     pieces = tokens(sql)

@@ -20,13 +20,15 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from replstore.databases.base import NodeState
 from replstore.databases.carrier import Carrier, CompareFailed, Keys, Landing, Snapshot
+from replstore.databases.catalog import Table
+from replstore.databases.database import Database
 from replstore.errors import NeedsCopy, NotTheWriter, ReplicationStopped
 from replstore.node import Node
-from replstore.replication.mirror import to_copy
+from replstore.replication.mirror import replicated, to_copy
 from replstore.timestamps import now
 
 log = logging.getLogger("replstore.ship")
@@ -66,6 +68,7 @@ class Shipper:
     def __init__(self, writer: Node, follower: Node, *, turn: float = 2.0) -> None:
         self.writer, self.follower, self._turn = writer, follower, turn
         self.carrier: Carrier = writer.database.carrier(writer.service, follower.service)
+        self._remembered: set[tuple[int, frozenset[str]]] = set()
 
     def ship(self, *, copy: Collection[str] = ()) -> Shipped:
         """Ships everything that was committed on the writer before the call.
@@ -85,6 +88,9 @@ class Shipper:
                 snapshot = self.carrier.snapshot(since=base.position, held=base.tick)
                 check_roles(snapshot.state, base)
                 resync = base.eligible_boot != base.boot or snapshot.state.solo
+                if snapshot.faults:
+                    self.carrier.abandon()
+                    self._remember_faults(snapshot)
                 check_continuity(base, snapshot)
                 if resync and (not required or snapshot.state.solo):
                     self.carrier.abandon()
@@ -132,6 +138,30 @@ class Shipper:
             with self.follower.begin() as connection:
                 connection.execute(update(self.follower.database.control.position).values(eligible_boot=None))
 
+    def _remember_faults(self, snapshot: Snapshot) -> None:
+        """A capture that was seen to be lost stays lost until ``migrate`` copies the table, even if somebody puts it back: changes went by in between."""
+        database, control = self.writer.database, self.writer.database.control
+        seen = (snapshot.state.schema_no, frozenset(snapshot.faults))
+        if seen in self._remembered:
+            return
+        with self.writer.begin() as connection:
+            database.lock_migration(connection)
+            state = database.state(connection)
+            if state is None or state.schema_no != snapshot.state.schema_no:
+                return  # a migration was faster
+            known = replicated(self.writer, connection)
+            faulty = [table for name, table in known.items() if name in snapshot.faults]
+            prints = database.fingerprints(connection, faulty)
+            recorded = {row.tbl: row.fingerprint for row in connection.execute(select(control.replicated.c.tbl, control.replicated.c.fingerprint))}
+            lost = [
+                table.id
+                for table in faulty
+                if recorded[table.id] and not _partitions_only(database, table, recorded[table.id], prints.get(table.id, ""))
+            ]
+            if lost:
+                connection.execute(update(control.replicated).where(control.replicated.c.tbl.in_(lost)).values(fingerprint=""))
+        self._remembered.add(seen)
+
     def require_follower(self, writer: NodeState) -> None:
         """Leaves solo: from now on nothing is acknowledged without the follower (HAZARDS 2); also voids a solo decision under way."""
         control = self.writer.database.control
@@ -150,6 +180,10 @@ class Shipper:
     def close(self) -> None:
         """Closes the shipper's connections; never raises."""
         self.carrier.close()
+
+
+def _partitions_only(database: Database, table: Table, before: str, now: str) -> bool:
+    return before != now and database.joined(table, before, now) is not None
 
 
 def check_roles(writer: NodeState, follower: NodeState) -> None:
