@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
-from sqlalchemy import Connection, MetaData, delete, insert, literal, select
-from sqlalchemy import table as sql_table
+from sqlalchemy import Connection, MetaData, delete, insert, select
 from sqlalchemy.exc import DBAPIError
 
 from replstore.control_migrations import current, head, upgrade
@@ -184,15 +183,11 @@ def _refuse_strangers(node: Node, writer: Node, wanted: Collection[str]) -> None
         taken = node.database.tables(connection)
         if strangers := sorted({table.id for table in taken} - set(wanted)):
             raise NotAPair(f"{node.name} has tables that {writer.name} doesn't have ({', '.join(strangers)}): give an empty database")
-        if filled := [table.id for table in taken if _holds_rows(connection, table)]:
+        if filled := [table.id for table in taken if node.database.holds_rows(connection, table)]:
             raise NotAPair(
                 f"{node.name} isn't empty: its table {filled[0]} holds rows, which would be replaced by {writer.name}'s. Are the two URLs exchanged? "
                 f"If they aren't, give an empty database"
             )
-
-
-def _holds_rows(connection: Connection, table: Table) -> bool:
-    return connection.execute(select(literal(1)).select_from(sql_table(table.name, schema=table.schema)).limit(1)).first() is not None
 
 
 def _create_control(pair: Pair, node: Node, uuid: str, term: Term, role: str) -> None:

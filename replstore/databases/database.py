@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, literal, select
+from sqlalchemy import table as sql_table
 from sqlalchemy.engine import URL
 
 from replstore.control import Control
@@ -349,6 +350,10 @@ class Database(ABC):
         return []
 
     # -- rows
+
+    def holds_rows(self, connection: Connection, table: Table) -> bool:
+        """Whether a table of this node has any row."""
+        return connection.execute(select(literal(1)).select_from(sql_table(table.name, schema=table.schema)).limit(1)).first() is not None
 
     @abstractmethod
     def rows(self, connection: Connection, table: Table, keys: Collection[str] | None = None) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +207,18 @@ def test_a_shipper_killed_in_the_middle_of_a_batch_leaves_neither_rows_nor_mark(
     assert lab.accounts("standby") == {1: 0}
     store.run(put(3))
     assert lab.accounts("standby") == {1: 0, 2: 0, 3: 0}
+
+
+def test_a_file_that_others_write_to_all_the_time_becomes_a_node(sqlite_lab: Lab) -> None:
+    """SQLite doesn't wait for the moment in which a file can be switched to WAL mode."""
+    other = sqlite3.connect(path(sqlite_lab, "primary"), isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+    other.execute("BEGIN IMMEDIATE")
+    other.execute("INSERT INTO t VALUES (1)")
+    writes = threading.Timer(0.3, other.execute, ("COMMIT",))
+    writes.start()
+    with sqlite_lab.nodes["primary"].service.connect() as connection:
+        sqlite_lab.nodes["primary"].database.prepare(connection)
+    writes.join()
+    other.close()
+    assert sqlite_lab.sql("primary", "PRAGMA journal_mode") == [("wal",)]

@@ -12,6 +12,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from replstore import local
 from replstore.databases.carrier import CompareFailed
+from replstore.errors import NotAPair
 from replstore.store import Store
 from tests.fix_mixed import MixedLab
 from tests.fix_stores import FAST, Account, Batch, count, put
@@ -112,3 +113,13 @@ def test_the_same_on_a_file(file_first: MixedLab) -> None:
         store.migrate(ThingBase.metadata, replace="standby")
         store.run(lambda session: session.execute(text("INSERT INTO thing (id, touched, number) VALUES (1, 0, 'twelve')")))
         assert store.check().equal, store.check().as_dict()
+
+
+def test_a_file_with_the_writers_empty_tables_is_taken_and_one_with_rows_is_not(server_first: MixedLab) -> None:
+    server_first.sql("primary", "CREATE TABLE word (id bigint PRIMARY KEY, word text)")
+    server_first.sql("standby", "CREATE TABLE word (id BIGINT NOT NULL PRIMARY KEY, word TEXT)", "INSERT INTO word VALUES (7, 'mine')")
+    with pytest.raises(NotAPair, match=r"its table public\.word holds rows"):
+        server_first.store(background=False).migrate()
+    server_first.sql("standby", "DELETE FROM word")
+    server_first.store(background=False).migrate()
+    assert server_first.store(background=False).check().equal

@@ -58,7 +58,7 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
         self._ticks: StoreConnection | None = None
         self._since = 0
         self._many = False
-        self._known: tuple[int, int] | None = None
+        self._known: tuple[int, int, int] | None = None
         self._capture_faults: dict[str, str] = {}
         self._kinds: dict[str, list[Kind]] = {}
 
@@ -110,7 +110,8 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
     def _check_capture(self, schema_no: int) -> None:
         """Compares the capture with what migrate left, whenever the file's schema has changed."""
         file = self._in_snapshot()
-        known = (schema_no, self._one("PRAGMA schema_version"))
+        lost = self._one("SELECT count(*) FROM replstore_replicated WHERE fingerprint = ''")
+        known = (schema_no, self._one("PRAGMA schema_version"), lost)
         if known == self._known:
             return
         rows = file.execute("SELECT tbl, definition, fingerprint FROM replstore_replicated").fetchall()

@@ -133,6 +133,9 @@ class MixedSQLite(SQLite):
     def journaled(self, connection: Connection) -> set[str]:
         return {shared_id(name) for name in super().journaled(connection)}
 
+    def holds_rows(self, connection: Connection, table: Table) -> bool:
+        return super().holds_rows(connection, native(table))
+
     def rows(self, connection: Connection, table: Table, keys: Collection[str] | None = None) -> list[tuple[str, str]]:
         return reading_sqlite.rows(connection, table, native(table), keys)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, suppress
 from typing import Any, ClassVar
@@ -28,6 +29,9 @@ from replstore.databases.sqlite.replaying import SQLiteReplaying
 from replstore.databases.sqlite.state import CONTROL, select_node_state
 from replstore.databases.state import node_state
 from replstore.errors import ConfigError
+
+#: s to wait for a moment in which nobody else uses a file.
+PATIENCE = 10.0
 
 
 class SQLite(Database):
@@ -126,7 +130,7 @@ class SQLite(Database):
             raise ConfigError(f"{url.database} can't be made: {error}") from error
 
     def prepare(self, connection: Connection) -> None:
-        mode = raw(connection.connection).execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        mode = _switch_to_wal(raw(connection.connection))
         if mode != "wal":
             raise ConfigError(f"{raw(connection.connection).path} can't be switched to WAL mode (it is in mode {mode}): replstore needs it")
 
@@ -230,6 +234,20 @@ class SQLite(Database):
 
     def stream(self, connection: Connection, table: Table) -> Iterator[tuple[Any, str, tuple[str | None, ...]]]:
         return reading_rows.stream(connection, table)
+
+
+def _switch_to_wal(connection: Any) -> str:
+    """The mode afterwards.  It takes a moment without any other transaction, for which SQLite doesn't wait by itself."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+        except sqlite3.OperationalError as error:
+            if faults.classify(error) is not Fault.TRANSIENT:
+                raise
+            if time.monotonic() >= deadline:
+                raise ConfigError(f"{connection.path} can't be switched to WAL mode: other programs have been using it for {PATIENCE:g} s") from error
+            time.sleep(0.002)
 
 
 def _read_any_text(connection: sqlite3.Connection, record: Any) -> None:
