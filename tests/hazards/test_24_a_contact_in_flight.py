@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 import pytest
 from sqlalchemy import update
 
@@ -60,6 +62,26 @@ def test_a_batch_never_carries_another_boot_than_the_one_it_read(lab: Lab) -> No
     after = lab.state("standby")
     assert after.boot != before.boot
     assert after.eligible_boot == before.boot
+
+
+def test_a_file_replaced_while_its_batch_waits_for_the_write_lock_is_left_alone(sqlite_lab: Lab) -> None:
+    """The lock is the old file's; the path is looked at once more when it is held."""
+    lab = sqlite_lab
+    store = lab.migrated(background=False)
+    store.run(put(1))
+    lab.sql("primary", insert(2))
+    batch = Batch(lab.shipper())
+    replaced = []
+
+    def replace(statement: str) -> None:
+        if "SET mark = 'apply'" in statement and not replaced:
+            replaced.append(lab.replace("standby"))
+
+    batch.carrier._both.set_trace_callback(replace)  # type: ignore[attr-defined]
+    with pytest.raises(sqlite3.OperationalError, match="replaced"):
+        batch.go_on(eligible=True)
+    assert replaced
+    assert lab.accounts("standby") == {1: 0}
 
 
 def test_a_heartbeat_does_not_make_a_restarted_follower_eligible(lab: Lab) -> None:
