@@ -56,7 +56,7 @@ def _why_not_solo(view: View, writer: NodeView, lost: NodeView) -> tuple[str, st
         return f"{away}; it may be alive and out of reach, so {writer.name} acknowledges nothing", by_hand
     if not _is_confirmed(view, writer):
         reason = f"{writer.name} is unconfirmed: it or this program started after the last contact with {lost.name}, which may have gone on without it; {away}"
-        return reason, f"bring {lost.name} back, or, if it can't have taken over, run `replstore takeover --force {writer.name}`"
+        return reason, f"bring {lost.name} back, or, if it can't have taken over, run `replstore solo`"
     if view.contact is None or view.contact.age >= view.policy.detection_time:
         return f"{away}, but the last contact is too old: {lost.name} may have taken over since", by_hand
     return None

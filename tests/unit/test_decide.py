@@ -314,7 +314,7 @@ def test_hazard_2c_node_alone_after_its_restart_is_unconfirmed() -> None:
         None,
         Acknowledge.NONE,
         says="primary is unconfirmed",
-        then="takeover --force primary",
+        then="run `replstore solo`",
     )
     check(view(WRITER, FOLLOWER_REFUSED), Action.WAIT, None, None, Acknowledge.NONE, says="unconfirmed")
 
