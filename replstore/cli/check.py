@@ -11,6 +11,7 @@ import typer
 
 from replstore.cli.common import Options, console, print_json
 from replstore.cli.opening import opened
+from replstore.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,6 +40,8 @@ def command(
     Rows that are on their way to the follower are no differences. Exit code: 0 equal, 1 different, 2 they couldn't be compared.
     """
     names = [name.strip() for given in tables for name in given.split(",") if name.strip()] if tables else None
+    if names == []:
+        raise ConfigError("--tables names no table: give at least one, or leave it out to compare all")
     kept = limit if limit is not None else IN_JSON if options.json else ON_SCREEN
     with opened(options) as store, _progress() as progress:
         report = store.check(tables=names, limit=kept, progress=progress)
@@ -65,7 +68,8 @@ def _progress() -> Iterator[Progress | None]:
 
 def show(report: Report, screen: Console) -> None:
     """Prints a report for people."""
-    screen.print(_tables(report))
+    if report.shown:
+        screen.print(_tables(report))
     for table in report.tables:
         if table.total:
             screen.print(_differences(table))
@@ -80,8 +84,9 @@ def show(report: Report, screen: Console) -> None:
                 _bullet(screen, line)
     if report.total and not any(difference.cause for table in report.tables for difference in table.differences):
         screen.print("\nWhere the differing rows come from is not known: they were written behind the guard, or while capture was off.")
-    screen.print()
-    screen.print(_verdict(report), style="bold green" if report.equal else "bold red")
+    if report.shown or not report.equal:
+        screen.print()
+    screen.print(str(report), style="bold green" if report.equal else "bold red")
 
 
 def _bullet(screen: Console, line: str) -> None:
@@ -103,9 +108,7 @@ def _tables(report: Report) -> Any:
     table.add_column("Table", overflow="fold")
     for heading in ("Primary", "Standby", "On their way", "Different"):
         table.add_column(heading, justify="right")
-    for each in report.tables:
-        if each.name.startswith("replstore") and not (each.primary or each.standby or each.total):
-            continue  # no orphans: nothing that a person asked for
+    for each in report.shown:
         counts = [f"{each.primary:,}", f"{each.standby:,}"] if each.primary is not None and each.standby is not None else ["not", "compared"]
         table.add_row(Text(each.name), *counts, f"{each.waiting:,}", Text(f"{each.total:,}", style="bold red" if each.total else ""))
     return table
@@ -168,20 +171,3 @@ def _sequences(report: Report) -> list[str]:
         f"{each.name}: {last(each.primary)} on primary, {last(each.standby)} on standby; {each.behind} would give out values that were given before"
         for each in report.sequences
     ]
-
-
-def _verdict(report: Report) -> str:
-    compared = [table for table in report.tables if table.primary is not None]
-    rows = sum(max(table.primary or 0, table.standby or 0) for table in compared)
-    waiting = f"; {_count(report.waiting, 'row is', 'rows are')} on the way to the follower" if report.waiting else ""
-    if report.equal:
-        return f"Equal: {_count(rows, 'row', 'rows')} in {_count(len(compared), 'table', 'tables')}{waiting}."
-    different = sum(1 for table in report.tables if table.total)
-    parts = [f"{_count(report.total, 'row', 'rows')} in {_count(different, 'table', 'tables')}"] if report.total else []
-    parts += [f"the schema in {_count(len(report.schema), 'place', 'places')}"] if report.schema else []
-    parts += [_count(len(report.sequences), "sequence", "sequences")] if report.sequences else []
-    return f"Different: {', '.join(parts)}{waiting}."
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number:,} {one if number == 1 else many}"

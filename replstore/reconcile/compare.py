@@ -35,6 +35,8 @@ def check(pair: Pair, *, tables: Collection[str] | None = None, limit: int = 100
         NotAPair: the nodes belong to different pairs.
         ConfigError: there is no such table.
     """
+    if tables is not None and not tables:
+        raise ConfigError("tables names no table: give at least one, or leave it out to compare all")
     if limit < 0:
         raise ConfigError(f"limit: {limit} is no number of differences")
     with both_nodes(pair) as both:

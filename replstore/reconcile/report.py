@@ -10,6 +10,8 @@ from typing import Any, Literal
 Kind = Literal["missing_on_standby", "missing_on_primary", "changed"]
 #: What is known of a difference's origin: an orphan, or a table whose changes weren't captured.
 Cause = Literal["orphan", "capture_missing"]
+#: The replicated control table, by its id on each database.
+OURS = ("replstore_orphan", "replstore.orphan")
 Values = dict[str, str | None]
 
 
@@ -42,9 +44,13 @@ class Difference:
             "columns": list(self.columns),
             "cause": self.cause,
             "tx": self.tx,
-            "primary": None if self.primary is None else {name: _shown(value) for name, value in self.primary.items()},
-            "standby": None if self.standby is None else {name: _shown(value) for name, value in self.standby.items()},
+            "primary": self._row(self.primary),
+            "standby": self._row(self.standby),
         }
+
+    def _row(self, values: Values | None) -> dict[str, Any] | None:
+        """A row's values; those of the key as ``key`` has them."""
+        return None if values is None else {name: _shown(self.key.get(name, value)) for name, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -141,6 +147,26 @@ class Report:
         """How many rows are on their way."""
         return sum(table.waiting for table in self.tables)
 
+    @property
+    def shown(self) -> tuple[TableReport, ...]:
+        """The tables that a person asked for: the user's, and replstore's own orphans where there are any."""
+        return tuple(each for each in self.tables if each.name not in OURS or each.primary or each.standby or each.total)
+
+    def __str__(self) -> str:
+        """What was found, in a sentence."""
+        waiting = f"; {_count(self.waiting, 'row is', 'rows are')} on the way to the follower" if self.waiting else ""
+        if not self.equal:
+            different = sum(1 for table in self.tables if table.total)
+            parts = [f"{_count(self.total, 'row', 'rows')} in {_count(different, 'table', 'tables')}"] if self.total else []
+            parts += [f"the schema in {_count(len(self.schema), 'place', 'places')}"] if self.schema else []
+            parts += [_count(len(self.sequences), "sequence", "sequences")] if self.sequences else []
+            return f"Different: {', '.join(parts)}{waiting}."
+        if not self.shown:
+            return f"Equal: there is no table yet{waiting}."
+        compared = [table for table in self.shown if table.primary is not None]
+        rows = sum(max(table.primary or 0, table.standby or 0) for table in compared)
+        return f"Equal: {_count(rows, 'row', 'rows')} in {_count(len(compared), 'table', 'tables')}{waiting}."
+
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON can hold it; the same report always gives the same text."""
         return {
@@ -154,6 +180,10 @@ class Report:
             ],
             "notes": list(self.notes),
         }
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"
 
 
 def key_values(key: str) -> list[Any]:

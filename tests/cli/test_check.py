@@ -29,7 +29,7 @@ def urls(lab: Lab) -> tuple[str, ...]:
 def test_equal_nodes_end_with_0_and_a_sentence(pair: Lab, run: Run) -> None:
     done = run("check", *urls(pair))
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.rstrip().endswith("Equal: 5 rows in 2 tables.")
+    assert done.stdout.rstrip().endswith("Equal: 5 rows in 1 table.")
     assert "replstore_orphan" not in done.stdout
     assert "\x1b" not in done.stdout
 
@@ -38,7 +38,7 @@ def test_rows_on_their_way_are_told_and_end_with_0(pair: Lab, run: Run) -> None:
     pair.sql("primary", insert(7))
     done = run("check", *urls(pair))
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.rstrip().endswith("Equal: 6 rows in 2 tables; 1 row is on the way to the follower.")
+    assert done.stdout.rstrip().endswith("Equal: 6 rows in 1 table; 1 row is on the way to the follower.")
 
 
 def test_differences_end_with_1_and_are_shown_with_both_values(pair: Lab, run: Run) -> None:
@@ -114,3 +114,9 @@ def test_databases_that_are_no_pair_end_with_2(sqlite_lab: Lab, run: Run) -> Non
     assert (done.returncode, done.stdout) == (2, "")
     assert "replstore migrate" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_empty_list_of_tables_is_refused(run: Run, pair: Lab) -> None:
+    done = run("check", "--tables", " , ", *urls(pair))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "replstore: --tables names no table: give at least one, or leave it out to compare all\n"
