@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, MetaData, delete, insert, select
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import DeclarativeBase
 
 from replstore.control_migrations import current, head, upgrade
 from replstore.databases.base import NodeState
@@ -53,19 +54,22 @@ class Migrated:
     behind: str | None
 
 
-def migrate(pair: Pair, metadata: MetaData | None = None, *, alembic_config: str | Path | None = None, replace: str | None = None) -> Migrated:
+def migrate(
+    pair: Pair, metadata: MetaData | type[DeclarativeBase] | None = None, *, alembic_config: str | Path | None = None, replace: str | None = None
+) -> Migrated:
     """Migrates a pair, or makes one of two databases.
 
     Args:
         pair: the nodes.
-        metadata: tables to create where they are missing.
+        metadata: tables to create where they are missing, or a declarative base.
         alembic_config: the user's ``alembic.ini``; its environment is brought to its head on both nodes.
         replace: name of a node that was lost for good and is made anew, as the follower.
 
     With neither metadata nor Alembic environment the tables that the primary has are adopted: made on the standby, and copied.
 
     Raises:
-        CannotReplicate: a table can't be replicated; the message names it. Nothing of replstore's was put on any table.
+        CannotReplicate: a table can't be replicated; the message names it, and says so if the Alembic environment has made it already. Nothing of
+            replstore's was put on any table.
         MigrationFailed: the user's migration failed on a node; the message says which, and how to go on.
         NotAPair, ConfigError: the databases aren't what they should be.
     """
@@ -258,7 +262,10 @@ def _migrate_writer(writer: Node, user: UserMigration) -> set[str]:
         if state is None or state.role != "writer":
             raise MigrationFailed(f"{writer.name} is no longer the writer: run `replstore migrate` again")
         tables = database.tables(connection)
-        refuse(writer, connection, tables)
+        try:
+            refuse(writer, connection, tables)
+        except CannotReplicate as error:
+            raise CannotReplicate(f"{error}{user.how_to_go_on(writer)}") from None
         orphans = database.orphan_table(connection)
         before = replicated(writer, connection)
         recorded = dict(connection.execute(select(control.replicated.c.tbl, control.replicated.c.fingerprint)).all())

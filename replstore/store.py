@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 import tenacity
 from sqlalchemy import Connection, Engine, MetaData
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
-from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Session, SessionTransaction, sessionmaker
 
 from replstore.config import Settings
 from replstore.databases.base import Fault
@@ -32,6 +32,7 @@ from replstore.transaction.attempt import Attempt
 from replstore.transaction.keyed import claim, store_result
 from replstore.transaction.orphans import Orphans
 from replstore.transaction.read import Reader, Token
+from replstore.urls import shown
 
 if TYPE_CHECKING:
     from replstore.migrate import Migrated
@@ -71,6 +72,9 @@ class Store:
     def from_config(cls, path: str | Path, **overrides: Any) -> Self:
         """A Store from a settings file."""
         return cls(path, **overrides)
+
+    def __repr__(self) -> str:
+        return f"Store(primary={shown(self.settings.primary_url)!r}, standby={shown(self.settings.standby_url)!r})"
 
     def _new_hook(self, node: Node, connection: Any) -> Attempt:
         """Rides on a transaction that a sessionmaker's Session, or a bare Connection, begins."""
@@ -372,13 +376,15 @@ class Store:
             step = f"; {decision.next_step}" if decision.next_step else ""
             raise NodeLost(f"{what} didn't come to its end ({one_line(error)}): {decision.reason}{step}") from error
 
-    def migrate(self, metadata: MetaData | None = None, *, alembic_config: str | Path | None = None, replace: str | None = None) -> Migrated:
+    def migrate(
+        self, metadata: MetaData | type[DeclarativeBase] | None = None, *, alembic_config: str | Path | None = None, replace: str | None = None
+    ) -> Migrated:
         """Brings control tables, the user's tables and the triggers to the same revision on both nodes, and makes a pair of two databases.
 
         With neither argument the tables that the primary has are adopted: made on the standby, and copied.
 
         Args:
-            metadata: tables to create where they are missing.
+            metadata: tables to create where they are missing, or a declarative base.
             alembic_config: the user's ``alembic.ini``; its environment is brought to its head on both nodes.
             replace: name of a node that was lost or dropped for good, and is made anew of an empty database, as the follower.
 

@@ -18,6 +18,7 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Engine, MetaData, create_engine
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import NullPool
 
 from replstore.control_migrations import one_at_a_time
@@ -31,17 +32,17 @@ class UserMigration:
     """What brings one node's user tables up to date.
 
     Args:
-        metadata: tables to create where they are missing.
+        metadata: tables to create where they are missing, or a declarative base.
         alembic_config: path of an ``alembic.ini``.
 
     Raises:
-        ConfigError: both were given, or the Alembic environment can't be read.
+        ConfigError: both were given, or the Alembic environment can't be read, or it is no metadata.
     """
 
-    def __init__(self, metadata: MetaData | None, alembic_config: str | Path | None) -> None:
+    def __init__(self, metadata: MetaData | type[DeclarativeBase] | None, alembic_config: str | Path | None) -> None:
         if metadata is not None and alembic_config is not None:
             raise ConfigError("give metadata or an Alembic environment, not both: the environment creates the tables")
-        self._metadata = metadata
+        self._metadata = None if metadata is None else as_metadata(metadata)
         self._path = Path(alembic_config) if alembic_config is not None else None
         self.revision: str | None = None
         if self._path is not None:
@@ -59,6 +60,12 @@ class UserMigration:
         ]
         if nameless:
             raise CannotReplicate("; ".join(f"table {name} has no primary key: add one, or it can't be replicated" for name in sorted(nameless)))
+
+    def how_to_go_on(self, node: Node) -> str:
+        """The rest of a sentence that names a table which can't be replicated: an environment has made it by now, and isn't undone."""
+        if self._path is None:
+            return ""
+        return f"; your migration has run on {node.name} already: add a revision that gives it a key and run `replstore migrate` again"
 
     def _config(self) -> Config:
         return Config(str(self._path), stdout=io.StringIO())
@@ -116,6 +123,19 @@ class UserMigration:
                 f"after the upgrade {node.name} is at {', '.join(sorted(heads)) or 'no revision'}, not at {', '.join(sorted(wanted))}: does env.py take its "
                 "URL from sqlalchemy.url or config.attributes['connection'], and keep its version table under the usual name?"
             )
+
+
+def as_metadata(given: object, name: str = "metadata") -> MetaData:
+    """The MetaData itself, or the one of a declarative base.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    found = getattr(given, "metadata", given)
+    if not isinstance(found, MetaData):
+        kind = type(found).__name__
+        raise ConfigError(f"{name} is {'an' if kind[0] in 'aeiou' else 'a'} {kind}: it must be a MetaData, or a declarative base")
+    return found
 
 
 def what_went_wrong(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -52,14 +53,16 @@ def command(
     """Bring the tables of both nodes to the same revision; makes a pair of two databases.
 
     With neither --alembic-config nor --metadata the tables that the primary has are taken as they are: made on the standby, and copied. A SQLite file that
-    isn't there yet is made. A table that can't be replicated is named, and nothing is changed.
+    isn't there yet is made. A table of the metadata, or of the primary, that can't be replicated is named, and nothing is changed; what an Alembic
+    environment has made by then stays.
     """
     from replstore.migrate import migrate
 
-    tables = load_metadata(metadata) if metadata else None
-    with opened(options, made=False) as store:
-        done = migrate(store.pair, tables, alembic_config=alembic_config, replace=replace)
-        left = _left(store.pair)
+    with redirect_stdout(sys.stderr) if options.json else nullcontext():  # what the user's module or env.py prints is no JSON
+        tables = load_metadata(metadata) if metadata else None
+        with opened(options, made=False) as store:
+            done = migrate(store.pair, tables, alembic_config=alembic_config, replace=replace)
+            left = _left(store.pair)
     if options.json:
         print_json({**asdict(done), "left_out": left.left_out})
     else:
@@ -73,9 +76,7 @@ def load_metadata(name: str) -> MetaData:
     Raises:
         ConfigError: there is no such thing.
     """
-    from sqlalchemy import MetaData
-
-    from replstore.user_migrations import what_went_wrong
+    from replstore.user_migrations import as_metadata, what_went_wrong
 
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
@@ -88,12 +89,7 @@ def load_metadata(name: str) -> MetaData:
             found = getattr(found, part)
     except (Exception, SystemExit) as error:  # whatever the user's module does
         raise ConfigError(f"--metadata {name} can't be imported: {what_went_wrong(error)}") from error
-    found = getattr(found, "metadata", found)
-    if not isinstance(found, MetaData):
-        kind = type(found).__name__
-        article = "an" if kind[0] in "aeiou" else "a"
-        raise ConfigError(f"--metadata {name} is {article} {kind}: it must be a MetaData, or a declarative base")
-    return found
+    return as_metadata(found, f"--metadata {name}")
 
 
 def _left(pair: Pair) -> Left:

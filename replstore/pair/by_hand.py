@@ -6,7 +6,7 @@ import logging
 import time
 from contextlib import suppress
 
-from replstore.errors import NotTheWriter, NoWriter, TakeoverRefused
+from replstore.errors import ConfigError, NotTheWriter, NoWriter, TakeoverRefused
 from replstore.node import one_line
 from replstore.pair.decide import Reach, Role
 from replstore.pair.pair import Lead, Pair, named
@@ -61,6 +61,8 @@ def _still_follows(pair: Pair, lead: Lead) -> bool:
 
 def order_takeover(pair: Pair, name: str | None, *, force: bool) -> None:
     """See ``Store.takeover``."""
+    if name is not None and name not in pair.nodes:
+        raise ConfigError(f"{name!r} is no node: there are primary and standby")
     with pair.settling:
         view, decision = pair.look()
         node = (

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from replstore.cli import main
 from replstore.cli.migrate import load_metadata
-from replstore.errors import ConfigError, MigrationFailed
+from replstore.errors import CannotReplicate, ConfigError, MigrationFailed
 from replstore.local import SqlitePair
 from replstore.store import Store
 from replstore.user_migrations import UserMigration
 from tests.fix_alembic import FROM_ATTRIBUTES, Environment
+from tests.fix_stores import Base
 
 
 @pytest.mark.parametrize(
@@ -78,3 +81,41 @@ def test_a_module_that_ends_the_program_or_holds_something_else(tmp_path: Path, 
         with pytest.raises(ConfigError) as caught:
             load_metadata(name)
         assert str(caught.value) == sentence
+
+
+def test_a_table_without_key_that_an_environment_has_made_is_told_together_with_what_comes_next(tmp_path: Path, sqlite_pair: SqlitePair) -> None:
+    environment = Environment(tmp_path, FROM_ATTRIBUTES)
+    environment.revision("op.create_table('bare', sa.Column('x', sa.Integer))")
+    with Store(primary=sqlite_pair.primary_url, standby=sqlite_pair.standby_url, background=False) as store:
+        with pytest.raises(CannotReplicate) as caught:
+            store.migrate(alembic_config=environment.ini)
+        assert str(caught.value).startswith("table bare has no primary key")
+        assert str(caught.value).endswith(
+            "; your migration has run on primary already: add a revision that gives it a key and run `replstore migrate` again"
+        )
+        environment.revision("op.drop_table('bare')", "op.create_table('bare', sa.Column('x', sa.Integer, primary_key=True))")
+        assert "bare" in store.migrate(alembic_config=environment.ini).tables  # what the sentence says is enough
+
+
+def test_a_store_takes_a_declarative_base_as_the_command_does(sqlite_pair: SqlitePair) -> None:
+    with Store(primary=sqlite_pair.primary_url, standby=sqlite_pair.standby_url, background=False) as store:
+        assert store.migrate(Base).tables == ("account",)
+        with pytest.raises(ConfigError, match="metadata is an int: it must be a MetaData, or a declarative base"):
+            store.migrate(7)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="'third' is no node: there are primary and standby"):
+            store.takeover("third")  # type: ignore[arg-type]
+        assert repr(store) == f"Store(primary={sqlite_pair.primary_url!r}, standby={sqlite_pair.standby_url!r})"
+
+
+def test_what_the_users_module_prints_is_no_json(
+    tmp_path: Path, sqlite_pair: SqlitePair, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "talks.py").write_text("import sqlalchemy as sa\nprint('loading')\nmetadata = sa.MetaData()\n")
+    code = main(
+        ["migrate", "--primary", sqlite_pair.primary_url, "--standby", sqlite_pair.standby_url, "--metadata", "talks:metadata", "--format", "json"]
+    )
+    said = capsys.readouterr()
+    assert code == 0
+    assert json.loads(said.out)["tables"] == []
+    assert said.err == "loading\n"
