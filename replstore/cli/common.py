@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
     from replstore.config import Settings
 
-COMMON = "Every command"
+COMMON = "Settings and output"
 
 
 def _option(*names: str, help: str, **more: Any) -> Any:
@@ -80,13 +82,15 @@ def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
         for name, parameter in inspect.signature(function).parameters.items()
         if name != place
     ]
+    taken = {parameter.name for parameter in own}  # an option that means something else here
     shared = [
         inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=common[field.name])
         for field in fields(Options)
+        if field.name not in taken
     ]
 
     def command(**given: Any) -> Any:
-        options = Options(**{field.name: given.pop(field.name) for field in fields(Options)})
+        options = Options(**{parameter.name: given.pop(parameter.name) for parameter in shared})
         return function(**{place: options}, **given)
 
     command.__name__, command.__doc__, command.__module__ = function.__name__, function.__doc__, function.__module__
@@ -97,10 +101,11 @@ def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Where a command prints for people: as wide as the terminal, colours only where there is one."""
+    """Where a command prints for people: as wide as the terminal, colours only where there is one; what goes elsewhere is broken by nobody."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False)
+    elsewhere = not (sys.stderr if stderr else sys.stdout).isatty() and "COLUMNS" not in os.environ
+    return Console(stderr=stderr, highlight=False, soft_wrap=elsewhere)
 
 
 def print_json(facts: Any) -> None:

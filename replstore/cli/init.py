@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,7 +41,7 @@ PAIR = "The pair. Kept in its control tables, equal in every program; one that l
 
 def command(
     options: Options,
-    path: Annotated[Path, typer.Option("--path", help="The file to write.", metavar="FILE")] = Path(NAME),
+    config: Annotated[Path, typer.Option("--path", "--config", help="The file to write.", metavar="FILE")] = Path(NAME),
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
     """Write a commented settings file: every setting with its unit, its default and the reason.
@@ -48,23 +49,41 @@ def command(
     It describes a pair of two SQLite files, or what --primary, --standby and --durability say. No database is touched: `replstore migrate` makes the pair.
     """
     from replstore.config import Settings
+    from replstore.config_faults import PREFIX, URLS
     from replstore.urls import shown
 
-    target = Path(options.config) if options.config else path
+    if not force:
+        _refuse_shadow(config)
     given = options.overrides
     if not {"primary", "standby"} & given.keys():
         given = LOCAL_PAIR | given
     settings = Settings(**given)
     secret = any(url.password for url in (settings.primary_url, settings.standby_url))
-    _write(target, render(settings, given), force=force, mode=0o600 if secret else 0o666)
+    _write(config, render(settings, given), force=force, mode=0o600 if secret else 0o666)
     primary, standby = shown(settings.primary_url), shown(settings.standby_url)
+    ruled = [variable for name in URLS if (variable := f"{PREFIX}{name.upper()}") in os.environ]
     if options.json:
-        print_json({"path": str(target), "primary": primary, "standby": standby})
+        print_json({"path": str(config), "primary": primary, "standby": standby, "overruled_by": ruled})
         return
-    config = "" if target == Path(NAME) else f" --config {target}"
-    print(f"Wrote {target}{', for your eyes only because it holds a password' if secret else ''}.")
+    option = "" if config == Path(NAME) else f" --config {shlex.quote(str(config))}"
+    print(f"Wrote {config}{', for your eyes only because it holds a password' if secret else ''}.")
     print(f"  primary  {primary}\n  standby  {standby}")
-    print(f"Next: look through it, then `replstore migrate{config}` makes the pair and `replstore status{config}` shows it.")
+    if ruled:
+        print(f"Note: {' and '.join(ruled)} in your environment {'wins' if len(ruled) == 1 else 'win'} over what the file says.")
+    print(f"Next: look through it, then `replstore migrate{option}` makes the pair and `replstore status{option}` shows it.")
+
+
+def _refuse_shadow(path: Path) -> None:
+    """Where programs start in this directory, the file would hide the settings that they take now.
+
+    Raises:
+        ConfigError: there are such settings.
+    """
+    from replstore import config_file
+
+    other = path.with_name("pyproject.toml")
+    if path.name == NAME and not path.exists() and other.is_file() and config_file.read(other, optional=True)[0]:
+        raise ConfigError(f"{other} has settings already, [tool.replstore], and {path} would hide them: --force writes it all the same")
 
 
 def render(settings: Settings, given: Mapping[str, Any]) -> str:

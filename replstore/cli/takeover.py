@@ -13,7 +13,10 @@ from replstore.cli.opening import opened
 
 def command(
     options: Options,
-    node: Annotated[Literal["primary", "standby"] | None, typer.Argument(help="The node to become the writer.", show_default="the follower")] = None,
+    node: Annotated[
+        Literal["primary", "standby"] | None,
+        typer.Argument(help="The node to become the writer; by default the follower.", metavar="NODE", show_default=False),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Even where the rules forbid it: it may lose acknowledged transactions. Recorded.")] = False,
 ) -> None:
     """Make the follower the writer, because the writer is lost.

@@ -6,6 +6,7 @@ import errno
 
 import pytest
 
+from replstore.cli.common import console
 from replstore.cli.failures import report
 from replstore.local import SqlitePair
 from replstore.store import Store
@@ -65,3 +66,13 @@ subprocess.Popen.__init__ = refuse
     done = run("demo", "--database", "postgresql", before=before)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == 'replstore: psycopg isn\'t installed: pip install "replstore[local]"\n'
+
+
+def test_a_sentence_that_goes_to_another_program_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    sentence = "word " * 60
+    monkeypatch.delenv("COLUMNS", raising=False)
+    console().print(sentence)
+    assert capsys.readouterr().out == f"{sentence}\n"
+    monkeypatch.setenv("COLUMNS", "80")  # who sets it wants it so
+    console().print(sentence)
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from replstore.cli import main
 from replstore.cli.init import LOCAL_PAIR
 from replstore.config import PAIR_SETTINGS, Settings
 from tests.cli.fix_command import Run
@@ -17,6 +19,8 @@ from tests.cli.fix_command import Run
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("REPLSTORE_")]:
+        monkeypatch.delenv(name)
 
 
 def uncommented(content: str) -> str:
@@ -95,6 +99,7 @@ def test_json(run: Run) -> None:
         "path": "replstore.toml",
         "primary": f"sqlite:///{here}/replstore-primary.db",
         "standby": f"sqlite:///{here}/replstore-standby.db",
+        "overruled_by": [],
     }
 
 
@@ -103,3 +108,29 @@ def test_one_url_alone_is_refused(run: Run) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("replstore: standby isn't set: give --standby")
     assert not Path("replstore.toml").exists()
+
+
+def test_settings_of_a_pyproject_are_not_hidden_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("pyproject.toml").write_text('[tool.replstore]\nprimary = "sqlite:///mine.db"\nstandby = "sqlite:///other.db"\n')
+    assert main(["init"]) == 2
+    assert capsys.readouterr().err == (
+        "replstore: pyproject.toml has settings already, [tool.replstore], and replstore.toml would hide them: --force writes it all the same\n"
+    )
+    assert not Path("replstore.toml").exists()
+    assert main(["init", "--path", "other.toml"]) == 0  # hides nothing
+    assert main(["init", "--force"]) == 0
+    Path("replstore.toml").unlink()
+    Path("pyproject.toml").write_text("[tool.ruff]\n")
+    assert main(["init"]) == 0
+
+
+def test_the_environment_that_wins_over_the_file_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("REPLSTORE_PRIMARY", "sqlite:///elsewhere.db")
+    assert main(["init"]) == 0
+    assert "Note: REPLSTORE_PRIMARY in your environment wins over what the file says." in capsys.readouterr().out
+
+
+def test_the_next_command_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "--config", "my shop's.toml"]) == 0
+    assert "`replstore migrate --config 'my shop'\"'\"'s.toml'` makes the pair" in capsys.readouterr().out
+    assert Path("my shop's.toml").is_file()
