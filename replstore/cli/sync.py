@@ -20,6 +20,8 @@ def command(
     """Wait until the follower has everything that was committed before."""
     began = time.monotonic()
     with opened(options) as store:
+        # a writer is there within takeover_timeout, or a person is needed: no need to wait in silence for the rest
+        store.pair.settle(began + min(timeout, store.settings.takeover_timeout))
         try:
             store.sync(timeout=timeout)
         except TimeoutError as error:

@@ -139,7 +139,8 @@ def describe(node: NodeView) -> str:
     """How a node that doesn't serve is named in a sentence: "primary is refused (connection refused)"."""
     detail = f" ({node.error})" if node.error else ""
     if node.reach is Reach.SILENT:
-        return f"{node.name} is silent for {node.silent_for:.1f} s{detail}"
+        since = f" for {node.silent_for:.1f} s" if node.silent_for >= 0.05 else ""
+        return f"{node.name} is silent{since}{detail}"
     return f"{node.name} is {node.reach}{detail}"
 
 

@@ -32,6 +32,7 @@ class Monitor:
     def __init__(self, pair: Pair) -> None:
         self._pair = pair
         pair.watched = True
+        self._told: dict[str, str] = {}
         self._retention = Retention(pair.settings.marker_retention)
         # daemons: what they do is done by any other Store, or by the next call, just as well
         self._threads = [
@@ -56,7 +57,9 @@ class Monitor:
                 if decision.action in (Action.FENCE, Action.REJOIN, Action.RESYNC):
                     self._pair.nudged.set()
             except Exception as error:
-                log.info("monitor: %s", one_line(error))
+                self._tell("monitor", one_line(error))
+            else:
+                self._tell("monitor", "")
             hurry = Reach.SILENT in (view.primary.reach, view.standby.reach) if view is not None else False
             interval = min(HURRY, self._pair.settings.probe_interval) if hurry else self._pair.settings.probe_interval
             self._pair.closed.wait(max(0.0, interval - (time.monotonic() - began)))
@@ -88,8 +91,16 @@ class Monitor:
         except Exception as error:
             if decision.action is Action.REJOIN and isinstance(error, ReplicationStopped):
                 self._pair.stop_shipping(str(error))
-            log.info("keeper: %s", one_line(error))
+            self._tell("keeper", one_line(error))
             self._pair.closed.wait(self._pair.settings.probe_interval)
+        else:
+            self._tell("keeper", "")
+
+    def _tell(self, who: str, trouble: str) -> None:
+        """Logs what a thread can't do, once: a node that is away stays away for many looks."""
+        if trouble and trouble != self._told.get(who):
+            log.info("%s: %s", who, trouble)
+        self._told[who] = trouble
 
     def _prune(self) -> None:
         """Removes what both nodes have and nobody needs; never while the follower isn't in sync, so a former writer finds all it needs."""

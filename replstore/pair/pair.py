@@ -138,7 +138,7 @@ class Pair:
                 node = self.nodes[decision.writer]
                 uncontested = self._uncontested(view, seen, began)
                 lead = Lead(node, self.other(node), seen.term, decision.acknowledge, began, decision.reason, uncontested)
-        if self.decision is None or decision.action is not self.decision.action:
+        if (self.decision is None or decision.action is not self.decision.action) and not self._is_no_pair():
             log.info("%s: %s", decision.action, decision.reason)
         with self._changed:
             old = self.lead
@@ -151,6 +151,9 @@ class Pair:
         for seen in (view.primary, view.standby):
             if seen.reach is Reach.SILENT and seen.silent_for >= self.policy.detection_time:
                 self._interrupt(self.nodes[seen.name])  # nobody waits for TCP
+
+    def _is_no_pair(self) -> bool:
+        return not self.watch.met and is_no_pair(self.nodes.values(), self.watch.states)
 
     def _uncontested(self, view: View, writer: NodeView, began: float) -> float:
         """Until when no other node had become the writer, as far as is known: a dead node doesn't, if it hadn't before it died."""
@@ -257,7 +260,7 @@ class Pair:
                 lead = self.lead
                 if lead is not None and lead.term.number >= above:
                     return lead
-            if not self.watch.met and is_no_pair(self.nodes.values(), self.watch.states):
+            if self._is_no_pair():
                 raise NotAPair("these two databases are no pair yet: store.migrate(…) or `replstore migrate` makes one of them")
             forbidden = decision.action is Action.TAKE_OVER and not self.acts
             if decision.action is Action.STOP or forbidden or time.monotonic() >= deadline or self.closed.is_set():
