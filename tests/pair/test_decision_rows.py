@@ -199,7 +199,7 @@ def test_a_node_alone_after_its_restart_is_unconfirmed_until_the_other_one_or_a_
     lab.kill("standby")
     lab.replace("primary")
     late = lab.store(takeover_timeout=0.5, **UNHURRIED)
-    with pytest.raises(NoWriter, match=r"unconfirmed.*takeover --force primary"):
+    with pytest.raises(NoWriter, match=r"unconfirmed.*replstore solo"):
         late.run(put(2))
     late.takeover("primary", force=True)
     late.run(put(2))
