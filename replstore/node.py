@@ -181,4 +181,6 @@ class Node:
 def one_line(error: BaseException) -> str:
     """An error as one line: the driver's own message, without SQLAlchemy's statement and parameters, and without libpq's guesses."""
     error = getattr(error, "orig", None) or error
+    if isinstance(error, OSError) and error.strerror:  # its text begins with a number
+        return ": ".join(str(part) for part in (error.filename, error.strerror) if part)
     return " ".join(_GUESS.sub("", str(error)).split()) or type(error).__name__

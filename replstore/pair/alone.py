@@ -139,6 +139,7 @@ def describe(node: NodeView) -> str:
     """How a node that doesn't serve is named in a sentence: "primary is refused (connection refused)"."""
     detail = f" ({node.error})" if node.error else ""
     if node.reach is Reach.SILENT:
+        detail = "" if node.error.startswith("no answer for ") else detail  # that is what silent means
         since = f" for {node.silent_for:.1f} s" if node.silent_for >= 0.05 else ""
         return f"{node.name} is silent{since}{detail}"
     return f"{node.name} is {node.reach}{detail}"

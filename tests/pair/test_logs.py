@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 
 import pytest
 
 from replstore.cli import main
+from replstore.node import one_line
 from replstore.pair.alone import describe
 from replstore.pair.decide import Reach
 from replstore.pair.view import NodeView
@@ -35,8 +37,17 @@ def test_before_the_pair_is_made_nothing_is_wrong(sqlite_lab: Lab, caplog: pytes
 
 
 def test_a_node_that_has_just_fallen_silent_is_not_silent_for_nothing() -> None:
-    assert describe(NodeView("primary", reach=Reach.SILENT, error="no answer")) == "primary is silent (no answer)"
-    assert describe(NodeView("primary", reach=Reach.SILENT, silent_for=0.3)) == "primary is silent for 0.3 s"
+    assert describe(NodeView("primary", reach=Reach.SILENT, error="starting up")) == "primary is silent (starting up)"
+    assert describe(NodeView("primary", reach=Reach.SILENT, silent_for=0.3, error="no answer for 0.3 s")) == "primary is silent for 0.3 s"
+
+
+def test_an_error_in_one_line_has_no_number_and_no_guess() -> None:
+    assert one_line(OSError(errno.ENOSPC, "No space left on device")) == "No space left on device"
+    assert one_line(OSError(errno.ENOENT, "No such file or directory", "a.db")) == "a.db: No such file or directory"
+    refused = "connection failed: Connection refused\n\tIs the server running on that host and accepting TCP/IP connections?"
+    assert one_line(Exception(refused)) == "connection failed: Connection refused"
+    cut = "server closed the connection unexpectedly\n\tThis probably means the server terminated abnormally\n\tbefore or while it did so."
+    assert one_line(Exception(cut)) == "server closed the connection unexpectedly"
 
 
 def test_sync_says_soon_that_nobody_writes(sqlite_lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
