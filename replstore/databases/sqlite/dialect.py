@@ -10,6 +10,7 @@ import os
 import re
 import sqlite3
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -52,7 +53,9 @@ def cannot_open(message: str) -> sqlite3.OperationalError:
     return error
 
 
+@cache
 def _host_boot() -> str:
+    """What names the host's boot: no process outlives it, so it is read once."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:  # not Linux: the time of the host's start, to the minute
