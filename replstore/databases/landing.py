@@ -30,6 +30,7 @@ def landing_statements(control: Control, landing: Landing) -> list[Statement]:
         writer.node, writer.term_no, writer.term_uuid, landing.position, landing.tick, (base.batch or 0) + 1, eligible, False, writer.schema_no, now()
     )  # fmt: skip
     columns = ("source", "term_no", "term_uuid", "position", "tick", "batch", "eligible_boot", "copying", "schema_no", "shipped_at")
+    follows = f"EXISTS (SELECT 1 FROM {role} WHERE role = 'follower' AND term_no = ? AND term_uuid = ?)"
     statements: list[Statement] = []
     if landing.rejoin:
         statements += [
@@ -47,10 +48,11 @@ def landing_statements(control: Control, landing: Landing) -> list[Statement]:
         ]
     if base.position is None or landing.rejoin:
         places = ", ".join("?" * len(columns))
-        insert = f"INSERT INTO {position} (id, {', '.join(columns)}) SELECT 1, {places} WHERE NOT EXISTS (SELECT 1 FROM {position})"
-        statements.append((insert, landed, "another shipper was the first"))
+        insert = f"INSERT INTO {position} (id, {', '.join(columns)}) SELECT 1, {places} WHERE NOT EXISTS (SELECT 1 FROM {position}) AND {follows}"
+        statements.append((insert, (*landed, writer.term_no, writer.term_uuid), "another shipper was the first, or the node is no longer a follower"))
     else:
         sets = ", ".join(f"{column} = ?" for column in columns)
-        update = f"UPDATE {position} SET {sets}, stopped = NULL WHERE position = ? AND tick = ?"
-        statements.append((update, (*landed, base.position, base.tick), "the follower's position moved since the batch began"))
+        update = f"UPDATE {position} SET {sets}, stopped = NULL WHERE position = ? AND tick = ? AND {follows}"
+        compared = (base.position, base.tick, writer.term_no, writer.term_uuid)
+        statements.append((update, (*landed, *compared), "the follower's role, term or position moved since the batch began"))
     return statements

@@ -26,6 +26,11 @@ from replstore.databases.state import node_state
 
 #: Kept by the server: a client's host that lost its power says nothing any more, and its session would hold what it holds for hours (HAZARDS 9).
 POWERED_OFF = "-c tcp_keepalives_idle=2 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=3 -c tcp_user_timeout=4000 -c client_connection_check_interval=2000"
+#: How replstore's own sessions are, whatever the defaults of the database and the role: a compare-and-set that waited for a lock must see what is there then.
+SERVICE_SETTINGS = (
+    r"-c default_transaction_isolation=read\ committed -c default_transaction_read_only=off -c default_transaction_deferrable=off "
+    "-c standard_conforming_strings=on -c search_path=pg_catalog -c row_security=off -c idle_in_transaction_session_timeout=2000"
+)
 GUARD_LOCK = (
     f"l.locktype = 'advisory' AND l.classid = {LOCK_CLASS} AND l.objid = {GUARD} "
     "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
@@ -46,8 +51,7 @@ class PostgreSQL(Database):
 
     def service_engine(self, url: URL, *, seconds: float) -> Engine:
         limit = int(seconds * 1000)
-        settings = f"-c lock_timeout={limit} -c idle_in_transaction_session_timeout=2000 -c search_path=pg_catalog -c row_security=off -c statement_timeout={limit}"
-        settings = f"{settings} {POWERED_OFF}"
+        settings = f"{SERVICE_SETTINGS} {POWERED_OFF} -c lock_timeout={limit} -c statement_timeout={limit}"
         arguments = {
             "connect_timeout": max(2, int(seconds)),
             "tcp_user_timeout": 2000,
@@ -60,10 +64,11 @@ class PostgreSQL(Database):
         return create_engine(url.set(drivername="postgresql+replstore"), connect_args=arguments, poolclass=QueuePool, pool_size=2, max_overflow=10)
 
     def carrier(self, writer: Engine, follower: Engine) -> PostgreSQLCarrier:
-        reading = ["SET statement_timeout = 0"]
-        applying = ["SET statement_timeout = 0", "SET synchronous_commit = on"]
+        # a plan that was made while a table was small must not read all of it when it is large: keys are looked up in the index, always
+        setup = ["SET statement_timeout = 0", "SET client_encoding = 'UTF8'", "SET enable_seqscan = off"]
+        applying = [*setup, "SET synchronous_commit = on"]
         return PostgreSQLCarrier(
-            Session(writer, reading), Session(writer), Session(follower, applying, optional=["SET session_replication_role = replica"])
+            Session(writer, setup), Session(writer), Session(follower, applying, optional=["SET session_replication_role = replica"])
         )
 
     def is_same(self, one: Connection, other: Connection) -> bool:
