@@ -285,11 +285,14 @@ class Steps(Carrier):
     def tick(self, *, batch: int, held: str | None) -> str:
         return self._step("tick", lambda: self.carrier.tick(batch=batch, held=held))  # type: ignore[no-any-return]
 
+    def apply(self, rows: Any, landing: Landing) -> int:
+        return self._step("apply", lambda: self.carrier.apply(rows, landing))  # type: ignore[no-any-return]
+
     def still_there(self) -> None:
         self._step("still_there", self.carrier.still_there)
 
-    def apply(self, rows: Any, landing: Landing) -> int:
-        return self._step("apply", lambda: self.carrier.apply(rows, landing))  # type: ignore[no-any-return]
+    def land(self) -> None:
+        self._step("land", self.carrier.land)
 
     def abandon(self) -> None:
         self.carrier.abandon()
@@ -314,9 +317,10 @@ class Batch:
         """Tick, sign of life, apply."""
         try:
             tick = self.carrier.tick(batch=(self.base.batch or 0) + 1, held=self.base.tick)
-            self.carrier.still_there()
             rows = {name: Keys(whole=count is None) for name, count in self.snapshot.changed.items()}
             self.carrier.apply(rows, Landing(self.base, self.snapshot.state, self.snapshot.position, tick, eligible=eligible))
+            self.carrier.still_there()
+            self.carrier.land()
         finally:
             self.carrier.abandon()
 

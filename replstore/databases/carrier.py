@@ -1,7 +1,7 @@
 """A carrier moves one batch from a writer to a follower: the database's part of shipping.  The protocol is in ``replication/journal/ship.py``.
 
-A carrier belongs to one direction and one thread at a time.  Order of calls for a batch: ``follower()``, ``snapshot()``, ``tick()``, ``still_there()``,
-``apply()``; or ``abandon()`` at any point.
+A carrier belongs to one direction and one thread at a time.  Order of calls for a batch: ``follower()``, ``snapshot()``, ``tick()``, ``apply()``,
+``still_there()``, ``land()``; or ``abandon()`` at any point.
 """
 
 from __future__ import annotations
@@ -115,15 +115,11 @@ class Carrier(ABC):
 
     @abstractmethod
     def tick(self, *, batch: int, held: str | None) -> str:
-        """Commits a tick on the writer, durably, from a second session; old ones but ``held`` are removed."""
-
-    @abstractmethod
-    def still_there(self) -> None:
-        """Raises if the snapshot's session has gone: the writer crashed between snapshot and tick."""
+        """Begins to commit a tick on the writer, durably, from a second session; old ones but ``held`` are removed."""
 
     @abstractmethod
     def apply(self, rows: Mapping[str, Keys], landing: Landing) -> int:
-        """Writes the batch in one transaction on the follower.
+        """Writes the batch in one transaction on the follower, and doesn't commit it.
 
         Returns:
             How many rows were written.
@@ -131,6 +127,17 @@ class Carrier(ABC):
         Raises:
             CompareFailed: the follower changed since ``follower()``.
         """
+
+    @abstractmethod
+    def still_there(self) -> None:
+        """Returns once the tick is durable and the snapshot's session has given a sign of life after that; the snapshot is over.
+
+        Raises if that session has gone: the writer crashed between snapshot and tick.
+        """
+
+    @abstractmethod
+    def land(self) -> None:
+        """Commits the batch on the follower."""
 
     def interrupt(self) -> None:
         """Frees another thread that waits for a node in one of the calls above; never raises."""

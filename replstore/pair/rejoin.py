@@ -158,10 +158,11 @@ def _overwrite(writer: Node, former: Node, ahead: NodeState, behind: NodeState, 
         known = carrier.tables()
         rows = {name: Keys(whole=True) for name in known} if whole else _rows(snapshot.changed, orphans, known)
         tick = carrier.tick(batch=1, held=None)
-        carrier.still_there()
         forget = None if whole else orphans.markers
         landing = Landing(base, snapshot.state, snapshot.position, tick, eligible=False, rejoin=True, journal_seen=orphans.seen, forget=forget)
         carrier.apply(rows, landing)
+        carrier.still_there()
+        carrier.land()
     finally:
         carrier.abandon()
         carrier.close()

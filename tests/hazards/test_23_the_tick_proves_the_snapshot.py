@@ -21,7 +21,7 @@ def test_a_change_committed_after_the_tick_is_not_in_the_batch_even_if_the_write
         program.commit()
 
     shipper = lab.shipper()
-    shipper.carrier = Steps(shipper.carrier, after={"tick": commit_without_waiting, "apply": lambda: lab.crash("primary")})
+    shipper.carrier = Steps(shipper.carrier, after={"tick": commit_without_waiting, "land": lambda: lab.crash("primary")})
     shipper.ship()
     assert lab.accounts("primary") == lab.accounts("standby") == {1: 0, 2: 0}
     lab.sql("primary", insert(4))
@@ -120,7 +120,9 @@ def test_the_tick_that_the_follower_holds_is_never_removed(lab: Lab) -> None:
     assert held is not None
     shipper = lab.shipper()
     shipper.carrier.follower(wait=1.0)
+    shipper.carrier.snapshot(since=None, held=held)
     shipper.carrier.tick(batch=10_000, held=held)  # far past the ones that are kept anyway
+    shipper.carrier.still_there()
     shipper.carrier.abandon()
     ticks = {tick for (tick,) in lab.sql("primary", f"SELECT tick FROM {lab.name('tick')}")}
     assert held in ticks

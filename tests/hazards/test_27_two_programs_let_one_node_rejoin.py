@@ -216,7 +216,7 @@ def test_e_the_record_is_durable_before_the_overwrite(forgetful_lab: Lab, monkey
     assert lab.sql("standby", f"SELECT key FROM {lab.name('orphan')}") == [("[2]",)]
 
 
-@pytest.mark.parametrize("step", ["follower", "snapshot", "tick", "still_there", "apply"])
+@pytest.mark.parametrize("step", ["follower", "snapshot", "tick", "apply", "still_there", "land"])
 def test_f_a_program_that_dies_at_any_step_leaves_a_fenced_node_and_the_next_one_does_the_whole(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

@@ -92,7 +92,7 @@ class PostgreSQLToSQLite(PostgreSQLCarrier):
         read = {name: self._lay_down(number, self._tables[name], keys) for number, (name, keys) in enumerate(rows.items())}
         markers = self._read_markers()
         counters = self._counters([*self._tables.values()] if landing.eligible or landing.rejoin else [self._tables[name] for name in rows])
-        self._end(self._writer)
+        super().still_there()  # before the file's lock is taken
         self._take_lock(landing)
         file.execute("UPDATE replstore_mark SET mark = 'apply'")
         for number, (name, keys) in enumerate(rows.items()):
@@ -106,8 +106,13 @@ class PostgreSQLToSQLite(PostgreSQLCarrier):
                 raise Moved(failure)
         file.execute("UPDATE replstore_mark SET mark = NULL")
         self._clear()
-        file.commit()
         return sum(read.values())
+
+    def still_there(self) -> None:
+        """The snapshot's session gave its sign of life before the file's lock was taken."""
+
+    def land(self) -> None:
+        self._in_batch().commit()
 
     def _take_lock(self, landing: Landing) -> None:
         """Goes on in a transaction that nobody else can write beside, if the follower is still what the batch began from."""

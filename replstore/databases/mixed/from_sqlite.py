@@ -24,7 +24,7 @@ from replstore.databases.mixed.kinds import CannotCross, Kind
 from replstore.databases.mixed.names import name_here, shared_id
 from replstore.databases.mixed.refused import refused
 from replstore.databases.postgresql.capture import qualified, text
-from replstore.databases.postgresql.carrier import MANY_KEYS, PostgreSQLCarrier
+from replstore.databases.postgresql.carrier import PostgreSQLCarrier
 from replstore.databases.postgresql.sessions import Session
 from replstore.databases.sqlite.capture import MARKER
 from replstore.databases.sqlite.dialect import StoreConnection, file_identity, open_file
@@ -33,6 +33,8 @@ from replstore.databases.sqlite.state import select_node_state
 from replstore.databases.state import node_state
 from replstore.timestamps import now
 
+#: Keys above which the follower's session, idle while rows are read, gets more time before it is ended as frozen (HAZARDS 9).
+MANY_KEYS = 10_000
 #: Keys, or markers, in one statement.
 PIECE = 2000
 _ADVANCE = """
@@ -156,8 +158,11 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
         for name in self._counted(rows, landing):
             self._advance(self._tables[name])
         self._land(landing)
-        self._in_snapshot().rollback()
         return written
+
+    def land(self) -> None:
+        super().land()
+        self._in_snapshot().rollback()
 
     def _delete(self, table: Table, keys: Keys) -> None:
         if keys.whole:

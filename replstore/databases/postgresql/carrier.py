@@ -1,10 +1,14 @@
-"""Shipping from PostgreSQL to PostgreSQL: rows travel by binary COPY, every type as it is, with no Python value in between."""
+"""Shipping from PostgreSQL to PostgreSQL: what a batch costs is its round trips, so statements go one behind the other and servers work at the same time.
+
+A batch of a few rows is six trips: the follower is read; the writer's snapshot is opened and read; the tick is sent, and while it becomes durable rows
+come from the writer and go to the follower; the tick's answer; the snapshot's end, which is its session's sign of life; the follower's COMMIT.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -14,28 +18,56 @@ from replstore.databases.base import NodeState
 from replstore.databases.carrier import Carrier, CompareFailed, Keys, Landing, Moved, Snapshot
 from replstore.databases.catalog import Table
 from replstore.databases.landing import landing_statements
-from replstore.databases.postgresql import capture
-from replstore.databases.postgresql.capture import GUARD, LOCK_CLASS, TURN, qualified, quote, text
+from replstore.databases.postgresql import capture, rows
+from replstore.databases.postgresql.capture import GUARD, LOCK_CLASS, TURN, qualified
+from replstore.databases.postgresql.rows import MARKER, UNSHIPPED, unpacked
 from replstore.databases.postgresql.sessions import Session
 from replstore.databases.postgresql.state import CONTROL, SELECT_STATE
 from replstore.databases.postgresql.turn import Turn
 from replstore.databases.state import node_state
 from replstore.timestamps import now
 
-#: Keys above which the follower's session, idle while rows are read, gets more time before it is ended as frozen (HAZARDS 9).
-MANY_KEYS = 10_000
-CHUNK = 256 * 1024
+__all__ = ["UNSHIPPED", "PostgreSQLCarrier", "unpacked"]
 
-UNSHIPPED = "{name}.xid >= pg_snapshot_xmin({position}) AND NOT pg_visible_in_snapshot({name}.xid, {position})"
-SEQUENCES = (
-    "SELECT coalesce(jsonb_agg(jsonb_build_array(format('%I.%I', schemaname, sequencename), last_value, increment_by)), '[]')::text FROM pg_sequences "
-    "WHERE last_value IS NOT NULL AND schemaname NOT IN ('replstore', 'pg_catalog', 'information_schema')"
+#: Up to so many keys, and so many markers, travel as values of statements; more by COPY.
+FEW = 100
+
+BEGIN_FOLLOWER = (
+    "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",  # what is read behind a lock must be what is there then
+    "SELECT set_config('lock_timeout', $1, true), set_config('replstore.mark', 'apply', true), set_config('synchronous_commit', 'on', true)",
+    f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, {TURN}), pg_advisory_xact_lock_shared({LOCK_CLASS}, {GUARD})",
 )
+BEGIN_WRITER = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+SELECT_WRITER = SELECT_STATE.replace("SELECT ", "SELECT pg_current_snapshot()::text, ", 1)
+_JOURNAL = f"FROM replstore.journal j WHERE {UNSHIPPED.format(name='j', position='$1::pg_snapshot')}"
+_MARKERS = f"FROM replstore.marker m WHERE {UNSHIPPED.format(name='m', position='$1::pg_snapshot')}"
+SELECT_JOURNAL = (
+    f"SELECT j.tbl, CASE WHEN jsonb_array_length(j.keys) <= {FEW} THEN j.keys::text END, jsonb_array_length(j.keys) {_JOURNAL} LIMIT {FEW + 1}"
+)
+COUNT_JOURNAL = f"SELECT j.tbl, bool_or(j.keys IS NULL), sum(jsonb_array_length(j.keys))::bigint {_JOURNAL} GROUP BY j.tbl"
+SELECT_MARKERS = f"SELECT {', '.join(f'm.{column}' for column in MARKER_COLUMNS)} {_MARKERS} LIMIT {FEW + 1}"
+COUNT_MARKERS = f"SELECT count(*) {_MARKERS}"
+SELECT_CHECKS = """
+SELECT coalesce(jsonb_object_agg(f.id, f.print), '{{}}')::text,
+    (SELECT coalesce(jsonb_agg(jsonb_build_array(format('%I.%I', schemaname, sequencename), last_value, increment_by)), '[]')::text FROM pg_sequences
+        WHERE last_value IS NOT NULL AND schemaname NOT IN ('replstore', 'pg_catalog', 'information_schema')),
+    EXISTS (SELECT 1 FROM replstore.tick WHERE tick = $1),
+    (SELECT pruned_through FROM replstore.retention),
+    (SELECT coalesce(jsonb_agg(tbl), '[]')::text FROM replstore.replicated WHERE fingerprint = '')
+FROM ({fingerprints}) f(id, print)
+"""
 ADVANCE_SEQUENCES = """
-SELECT setval((e.v->>0)::regclass, (e.v->>1)::bigint) FROM jsonb_array_elements(%s::jsonb) e(v)
-JOIN pg_sequences s ON format('%%I.%%I', s.schemaname, s.sequencename) = e.v->>0
+SELECT setval((e.v->>0)::regclass, (e.v->>1)::bigint) FROM jsonb_array_elements($1::jsonb) e(v)
+JOIN pg_sequences s ON format('%I.%I', s.schemaname, s.sequencename) = e.v->>0
 WHERE s.last_value IS NULL OR (s.increment_by > 0 AND s.last_value < (e.v->>1)::bigint) OR (s.increment_by < 0 AND s.last_value > (e.v->>1)::bigint)
 """
+TICK = (
+    "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+    "SELECT set_config('synchronous_commit', 'on', true)",
+    "INSERT INTO replstore.tick (tick, batch, at) VALUES ($1, $2, $3)",
+    "DELETE FROM replstore.tick WHERE batch < $1::bigint - 1000 AND tick <> $2",
+    "COMMIT",
+)
 
 
 class PostgreSQLCarrier(Carrier):
@@ -48,64 +80,67 @@ class PostgreSQLCarrier(Carrier):
     def __init__(self, writer: Session, ticker: Session, follower: Session) -> None:
         self._writer, self._ticker, self._follower = writer, ticker, follower
         self._turn = Turn(follower, writer if writer is not follower else None)
+        # a batch's transactions stay open while another server is waited for, as long as this process and the writer are well
+        writer.meanwhile, follower.meanwhile, ticker.meanwhile = (follower.stay, ticker.live), (writer.stay,), (writer.stay, follower.stay)
         self._tables: dict[str, Table] = {}
         self._fingerprints: dict[str, str] = {}
         self._schema_no: int | None = None
-        self._keys: dict[str, str] = {}
-        self._markers = self._sequences = self._sequences_there = "[]"
+        self._shipped: str | None = None
+        self._counts: Mapping[str, int | None] = {}
+        self._few: dict[str, str] | None = None
+        self._markers: list[tuple[Any, ...]] | None = None
+        self._sequences = self._sequences_there = "[]"
+
+    # -- 1: the follower
 
     def follower(self, *, wait: float) -> NodeState:
-        begin = (
-            f"BEGIN; SET LOCAL lock_timeout = {max(1, int(wait * 1000))}; SET LOCAL replstore.mark = 'apply'; SET LOCAL synchronous_commit = on;"
-            f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, {TURN}), pg_advisory_xact_lock_shared({LOCK_CLASS}, {GUARD}); {SELECT_STATE}"
-        )
+        follower = self._follower
+        follower.open()
+        begin, settings, locks = BEGIN_FOLLOWER
+        follower.send(begin)
+        follower.send(settings, str(max(1, int(wait * 1000))))
+        follower.send(locks)
+        follower.send(SELECT_STATE)
         try:
-            rows = self._follower.begin(begin)
+            found = follower.receive()[-1].rows
         except psycopg.errors.LockNotAvailable:
             self._turn.missed()
             raise
-        if not rows:
+        if not found:
             raise CompareFailed("the follower has no control tables' rows")
-        return node_state(rows[0])
+        return node_state(found[0])
+
+    # -- 2: the writer's snapshot
 
     def snapshot(self, *, since: str | None, held: str | None) -> Snapshot:
-        (state_row,) = self._writer.begin(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;" + SELECT_STATE.replace("SELECT ", "SELECT pg_current_snapshot()::text, ", 1)
-        )
-        position, state = state_row[0], node_state(state_row[1:])
-        self._load_tables(state)
-        from_position = f"{text(since)}::pg_snapshot" if since else None
-        journal = UNSHIPPED.format(name="j", position=from_position) if since else "false"
-        marker = UNSHIPPED.format(name="m", position=from_position) if since else "true"
-        (shown,) = self._writer.last_result(f"""
-            SELECT (SELECT coalesce(jsonb_agg(jsonb_build_array(t.tbl, t.whole, t.keys)), '[]')::text FROM (
-                        SELECT j.tbl, bool_or(j.keys IS NULL) AS whole, jsonb_agg(DISTINCT k.v) FILTER (WHERE k.v IS NOT NULL)::text AS keys
-                        FROM replstore.journal j LEFT JOIN LATERAL jsonb_array_elements(j.keys) k(v) ON true WHERE {journal} GROUP BY j.tbl) t),
-                (SELECT coalesce(jsonb_agg(to_jsonb(m) - 'xid'), '[]')::text FROM replstore.marker m WHERE {marker}),
-                (SELECT coalesce(jsonb_object_agg(f.id, f.print), '{{}}')::text FROM ({capture.select_fingerprints(self._tables.values())}) f(id, print)),
-                ({SEQUENCES}),
-                EXISTS (SELECT 1 FROM replstore.tick WHERE tick = {text(held or "")}),
-                (SELECT pruned_through FROM replstore.retention),
-                (SELECT coalesce(jsonb_agg(tbl), '[]')::text FROM replstore.replicated WHERE fingerprint = '')""")
-        changed_json, self._markers, prints, self._sequences, has_tick, pruned, lost = shown
-        changed = json.loads(changed_json)
-        self._keys = {tbl: keys or "[]" for tbl, _, keys in changed}
-        return Snapshot(
-            state,
-            position,
-            has_tick,
-            pruned is not None and not self._covers(since, pruned),
-            {tbl: None if whole else keys.count("[") - 1 for tbl, whole, keys in changed},
-            self._markers.count('"outcome"'),
-            self._faults({**json.loads(prints), **dict.fromkeys(json.loads(lost), "lost before")}),
-        )
+        writer = self._writer
+        self._shipped = since
+        writer.open()
+        writer.send(BEGIN_WRITER)
+        writer.send(SELECT_WRITER)
+        self._send_checks(held)
+        if since is not None:
+            writer.send(SELECT_JOURNAL, since)
+            writer.send(SELECT_MARKERS, since, raw=True)
+        _, (writing), (checks), *found = writer.receive()
+        position, *state_row = writing.rows[0]
+        state = node_state(state_row)
+        if self._schema_no != state.schema_no:
+            self._load_tables(state)
+            self._send_checks(held)
+            (checks,) = writer.receive()
+        prints, self._sequences, has_tick, pruned, lost = checks.rows[0]
+        faults = self._faults({**json.loads(prints), **dict.fromkeys(json.loads(lost), "lost before")})
+        changed, markers = self._changed(found[0].rows, found[1].rows) if found else ({}, self._count_markers())
+        return Snapshot(state, position, has_tick, pruned is not None and not _covers(since, pruned), changed, markers, faults)
+
+    def _send_checks(self, held: str | None) -> None:
+        self._writer.send(SELECT_CHECKS.format(fingerprints=capture.select_fingerprints(self._tables.values())), held or "")
 
     def _load_tables(self, state: NodeState) -> None:
-        if self._schema_no == state.schema_no:
-            return
-        rows = self._writer.last_result("SELECT tbl, definition, fingerprint FROM replstore.replicated")
-        self._tables = {row[0]: Table.from_json(row[1]) for row in rows}
-        self._fingerprints = {row[0]: row[2] for row in rows}
+        found = self._writer.ask("SELECT tbl, definition, fingerprint FROM replstore.replicated").rows
+        self._tables = {row[0]: Table.from_json(row[1]) for row in found}
+        self._fingerprints = {row[0]: row[2] for row in found}
         self._schema_no = state.schema_no
 
     def _faults(self, found: Mapping[str, str]) -> dict[str, str]:
@@ -115,101 +150,122 @@ class PostgreSQLCarrier(Carrier):
             if found.get(name) != expected
         }
 
-    def _covers(self, position: str | None, pruned: str) -> bool:
-        """Whether everything that the prune position shows is visible in the follower's position."""
-        if position is None:
-            return False
-        (row,) = self._writer.last_result(f"SELECT pg_snapshot_xmin({text(position)}::pg_snapshot) >= pg_snapshot_xmin({text(pruned)}::pg_snapshot)")
-        return bool(row[0])
+    def _changed(self, entries: list[tuple[Any, ...]], markers: list[tuple[Any, ...]]) -> tuple[dict[str, int | None], int]:
+        """How much there is to carry; where it is little, its keys and markers are here already."""
+        self._few = self._markers = None
+        if len(entries) <= FEW and sum(length or 0 for _, _, length in entries) <= FEW:
+            keys: dict[str, list[str]] = {}
+            for name, array, _ in entries:
+                keys.setdefault(name, []).append(array or "[]")
+            self._few = {name: rows.joined(array for array in arrays if array != "[]") for name, arrays in keys.items()}
+            whole = {name for name, _, length in entries if length is None}
+            self._counts = {name: None if name in whole else sum(length for of, _, length in entries if of == name) for name in keys}
+        else:
+            self._counts = {name: None if whole else count for name, whole, count in self._writer.ask(COUNT_JOURNAL, self._shipped).rows}
+        if len(markers) <= FEW:
+            self._markers = markers
+        return dict(self._counts), self._count_markers()
+
+    def _count_markers(self) -> int:
+        if self._shipped is None:
+            self._few, self._markers, self._counts = None, None, {}
+            return int(self._writer.ask("SELECT count(*) FROM replstore.marker").rows[0][0])
+        return len(self._markers) if self._markers is not None else int(self._writer.ask(COUNT_MARKERS, self._shipped).rows[0][0])
 
     def tables(self) -> Mapping[str, Table]:
         return self._tables
 
+    # -- 3: the tick, on its way while the batch is written
+
     def tick(self, *, batch: int, held: str | None) -> str:
-        tick = str(uuid4())
-        self._ticker.begin(
-            "BEGIN; SET LOCAL synchronous_commit = on; "
-            f"INSERT INTO replstore.tick (tick, batch, at) VALUES ({text(tick)}, {batch}, {text(now())});"
-            f"DELETE FROM replstore.tick WHERE batch < {batch - 1000} AND tick <> {text(held or '')}; COMMIT"
-        )
+        tick, ticker = str(uuid4()), self._ticker
+        begin, settings, insert, delete, commit = TICK
+        ticker.open()
+        ticker.send(begin)
+        ticker.send(settings)
+        ticker.send(insert, tick, batch, now())
+        ticker.send(delete, batch, held or "")
+        ticker.send(commit)
+        ticker.pipeline.end()
         return tick
 
-    def still_there(self) -> None:
-        self._writer.last_result("SELECT 1")
+    # -- 4: the batch
 
     def apply(self, rows: Mapping[str, Keys], landing: Landing) -> int:
-        written = 0
-        sources = {name: self._source(self._tables[name], keys) for name, keys in rows.items()}
-        size = sum(len(source[1]) for source in sources.values())
-        if size > MANY_KEYS * 10 or any(keys.whole for keys in rows.values()):
-            self._follower.last_result("SET LOCAL idle_in_transaction_session_timeout = '60s'")
-            self._writer.last_result("SET LOCAL idle_in_transaction_session_timeout = 0")
-        for name, keys in rows.items():
-            table = self._tables[name]
-            if keys.whole:
-                self._follower.last_result(f"DELETE FROM {qualified(table)}")
-            else:
-                on = " AND ".join(f"t.{quote(column)} = j.k{n}" for n, column in enumerate(table.key))
-                unwanted = unpacked(table, text(sources[name][1]))  # no parameter: a percent sign in a name would be one too
-                self._follower.last_result(f"DELETE FROM {qualified(table)} t USING ({unwanted}) j WHERE {on}")
-        for name in rows:
-            written += self._copy(self._tables[name], sources[name][0])
-        if landing.forget is None:
-            self._follower.last_result("DELETE FROM replstore.marker")
-        elif landing.forget:
-            self._follower.execute("DELETE FROM replstore.marker WHERE id = ANY(%s)", (list(landing.forget),))
-        if self._markers != "[]":
-            columns = ", ".join(MARKER_COLUMNS)
-            self._follower.execute(
-                f"INSERT INTO replstore.marker ({columns}) SELECT {columns} FROM jsonb_populate_recordset(NULL::replstore.marker, %s::jsonb) "
-                f"ON CONFLICT (id) DO UPDATE SET ({columns}) = ROW({', '.join('excluded.' + column for column in MARKER_COLUMNS)})",
-                (self._markers,),
-            )
-        if self._sequences != self._sequences_there:
-            self._follower.execute(ADVANCE_SEQUENCES, (self._sequences,))
+        plain = not landing.rejoin and not any(keys.whole or keys.extra for keys in rows.values())
+        few = plain and self._few is not None and self._markers is not None
+        written = self._write_few(rows) if few else self._write_many(rows, landing)
         self._land(landing)
-        self._sequences_there = self._sequences
-        self._end(self._writer)
         return written
 
-    def _source(self, table: Table, keys: Keys) -> tuple[str, str]:
-        """The SELECT that reads a table's rows in the snapshot, and the keys as one JSON array."""
-        columns = ", ".join(f"t.{quote(column)}" for column in table.data_columns)
-        if keys.whole:
-            return f"SELECT {columns} FROM {qualified(table)} t", "[]"
-        wanted = self._keys.get(table.id, "[]") if keys.journal else "[]"
-        if keys.extra:
-            wanted = json.dumps(json.loads(wanted) + [json.loads(key) for key in keys.extra])
-        on = " AND ".join(f"t.{quote(column)} = j.k{n}" for n, column in enumerate(table.key))
-        return f"SELECT {columns} FROM {qualified(table)} t JOIN ({unpacked(table, text(wanted))}) j ON {on}", wanted
+    def _write_few(self, wanted: Mapping[str, Keys]) -> int:
+        """Sends the rows on to the follower as they come; the answers are ``_land``'s to read."""
+        assert self._few is not None
+        assert self._markers is not None
+        keys, writer, follower = self._few, self._writer, self._follower
+        tables = [self._tables[name] for name in wanted if keys.get(name, "[]") != "[]"]
+        for table in tables:
+            follower.send(rows.delete(table), keys[table.id])
+            writer.send(rows.select(table, rows.among(table, rows.GIVEN)), keys[table.id], raw=True)
+        written = 0
+        if tables:
+            writer.pipeline.end()
+            for table in tables:
+                for row in writer.pipeline.stream():
+                    follower.send(rows.insert(table), *row)
+                    written += 1
+            writer.pipeline.receive()
+        if self._markers:
+            follower.send(rows.delete(MARKER), json.dumps([[str(marker[0], "utf-8")] for marker in self._markers]))
+            for marker in self._markers:
+                follower.send(rows.insert(MARKER), *marker)
+        return written
 
-    def _copy(self, table: Table, source: str) -> int:
-        columns = ", ".join(quote(column) for column in table.data_columns)
-        with self._follower.cursor() as into, self._writer.cursor() as out:
-            with (
-                into.copy(f"COPY {qualified(table)} ({columns}) FROM STDIN (FORMAT binary)") as sink,
-                out.copy(f"COPY ({source}) TO STDOUT (FORMAT binary)") as rows,
-            ):
-                chunk = bytearray()
-                for data in rows:  # the server sends one piece a row; joined they travel faster
-                    chunk += data
-                    if len(chunk) >= CHUNK:
-                        sink.write(bytes(chunk))
-                        chunk.clear()
-                if chunk:
-                    sink.write(bytes(chunk))
-            return max(0, int(into.rowcount))
+    def _write_many(self, wanted: Mapping[str, Keys], landing: Landing) -> int:
+        writer, follower = self._writer, self._follower
+        arrays = {name: rows.journal_keys(self._tables[name], self._shipped) if keys.journal else rows.no_keys() for name, keys in wanted.items()}
+        for name, keys in wanted.items():
+            table = self._tables[name]
+            if keys.whole:
+                follower.ask(f"DELETE FROM {qualified(table)}")
+            else:
+                rows.remove(table, arrays[name], keys.extra, writer, follower)
+        written = 0
+        for name, keys in wanted.items():
+            table, condition = self._tables[name], "true"
+            if not keys.whole:
+                condition = rows.among(table, rows.each_key(arrays[name], keys.extra), many=(self._counts.get(name) or 0) > rows.ARRAY)
+            written += rows.copy(table, rows.select(table, condition), writer, follower)
+        if landing.forget is None:
+            follower.ask("DELETE FROM replstore.marker")
+        elif landing.forget:
+            follower.ask(rows.delete(MARKER), json.dumps([[id] for id in landing.forget]))
+        rows.remove(MARKER, rows.marker_keys(self._shipped), (), writer, follower)
+        rows.copy(MARKER, rows.select(MARKER, rows.unshipped("t", self._shipped)), writer, follower)
+        return written
 
     def _land(self, landing: Landing) -> None:
-        for statement, values, failure in landing_statements(CONTROL, landing):
-            touched = self._follower.execute(statement.replace("?", "%s"), values)
-            if failure is not None and touched != 1:
+        """Sends what ends the follower's transaction except its COMMIT, and looks at every answer."""
+        follower = self._follower
+        if self._sequences != self._sequences_there:
+            follower.send(ADVANCE_SEQUENCES, self._sequences)
+        statements = landing_statements(CONTROL, landing)
+        for statement, values, _ in statements:
+            follower.send(_numbered(statement), *values)
+        answers = follower.receive()[-len(statements) :]
+        for (_, _, failure), answer in zip(statements, answers, strict=True):
+            if failure is not None and answer.touched != 1:
                 raise Moved(failure)
-        self._follower.last_result("COMMIT")
 
-    def _end(self, session: Session) -> None:
-        with suppress(Exception):
-            session.last_result("ROLLBACK")
+    # -- 5 and 6: the sign of life, and the end
+
+    def still_there(self) -> None:
+        self._ticker.pipeline.receive()  # now the tick is durable
+        self._writer.ask("COMMIT")
+
+    def land(self) -> None:
+        self._follower.ask("COMMIT")
+        self._sequences_there = self._sequences
 
     def interrupt(self) -> None:
         for session in (self._writer, self._ticker, self._follower):
@@ -224,8 +280,12 @@ class PostgreSQLCarrier(Carrier):
             session.close()
 
 
-def unpacked(table: Table, keys: str = "%s") -> str:
-    """A SELECT that gives the keys of a JSON array of arrays as columns k0, k1, … of the key's own types."""
-    types = {column.name: column.type for column in table.columns}
-    columns = ", ".join(f"(k.v->>{n})::{types[column]} AS k{n}" for n, column in enumerate(table.key))
-    return f"SELECT DISTINCT {columns} FROM jsonb_array_elements({keys}::jsonb) k(v)"
+def _covers(position: str | None, pruned: str) -> bool:
+    """Whether everything that was pruned is visible in the follower's position: both are snapshots, which begin with their xmin."""
+    return position is not None and int(position.split(":")[0]) >= int(pruned.split(":")[0])
+
+
+def _numbered(statement: str) -> str:
+    """A statement with places $1, $2, … for its question marks."""
+    first, *others = statement.split("?")
+    return first + "".join(f"${number}{part}" for number, part in enumerate(others, start=1))

@@ -190,8 +190,11 @@ class SQLiteCarrier(Carrier):
             if both.execute(statement, values).rowcount != 1 and failure is not None:
                 raise Moved(failure)
         both.execute("UPDATE main.replstore_mark SET mark = NULL")
-        both.commit()
         return written
+
+    def land(self) -> None:
+        assert self._both is not None
+        self._both.commit()
 
     def _delete(self, table: Table, keys: Keys) -> None:
         assert self._both is not None

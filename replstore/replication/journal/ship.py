@@ -7,10 +7,11 @@ expected, and all of it is in the writer's durable log.  In this order (HAZARDS 
 2. If the follower isn't eligible, or the writer acknowledges alone: first make the follower required again, on the writer; then begin anew.
 3. Open one snapshot of the writer, read what the journal names after that position.
 4. Commit a tick on the writer, durably, from a second session: whatever the snapshot saw is then earlier in the writer's log.
-5. Ask the snapshot's session for a sign of life: a writer that crashed in between has lost it.
-6. One transaction on the follower: compare position, tick, term and boot with those of step 1; rows; new position and tick.
+   It is on its way while the follower's transaction is written: rows; compare position, tick, role and term with those of step 1; new position and tick.
+5. Once the tick is durable, ask the snapshot's session for a sign of life: a writer that crashed in between has lost it.
+6. Only then COMMIT on the follower.
 
-What it doesn't promise: that it is fast.  An empty batch costs two round trips.
+What it doesn't promise: that nothing waits.  An empty batch costs two round trips.
 """
 
 from __future__ import annotations
@@ -118,8 +119,9 @@ class Shipper:
         if snapshot.empty and not resync and not copy and not base.copying:
             return Shipped(0, False, snapshot.state.req, base.batch or 0, base.term_no, base.term_uuid)
         tick = self.carrier.tick(batch=(base.batch or 0) + 1, held=base.tick)
-        self.carrier.still_there()
         written = self.carrier.apply(rows, Landing(base, snapshot.state, snapshot.position, tick, eligible=resync))
+        self.carrier.still_there()
+        self.carrier.land()
         if resync:
             log.info("%s is in sync with %s and may take over, term %d", base.name, snapshot.state.name, snapshot.state.term_no)
         return Shipped(written, resync, snapshot.state.req, (base.batch or 0) + 1, base.term_no, base.term_uuid)
