@@ -81,7 +81,7 @@ def _refuse_shadow(path: Path) -> None:
     """
     from replstore import config_file
 
-    other = path.with_name("pyproject.toml")
+    other = path.parent / "pyproject.toml"
     if path.name == NAME and not path.exists() and other.is_file() and config_file.read(other, optional=True)[0]:
         raise ConfigError(f"{other} has settings already, [tool.replstore], and {path} would hide them: --force writes it all the same")
 
