@@ -261,6 +261,7 @@ def _migrate_writer(writer: Node, user: UserMigration) -> set[str]:
         state = database.state(connection)
         if state is None or state.role != "writer":
             raise MigrationFailed(f"{writer.name} is no longer the writer: run `replstore migrate` again")
+        database.resume(connection)  # what a takeover couldn't bring back
         tables = database.tables(connection)
         try:
             refuse(writer, connection, tables)

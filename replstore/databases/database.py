@@ -16,6 +16,7 @@ from replstore.databases.base import Entry, Fault, NodeState, Unshipped
 from replstore.databases.carrier import Carrier
 from replstore.databases.catalog import Difference, Table, differences
 from replstore.databases.replaying import Replaying
+from replstore.databases.suspended import Restore, bring_back, merged, stored
 
 
 class Database(ABC):
@@ -25,6 +26,8 @@ class Database(ABC):
     control: ClassVar[Control]
     learns: ClassVar[bool] = False
     """Whether ``learn`` does anything."""
+    same_triggers: ClassVar[bool] = True
+    """Whether both nodes of a pair have the same foreign keys and triggers; False: each has its own."""
 
     # -- connections
 
@@ -256,17 +259,39 @@ class Database(ABC):
             By id, whether rows that are here hold values which the sequence would give again; None: no table takes its values from it.
         """
 
-    @abstractmethod
-    def suspend(self, connection: Connection, tables: Sequence[Table]) -> None:
-        """Takes off a follower what would act when rows are applied: user triggers, foreign keys (HAZARDS 7)."""
+    # -- what would act on a follower when rows are applied (HAZARDS 7)
 
     @abstractmethod
-    def absent(self, connection: Connection) -> dict[str, set[str]]:
-        """By table and partition: the names of what ``suspend`` took off so that ``tables`` doesn't show it."""
+    def in_force(self, connection: Connection, tables: Sequence[Table]) -> list[Restore]:
+        """What brings back each foreign key or trigger that acts on these tables."""
+
+    def restores(self, connection: Connection, tables: Sequence[Table]) -> list[Restore]:
+        """The same together with what is taken off: all that these tables have when their node is the writer."""
+        members = [member.id for table in tables for member in table.members]
+        return merged(self.in_force(connection, tables), stored(self.control, connection), members)
 
     @abstractmethod
-    def resume(self, connection: Connection) -> None:
-        """Brings back what ``suspend`` took off."""
+    def suspend(self, connection: Connection, tables: Sequence[Table], restores: Sequence[Restore]) -> None:
+        """Takes off all of a follower's tables, as they are here, what would act when rows are applied, and keeps what brings the writer's back."""
+
+    @abstractmethod
+    def whole(self, connection: Connection, tables: Sequence[Table]) -> list[Table]:
+        """Tables as they are here, together with what was taken off them."""
+
+    @abstractmethod
+    def disregard(self, table: Table, other: Table) -> Table:
+        """A follower's table with those parts of the other node's that ``suspend`` sees to, so that they are no difference."""
+
+    def resume(self, connection: Connection, *, insist: bool = True) -> list[Restore]:
+        """Brings back what ``suspend`` took off; what can't come back stays where it is kept.
+
+        Args:
+            insist: a lock that isn't had in time is an error, which the caller repeats; else it is a reason to go on without.
+
+        Returns:
+            What stays away.
+        """
+        return bring_back(self, connection, insist=insist)
 
     def replaying(self) -> Replaying | None:
         """What puts back rows that a former writer had; None: this kind of pair can't yet."""

@@ -139,7 +139,8 @@ def _make_ready(former: Node, behind: NodeState) -> None:
     def change(connection: Connection, state: NodeState) -> None:
         if (state.role, state.term_no, state.term_uuid) != (behind.role, behind.term_no, behind.term_uuid):
             raise NotTheWriter(f"{former.name} is no longer {behind.role} under term {behind.term_no}")
-        former.database.suspend(connection, former.database.tables(connection))
+        tables = former.database.tables(connection)
+        former.database.suspend(connection, tables, former.database.restores(connection, tables))
 
     under_role_lock(former, change, seconds=5.0)
 

@@ -6,7 +6,10 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from sqlalchemy import Connection
+
 from replstore.databases.base import Unshipped
+from replstore.databases.suspended import stored
 from replstore.pair.decide import Acknowledge, Action, Decision, NodeView, Reach, Role, View
 from replstore.pair.meaning import meaning
 from replstore.pair.pair import Pair, named
@@ -55,7 +58,7 @@ class Status:
         reason, next_step: sentences.
         orphans: rows recorded at rejoin and not decided yet.
         stopped: why shipping stopped, or empty.
-        warnings: settings of the databases under which a promise doesn't hold.
+        warnings: settings of the databases under which a promise doesn't hold; foreign keys and triggers that a takeover couldn't bring back.
         nodes: both nodes.
         unconfirmed: transactions that are committed on the writer and not known to be on the follower; None: not known.
         unconfirmed_for: s since the oldest of them, by the writer's clock; None: there is none, or it isn't known.
@@ -229,6 +232,17 @@ def _warnings(pair: Pair, view: View) -> list[str]:
         if seen.reach is Reach.UP:
             with pair.nodes[seen.name].snapshot() as connection:
                 found += [f"{seen.name}: {warning}" for warning in pair.nodes[seen.name].database.warnings(connection)]
+                found += _away(pair, seen, connection)
     if view.witness is not None and view.witness.reach is not Reach.UP and pair.witness is not None:
         found.append(f"the witness isn't reached ({pair.witness.error}): nobody goes on alone by it")
     return found
+
+
+def _away(pair: Pair, seen: NodeView, connection: Connection) -> list[str]:
+    """What a takeover couldn't bring back."""
+    away = stored(pair.nodes[seen.name].database.control, connection) if seen.role is Role.WRITER else []
+    return [
+        f"{seen.name}: {each} isn't in force, since the takeover couldn't bring it back; make what it needs and run `replstore migrate`, which tries "
+        f"again: {each.statement}"
+        for each in away
+    ]

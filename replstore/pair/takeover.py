@@ -66,6 +66,9 @@ def take_over(
         term = _ask_witness(witness, granted, node.name, writer, seen.term, term, forced)
 
     def change(connection: Connection, state: NodeState) -> None:
+        # restoring may wait for a table: who counts the heartbeat up meanwhile waits as well, and then sees the new role
+        connection.execute(update(node.database.control.heartbeat).values(no=node.database.control.heartbeat.c.no))
+        state = node.database.state(connection) or state
         refusal = None if forced else _refusal(state, seen, compare_heartbeat, promised)
         if refusal:
             raise TakeoverRefused(f"{node.name} can't take over: {refusal}")
@@ -127,6 +130,6 @@ def _become_writer(node: Node, connection: Connection, state: NodeState, term: T
     connection.execute(
         update(control.acknowledge).values(solo=True, boot=state.boot, req=control.acknowledge.c.req + 1, reason="took over", since=now())
     )
-    database.resume(connection)
+    database.resume(connection, insist=not forced)
     if margin:
         database.jump_sequences(connection, margin)

@@ -1,6 +1,7 @@
 """Tables, columns, keys, constraints, indexes, foreign keys and triggers of both nodes, and what was chosen of them.
 
-What the follower lacks on purpose (``suspended``: its foreign keys and triggers, HAZARDS 7) is no difference.  Alembic's revision is a table like any other.
+What was taken off the follower (``suspended``: its foreign keys and triggers, HAZARDS 7) counts as a takeover would bring it back.  Alembic's revision
+is a table like any other.
 """
 
 from __future__ import annotations
@@ -26,14 +27,12 @@ class Definitions:
         primary, standby: their definitions; a table that one node lacks is missing there.
         replicated: ids of the tables that are shipped.
         faults: by table, what is wrong with guard or capture, and on which node.
-        suspended: by table, names of what the nodes lack on purpose.
     """
 
     primary: Mapping[str, Table]
     standby: Mapping[str, Table]
     replicated: Collection[str]
     faults: Mapping[str, str]
-    suspended: Mapping[str, Collection[str]]
 
     @property
     def names(self) -> list[str]:
@@ -60,26 +59,22 @@ def definitions(both: Both, chosen: Collection[str] | None) -> Definitions:
     """
     primary, standby = (_tables(side) for side in both.sides)
     faults: dict[str, str] = {}
-    suspended: dict[str, set[str]] = {}
     with reading(both.writer.node):
         shipped = replicated(both.writer.node, both.writer.connection)
     for side in both.sides:
         faults.update(_faults(side))
-        control = side.node.database.control.suspended.c
-        with reading(side.node):
-            for table, name in side.connection.execute(select(control.tbl, control.name)):
-                suspended.setdefault(table, set()).add(name)
     if chosen is not None:
         ids = _resolve(chosen, {*primary, *standby})
         primary, standby = ({name: table for name, table in tables.items() if name in ids} for tables in (primary, standby))
         faults = {name: fault for name, fault in faults.items() if name in ids}
-    return Definitions(primary, standby, set(shipped), faults, suspended)
+    return Definitions(primary, standby, set(shipped), faults)
 
 
 def _tables(side: Side) -> dict[str, Table]:
     database = side.node.database
     with reading(side.node):
-        return {table.id: table for table in [*database.tables(side.connection), database.orphan_table(side.connection)]}
+        tables = database.whole(side.connection, database.tables(side.connection))
+        return {table.id: table for table in [*tables, database.orphan_table(side.connection)]}
 
 
 def _faults(side: Side) -> dict[str, str]:
@@ -117,7 +112,7 @@ def compare_schema(tables: Definitions, database: Database) -> list[SchemaDiffer
     found = []
     for name in tables.names:
         a, b = tables.primary.get(name), tables.standby.get(name)
-        texts = [str(each).removeprefix(f"table {name}: ") for each in database.differences(a, b, ignore=tables.suspended.get(name, ()))]
+        texts = [str(each).removeprefix(f"table {name}: ") for each in database.differences(a, b)]
         if a is not None and b is not None and not a.key and not b.key:
             texts.append("no primary key, so its rows can't be compared")
         found += [SchemaDifference(name, text) for text in texts]

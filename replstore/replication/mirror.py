@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, insert, select, update
 
 from replstore.databases.catalog import Table
+from replstore.databases.suspended import Restore
 from replstore.errors import MigrationFailed, ReplicationStopped
 from replstore.node import Node
 
@@ -85,6 +86,8 @@ def mirror(writer: Node, follower: Node, *, copy: Collection[str] = ()) -> Mirro
         wanted = replicated(writer, source)
         if state is None or state.role == "follower":
             raise ReplicationStopped(f"{writer.name} is not the writer")
+        # as they are now: a node that was the follower recorded its tables without what was taken off them
+        restores = writer.database.restores(source, writer.database.tables(source, only=list(wanted))) if writer.database.same_triggers else None
         with follower.begin() as target:
             labels = follower.database.prepare_target(source, list(wanted.values()), target)
             follower.database.execute_script(target, labels)
@@ -92,6 +95,7 @@ def mirror(writer: Node, follower: Node, *, copy: Collection[str] = ()) -> Mirro
             follower.database.lock_migration(target)
             follower.database.mark(target, "apply")
             done = _mirror(follower, source, target, wanted, copy, state.schema_no)
+            _suspend(follower, target, wanted, restores)
             follower.database.mark(target, None)
     if done.made or done.dropped:
         log.warning(
@@ -129,7 +133,7 @@ def _mirror(follower: Node, source: Connection, target: Connection, wanted: dict
     gone = [present[name] for name in before if name not in wanted and name in present]
     try:
         _drop(follower, target, [*(present[table.id] for table in differ if table.id in present), *gone])
-        again = [name for name, statements in altered.items() if not _alter(follower, target, wanted[name], present[name], statements)]
+        again = [name for name, statements in altered.items() if not _alter(follower, target, wanted[name], statements)]
         again += _referrers([present[name] for name in again], [present[name] for name in wanted if name in present and wanted[name] not in differ])
         _drop(follower, target, [present[name] for name in again])
         differ += [wanted[name] for name in again]
@@ -142,7 +146,6 @@ def _mirror(follower: Node, source: Connection, target: Connection, wanted: dict
             target.execute(delete(control.replicated).where(control.replicated.c.tbl == name))
     now = {table.id: table for table in [*database.tables(target, only=list(wanted)), orphans]}
     install(follower, target, [now[name] for name in wanted if name in now], schema_no=schema_no)
-    database.suspend(target, [now[name] for name in wanted if name in now and (name not in before or name in altered or wanted[name] in differ)])
     copied = sorted({table.id for table in differ} | captured | (set(copy) & set(wanted)) | _unfinished(follower, target))
     target.exec_driver_sql(f"DELETE FROM {control.name('journal')}")
     if copied or altered:
@@ -152,24 +155,29 @@ def _mirror(follower: Node, source: Connection, target: Connection, wanted: dict
     return Mirrored(tuple(table.id for table in differ), tuple(table.id for table in gone), tuple(copied))
 
 
+def _suspend(follower: Node, target: Connection, wanted: Collection[str], restores: Sequence[Restore] | None) -> None:
+    """Takes off what would act on the tables, so that what a takeover brings back is what the writer has now, and no more (HAZARDS 7)."""
+    tables = [table for table in follower.database.tables(target, only=list(wanted)) if table.id in wanted]
+    follower.database.suspend(target, tables, follower.database.restores(target, tables) if restores is None else restores)
+
+
 def _differing(
     follower: Node, source: Connection, target: Connection, wanted: dict[str, Table], before: dict[str, Table], present: dict[str, Table]
 ) -> tuple[list[Table], dict[str, list[str]]]:
     """The tables to make anew, and by id what alters those that differ in their partitions only."""
     control, database = follower.database.control, follower.database
-    absent = database.absent(target)
     number = target.execute(select(control.schema_no.c.no)).scalar_one()
     orphans = database.orphan_table(target).id
     differ: list[Table] = []
     altered: dict[str, list[str]] = {}
     for name, table in wanted.items():
         fresh = [member.id for member in table.partitions if member.born > number] if name in before else []
-        ignore = {each for member in table.members for each in absent.get(member.id, ())}
+        seen = database.disregard(present[name], table) if name in present else table
         same_key = before.get(name, table).key == table.key
-        if name == orphans or (name in present and same_key and not fresh and not database.differences(table, present[name], ignore=ignore)):
+        if name == orphans or (name in present and same_key and not fresh and not database.differences(table, seen)):
             continue
         known = name in present and name in before and same_key
-        statements = database.partition_statements(source, table, present[name], fresh, target, ignore) if known else None
+        statements = database.partition_statements(source, table, seen, fresh, target, ()) if known else None
         if statements is None:
             differ.append(table)
         else:
@@ -179,17 +187,11 @@ def _differing(
     return differ, {name: statements for name, statements in altered.items() if name not in referrers}
 
 
-def _alter(follower: Node, target: Connection, wanted: Table, present: Table, statements: list[str]) -> bool:
+def _alter(follower: Node, target: Connection, wanted: Table, statements: list[str]) -> bool:
     """Gives a table its partitions; where rows that are here stand in the way, nothing is done."""
-    suspended = follower.database.control.suspended
-    old = {member.id: member.born for member in wanted.partitions}
-    number = target.execute(select(follower.database.control.schema_no.c.no)).scalar_one()
     try:
         with target.begin_nested():
             follower.database.execute_script(target, statements)
-            for member in present.partitions:
-                if old.get(member.id, number + 1) > number:
-                    target.execute(delete(suspended).where(suspended.c.tbl == member.id))
     except Exception as error:
         log.info("%s: the partitions of %s can't be altered, so it is made anew: %s", follower.name, wanted.id, error)
         return False

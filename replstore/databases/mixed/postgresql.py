@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import Connection, Engine
 
@@ -33,6 +33,8 @@ JOIN LATERAL (SELECT seqrelid AS oid, seqincrement FROM pg_sequence WHERE seqrel
 
 class MixedPostgreSQL(PostgreSQL):
     """See :class:`replstore.databases.database.Database`."""
+
+    same_triggers: ClassVar[bool] = False
 
     def carrier(self, writer: Engine, follower: Engine) -> Carrier:  # type: ignore[override]
         return PostgreSQLToSQLite(writer, str(follower.url.database))

@@ -39,6 +39,7 @@ class MixedSQLite(SQLite):
     """See :class:`replstore.databases.database.Database`."""
 
     learns: ClassVar[bool] = True
+    same_triggers: ClassVar[bool] = False
 
     def carrier(self, writer: Engine, follower: Engine) -> Carrier:  # type: ignore[override]
         return SQLiteToPostgreSQL(str(writer.url.database), follower)

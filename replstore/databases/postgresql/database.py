@@ -23,6 +23,7 @@ from replstore.databases.postgresql.replaying import PostgreSQLReplaying
 from replstore.databases.postgresql.sessions import SERVICE_NAME, Session
 from replstore.databases.postgresql.state import CONTROL, SELECT_STATE
 from replstore.databases.state import node_state
+from replstore.databases.suspended import Restore
 
 #: Kept by the server: a client's host that lost its power says nothing any more, and its session would hold what it holds for hours (HAZARDS 9).
 POWERED_OFF = "-c tcp_keepalives_idle=2 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=3 -c tcp_user_timeout=4000 -c client_connection_check_interval=2000"
@@ -109,7 +110,7 @@ class PostgreSQL(Database):
                         WHERE database = current_database()), 'unknown') || ')'
                    ELSE 'backend ' || l.pid || coalesce(' of ' || nullif(a.application_name, ''), '') || ', ' || coalesce(a.state, 'unknown') END
             FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid WHERE {GUARD_LOCK} AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()""")
-        return [row[0] for row in rows]
+        return [row[0] for row in rows] + suspended.blockers(connection)
 
     def end_blockers(self, connection: Connection) -> int:
         rows = connection.exec_driver_sql(f"""
@@ -233,14 +234,21 @@ class PostgreSQL(Database):
     def lagging_sequences(self, connection: Connection, values: Mapping[str, int | None]) -> dict[str, bool | None]:
         return sequences.lagging(connection, values)
 
-    def suspend(self, connection: Connection, tables: Sequence[Table]) -> None:
-        suspended.suspend(connection, tables)
+    def in_force(self, connection: Connection, tables: Sequence[Table]) -> list[Restore]:
+        return suspended.in_force(connection, tables)
 
-    def absent(self, connection: Connection) -> dict[str, set[str]]:
-        return suspended.absent(connection)
+    def suspend(self, connection: Connection, tables: Sequence[Table], restores: Sequence[Restore]) -> None:
+        suspended.suspend(connection, tables, restores)
 
-    def resume(self, connection: Connection) -> None:
-        suspended.resume(connection)
+    def whole(self, connection: Connection, tables: Sequence[Table]) -> list[Table]:
+        return suspended.whole(connection, tables)
+
+    def disregard(self, table: Table, other: Table) -> Table:
+        return suspended.disregard(table, other)
+
+    def resume(self, connection: Connection, *, insist: bool = True) -> list[Restore]:
+        suspended.wait_longer(connection)
+        return super().resume(connection, insist=insist)
 
     def replaying(self) -> PostgreSQLReplaying | None:
         return PostgreSQLReplaying()

@@ -8,9 +8,10 @@ import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, suppress
+from dataclasses import replace
 from typing import Any, ClassVar
 
-from sqlalchemy import Connection, Engine, create_engine, delete, event, func, insert, select
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import QueuePool
 
@@ -19,8 +20,7 @@ from replstore.databases.base import Entry, Fault, NodeState, Unshipped
 from replstore.databases.catalog import Table
 from replstore.databases.database import Database
 from replstore.databases.dialect import raw
-from replstore.databases.sqlite import capture, catalog, ddl, dialect, faults, reading_rows, retention, sequences
-from replstore.databases.sqlite.capture import quote
+from replstore.databases.sqlite import capture, catalog, ddl, dialect, faults, reading_rows, retention, sequences, suspended
 from replstore.databases.sqlite.carrier import SQLiteCarrier
 from replstore.databases.sqlite.fingerprint import fingerprints
 from replstore.databases.sqlite.holders import holders
@@ -28,6 +28,7 @@ from replstore.databases.sqlite.one_migration import one_migration
 from replstore.databases.sqlite.replaying import SQLiteReplaying
 from replstore.databases.sqlite.state import CONTROL, select_node_state
 from replstore.databases.state import node_state
+from replstore.databases.suspended import Restore
 from replstore.errors import ConfigError
 
 #: s to wait for a moment in which nobody else uses a file.
@@ -174,27 +175,17 @@ class SQLite(Database):
     def lagging_sequences(self, connection: Connection, values: Mapping[str, int | None]) -> dict[str, bool | None]:
         return sequences.lagging(connection, values)
 
-    def suspend(self, connection: Connection, tables: Sequence[Table]) -> None:
-        suspended = CONTROL.suspended
-        seq = connection.execute(select(func.coalesce(func.max(suspended.c.seq), 0))).scalar_one()
-        for table in tables:
-            for name, definition in table.triggers:
-                seq += 1
-                connection.execute(insert(suspended).values(seq=seq, kind="trigger", tbl=table.id, name=name, restore=definition))
-                self.execute_script(connection, [f"DROP TRIGGER {quote(name)}"])
+    def in_force(self, connection: Connection, tables: Sequence[Table]) -> list[Restore]:
+        return suspended.in_force(tables)
 
-    def absent(self, connection: Connection) -> dict[str, set[str]]:
-        suspended = CONTROL.suspended
-        found: dict[str, set[str]] = {}
-        for table, name in connection.execute(select(suspended.c.tbl, suspended.c.name)):
-            found.setdefault(table, set()).add(name)
-        return found
+    def suspend(self, connection: Connection, tables: Sequence[Table], restores: Sequence[Restore]) -> None:
+        suspended.suspend(connection, tables, restores)
 
-    def resume(self, connection: Connection) -> None:
-        suspended = CONTROL.suspended
-        restores = connection.execute(select(suspended.c.restore).order_by(suspended.c.seq)).scalars().all()
-        self.execute_script(connection, restores)
-        connection.execute(delete(suspended))
+    def whole(self, connection: Connection, tables: Sequence[Table]) -> list[Table]:
+        return suspended.whole(connection, tables)
+
+    def disregard(self, table: Table, other: Table) -> Table:
+        return replace(table, triggers=other.triggers)
 
     def replaying(self) -> SQLiteReplaying | None:
         return SQLiteReplaying()
