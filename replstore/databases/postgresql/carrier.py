@@ -23,6 +23,7 @@ from replstore.databases.postgresql.capture import GUARD, LOCK_CLASS, TURN, qual
 from replstore.databases.postgresql.rows import MARKER, UNSHIPPED, unpacked
 from replstore.databases.postgresql.sessions import Session
 from replstore.databases.postgresql.state import CONTROL, SELECT_STATE
+from replstore.databases.postgresql.suspended import ACTING, keep_quiet, named
 from replstore.databases.postgresql.turn import Turn
 from replstore.databases.state import node_state
 from replstore.timestamps import now
@@ -90,6 +91,8 @@ class PostgreSQLCarrier(Carrier):
         self._few: dict[str, str] | None = None
         self._markers: list[tuple[Any, ...]] | None = None
         self._sequences = self._sequences_there = "[]"
+        self._quiet: Any = None
+        """The follower's connection on which nothing acted when it was opened."""
 
     # -- 1: the follower
 
@@ -108,6 +111,11 @@ class PostgreSQLCarrier(Carrier):
             raise
         if not found:
             raise CompareFailed("the follower has no control tables' rows")
+        if follower.refused and self._quiet is not follower.connection:
+            follower.rollback()
+            keep_quiet(follower.engine)
+            self._quiet = follower.connection
+            return self.follower(wait=wait)
         return node_state(found[0])
 
     # -- 2: the writer's snapshot
@@ -252,7 +260,13 @@ class PostgreSQLCarrier(Carrier):
         statements = landing_statements(CONTROL, landing)
         for statement, values, _ in statements:
             follower.send(_numbered(statement), *values)
-        answers = follower.receive()[-len(statements) :]
+        if follower.refused:
+            follower.send(ACTING)
+        answers = follower.receive()
+        if follower.refused and (found := named(answers.pop().rows, {member.id for each in self._tables.values() for member in each.members})):
+            self._quiet = None  # somebody has put it there; on the tables that this batch has changed nobody can any more
+            raise CompareFailed(f"on the follower {', '.join(found)} acts on shipped rows")
+        answers = answers[-len(statements) :]
         for (_, _, failure), answer in zip(statements, answers, strict=True):
             if failure is not None and answer.touched != 1:
                 raise Moved(failure)

@@ -48,11 +48,13 @@ class Session:
 
     Attributes:
         meanwhile: called about once a second while an answer of this session is waited for.
+        refused: the role had no right to one of the optional statements on the present connection.
     """
 
     def __init__(self, engine: Engine, setup: Sequence[str] = (), *, optional: Sequence[str] = ()) -> None:
         # a pool of its own, always empty: one of the engine's idle connections may have died with its server
         self._pool, self._setup, self._optional = engine.pool.recreate(), setup, optional
+        self.engine, self.refused = engine, False
         self._connection: Any = None
         self._pipeline: Any = None
         self._until: float | None = None
@@ -76,9 +78,12 @@ class Session:
         connection = raw(fairy)
         for statement in self._setup:
             connection.execute(statement)
+        self.refused = False
         for statement in self._optional:
-            with suppress(psycopg.errors.InsufficientPrivilege):
+            try:
                 connection.execute(statement)
+            except psycopg.errors.InsufficientPrivilege:
+                self.refused = True
         return connection
 
     @property
