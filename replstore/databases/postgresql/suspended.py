@@ -38,7 +38,8 @@ SELECT n.nspname, c.relname, coalesce('foreign key ' || k.conname, 'trigger ' ||
 FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_constraint k ON k.oid = g.tgconstraint AND k.contype = 'f'
 WHERE (g.tgenabled = 'A' OR g.tgenabled = CASE current_setting('session_replication_role') WHEN 'replica' THEN 'R' ELSE 'O' END)
-  AND (k.oid IS NOT NULL OR NOT g.tgisinternal AND NOT starts_with(g.tgname, '{TRIGGER_PREFIX}')) ORDER BY 1, 2, 3"""
+  AND CASE WHEN g.tgisinternal THEN g.tgconstraint <> 0 ELSE NOT starts_with(g.tgname, '{TRIGGER_PREFIX}') END
+  AND (k.oid IS NOT NULL OR NOT g.tgisinternal) ORDER BY 1, 2, 3"""
 #: s beyond ``deadlock_timeout`` to wait for a table: only who waits for as long makes an autovacuum of it give way.
 PATIENCE = 1.0
 _WAIT_LONGER = f"""
