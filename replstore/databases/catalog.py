@@ -53,7 +53,7 @@ class ForeignKey:
 class Table:
     """A user's table.
 
-    Foreign keys and triggers may be taken off a follower (HAZARDS 7), which ``differences`` is told by name.
+    Foreign keys and triggers may be taken off a follower (HAZARDS 7): ``Database.whole`` gives the table with them.
     """
 
     schema: str | None
@@ -196,14 +196,13 @@ class Difference:
         return self.text
 
 
-def differences(a: Table | None, b: Table | None, names: tuple[str, str] = ("primary", "standby"), ignore: Collection[str] = ()) -> list[Difference]:
+def differences(a: Table | None, b: Table | None, names: tuple[str, str] = ("primary", "standby")) -> list[Difference]:
     """In what a table differs between two nodes, as short sentences; the order of columns doesn't count.
 
     Args:
         a: the table on the first node, None when it lacks it.
         b: the same on the second node.
         names: what the nodes are called.
-        ignore: names of triggers and foreign keys that one node lacks on purpose.
 
     Returns:
         Nothing when rows can be shipped and constraints, indexes and triggers are the same.
@@ -216,13 +215,13 @@ def differences(a: Table | None, b: Table | None, names: tuple[str, str] = ("pri
         found.append(Difference(f"primary key: {_list(a.key)} on {names[0]}, {_list(b.key)} on {names[1]}", ships=False))
     found += _sets("", a.constraints, b.constraints, names)
     found += _sets("", a.indexes, b.indexes, names)
-    found += _sets("foreign key ", _foreign_keys(a, ignore), _foreign_keys(b, ignore), names)
-    found += _sets("", _triggers(a, ignore), _triggers(b, ignore), names)
+    found += _sets("foreign key ", _foreign_keys(a), _foreign_keys(b), names)
+    found += _sets("", _triggers(a), _triggers(b), names)
     found += _sets("sequence ", a.sequences, b.sequences, names)
-    return found + _partitions(a, b, names, ignore)
+    return found + _partitions(a, b, names)
 
 
-def _partitions(a: Table, b: Table, names: tuple[str, str], ignore: Collection[str]) -> list[Difference]:
+def _partitions(a: Table, b: Table, names: tuple[str, str]) -> list[Difference]:
     left, right = {each.id: each for each in a.partitions}, {each.id: each for each in b.partitions}
     found = []
     for name in dict.fromkeys([*left, *right]):
@@ -232,7 +231,7 @@ def _partitions(a: Table, b: Table, names: tuple[str, str], ignore: Collection[s
         place, other = (f"{each.bound} of {each.parent}" for each in (left[name], right[name]))
         if place != other:
             found.append(Difference(f"partition {name}: {place} on {names[0]}, {other} on {names[1]}", ships=False))
-        found += [Difference(f"partition {name}: {each}", each.ships) for each in differences(left[name], right[name], names, ignore)]
+        found += [Difference(f"partition {name}: {each}", each.ships) for each in differences(left[name], right[name], names)]
     return found
 
 
@@ -288,14 +287,13 @@ def _collation(column: Column) -> str:
     return f"collation {column.collation}" if column.collation else "the type's collation"
 
 
-def _foreign_keys(table: Table, ignore: Collection[str]) -> list[str]:
+def _foreign_keys(table: Table) -> list[str]:
     # a follower's foreign keys may be switched off, and on again without a scan: both say nothing about the definition
-    kept = [key for key in table.foreign_keys if key.name not in ignore]
-    return [f"{key.name} {key.definition.removesuffix(' NOT ENFORCED').removesuffix(' NOT VALID')}" for key in kept]
+    return [f"{key.name} {key.definition.removesuffix(' NOT ENFORCED').removesuffix(' NOT VALID')}" for key in table.foreign_keys]
 
 
-def _triggers(table: Table, ignore: Collection[str]) -> list[str]:
-    return [definition for name, definition in table.triggers if name not in ignore]
+def _triggers(table: Table) -> list[str]:
+    return [definition for _, definition in table.triggers]
 
 
 def _sets(what: str, a: Collection[str], b: Collection[str], names: tuple[str, str]) -> list[Difference]:

@@ -138,11 +138,9 @@ class Database(ABC):
         """
         return []
 
-    def differences(
-        self, a: Table | None, b: Table | None, names: tuple[str, str] = ("primary", "standby"), ignore: Collection[str] = ()
-    ) -> list[Difference]:
+    def differences(self, a: Table | None, b: Table | None, names: tuple[str, str] = ("primary", "standby")) -> list[Difference]:
         """In what a table differs between this node and the other one; see ``catalog.differences``."""
-        return differences(a, b, names, ignore)
+        return differences(a, b, names)
 
     @abstractmethod
     def refusal(self, connection: Connection, table: Table) -> str | None:
@@ -218,13 +216,12 @@ class Database(ABC):
         """Writes into the journal that every row of these partitions, by id, may have changed."""
 
     def partition_statements(
-        self, connection: Connection, wanted: Table, present: Table, fresh: Collection[str], target: Connection, ignore: Collection[str]
+        self, connection: Connection, wanted: Table, present: Table, fresh: Collection[str], target: Connection
     ) -> list[str] | None:
         """The statements that make or remove partitions on ``target``, where a table differs in nothing else; None: it does.
 
         Args:
             fresh: ids of partitions that are new, and made empty.
-            ignore: names of triggers and foreign keys that the target lacks on purpose.
         """
         return None
 

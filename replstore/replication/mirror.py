@@ -177,7 +177,7 @@ def _differing(
         if name == orphans or (name in present and same_key and not fresh and not database.differences(table, seen)):
             continue
         known = name in present and name in before and same_key
-        statements = database.partition_statements(source, table, seen, fresh, target, ()) if known else None
+        statements = database.partition_statements(source, table, seen, fresh, target) if known else None
         if statements is None:
             differ.append(table)
         else:

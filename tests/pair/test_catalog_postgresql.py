@@ -411,7 +411,6 @@ def test_what_differs_is_said_in_short_sentences(nodes: tuple[Connection, Connec
         'CONSTRAINT "t_pkey" PRIMARY KEY (id, x): on standby only',
         "foreign key t_r_fkey FOREIGN KEY (r) REFERENCES public.r(id): on primary only",
     }
-    assert not [each for each in differences(a, b, ignore=["t_r_fkey"]) if "t_r_fkey" in each.text]
 
 
 def test_a_foreign_key_that_is_switched_off_or_not_validated_is_no_difference(nodes: tuple[Connection, Connection]) -> None:

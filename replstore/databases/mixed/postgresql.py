@@ -55,9 +55,7 @@ class MixedPostgreSQL(PostgreSQL):
         labels = _labels(connection, found)
         return [_shared(table, labels) for table in found]
 
-    def differences(
-        self, a: Table | None, b: Table | None, names: tuple[str, str] = ("primary", "standby"), ignore: Collection[str] = ()
-    ) -> list[Difference]:
+    def differences(self, a: Table | None, b: Table | None, names: tuple[str, str] = ("primary", "standby")) -> list[Difference]:
         return compare.differences(a, b, names)
 
     def refusal(self, connection: Connection, table: Table) -> str | None:

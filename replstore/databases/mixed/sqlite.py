@@ -80,9 +80,7 @@ class MixedSQLite(SQLite):
         connection.execute(insert(CONTROL.setting).values(name=TYPES, value=json.dumps(learned)))
         return [table for table in self.tables(connection) if before.get(table.id) != table]
 
-    def differences(
-        self, a: Table | None, b: Table | None, names: tuple[str, str] = ("primary", "standby"), ignore: Collection[str] = ()
-    ) -> list[Difference]:
+    def differences(self, a: Table | None, b: Table | None, names: tuple[str, str] = ("primary", "standby")) -> list[Difference]:
         return compare.differences(a, b, names)
 
     def refusal(self, connection: Connection, table: Table) -> str | None:

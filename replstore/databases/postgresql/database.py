@@ -206,9 +206,9 @@ class PostgreSQL(Database):
         self.execute_script(connection, [capture.journal_rows(table, member) for member in parts])
 
     def partition_statements(
-        self, connection: Connection, wanted: Table, present: Table, fresh: Collection[str], target: Connection, ignore: Collection[str]
+        self, connection: Connection, wanted: Table, present: Table, fresh: Collection[str], target: Connection
     ) -> list[str] | None:
-        return ddl.partition_statements(wanted, present, fresh, connection, target=target, ignore=ignore)
+        return ddl.partition_statements(wanted, present, fresh, connection, target=target)
 
     def storage(self, connection: Connection, tables: Sequence[Table]) -> dict[str, str]:
         with raw(connection.connection).cursor() as cursor:

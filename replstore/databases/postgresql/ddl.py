@@ -41,9 +41,7 @@ def create_statements(tables: Collection[Table], connection: Connection, *, targ
     return _create(tables, {member.id: member for table in tables for member in table.members}, connection, target)
 
 
-def partition_statements(
-    wanted: Table, present: Table, fresh: Collection[str], connection: Connection, *, target: Connection, ignore: Collection[str] = ()
-) -> list[str] | None:
+def partition_statements(wanted: Table, present: Table, fresh: Collection[str], connection: Connection, *, target: Connection) -> list[str] | None:
     """What gives a table the partitions that it has on this node, the new ones empty, and takes off others with their rows; for the other node.
 
     Args:
@@ -52,7 +50,6 @@ def partition_statements(
         fresh: ids of the new partitions; what the other node has under their names is not what is meant.
         connection: of this node.
         target: of the other node.
-        ignore: names of triggers and foreign keys that the other node lacks on purpose.
 
     Returns:
         None: the table differs in more than that.
@@ -63,7 +60,7 @@ def partition_statements(
     whole = {wanted.id, *kept}
     here, other = (replace(table, partitions=tuple(each for each in table.partitions if each.id in kept)) for table in (wanted, present))
     torn = any(member.id in kept and member.parent not in whole for table in (wanted, present) for member in table.partitions)
-    if torn or not set(added) <= set(fresh) or differences(here, other, ignore=ignore):
+    if torn or not set(added) <= set(fresh) or differences(here, other):
         return None
     tops = [member for member in present.partitions if member.id not in kept and member.parent in whole]  # their own partitions go with them
     parents = {member.id: member for member in present.members}
