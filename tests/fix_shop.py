@@ -57,9 +57,12 @@ def new_store(pair: local.Pair, **options: Any) -> Store:
     """The same, with the shop's tables on both nodes."""
     if isinstance(pair, PostgresShop):
         _from_template(pair, {name: value for name, value in options.items() if name != "background"})
-        return open_store(pair, **options)
-    store = open_store(pair, **options)
-    store.migrate(Base.metadata)
+        store = open_store(pair, **options)
+    else:
+        store = open_store(pair, **options)
+        store.migrate(Base.metadata)
+    if options.get("background", True):  # a follower that dies before the first contact proves nothing
+        wait_until(lambda: store.pair.watch.contact is not None)
     return store
 
 

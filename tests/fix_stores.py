@@ -102,6 +102,8 @@ class Lab:
         """The pair's first Store, with tables."""
         store = self.store(background=background, **settings)
         store.migrate(metadata)
+        if background:
+            in_contact(store)
         return store
 
     def close(self) -> None:
@@ -345,6 +347,11 @@ def until(condition: Callable[[], Any], what: str, seconds: float = 10.0) -> Non
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.02)
+
+
+def in_contact(store: Store) -> None:
+    """Waits for the first contact: of a follower that dies before it nobody can tell whether it went on alone."""
+    until(lambda: store.pair.watch.contact is not None, "a heartbeat is answered")
 
 
 def count(session: Session) -> int:

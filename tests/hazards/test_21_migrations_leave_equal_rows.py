@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from replstore.reconcile import check
 from tests.fix_alembic import Environment
-from tests.fix_stores import Lab, until
+from tests.fix_stores import Lab, in_contact, until
 
 CREATE = (
     'op.create_table("account", sa.Column("id", sa.Integer, primary_key=True), sa.Column("owner", sa.String(50)), sa.Column("amount", sa.Integer))',
@@ -120,6 +120,7 @@ def test_a_column_that_gets_another_value_in_each_row_is_copied(postgresql_lab: 
 
 def test_a_migration_that_a_lost_writer_had_by_itself_is_overwritten_by_the_new_writer_s(lab: Lab, tmp_path: Path) -> None:
     migrating = Migrating(lab, tmp_path, background=True)
+    in_contact(migrating.store)
     lab.kill("standby")
     until(lambda: migrating.store.status().acknowledge == "solo", "the primary goes on alone")
     migrating.revision(*REWRITES[lab.postgresql])

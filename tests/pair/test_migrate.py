@@ -13,7 +13,7 @@ from replstore import CannotReplicate, ConfigError, MigrationFailed, NotAPair, S
 from replstore.migrate import migrate
 from replstore.reconcile import check
 from tests.fix_alembic import FROM_ATTRIBUTES, USUAL, Environment
-from tests.fix_stores import Base, FamilyBase, Lab, insert, put, until
+from tests.fix_stores import Base, FamilyBase, Lab, in_contact, insert, put, until
 
 CREATE = (
     'op.create_table("account", sa.Column("id", sa.Integer, primary_key=True), sa.Column("owner", sa.String(50)), sa.Column("amount", sa.Integer))'
@@ -219,6 +219,7 @@ def test_an_environment_does_not_silence_the_loggers_of_the_program(lab: Lab, tm
 
 def test_a_follower_that_was_down_is_brought_to_the_revision_by_a_running_store(lab: Lab, tmp_path: Path) -> None:
     environment, store = _with_accounts(lab, tmp_path, background=True)
+    in_contact(store)
     lab.kill("standby")
     store.run(lambda session: session.execute(text(insert(1, 10))))
     environment.revision(

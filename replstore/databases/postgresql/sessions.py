@@ -66,6 +66,7 @@ class Session:
             self.close()
             connection = self._connect()
             self._connection, self._pipeline = connection, Pipeline(connection, self._while_waiting)
+            connection.prepare_threshold = None  # the driver, which prepares too, would send a DEALLOCATE ALL after a rollback
 
     def begin(self, statements: str) -> list[tuple[Any, ...]]:
         """Executes statements of which the first is BEGIN, on a new connection if there is none that lives, and returns the last one's rows."""
