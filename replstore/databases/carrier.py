@@ -89,6 +89,20 @@ class Landing:
     forget: tuple[str, ...] | None = ()
 
 
+def capture_faults(recorded: Mapping[str, str], found: Mapping[str, str]) -> dict[str, str]:
+    """What is wrong with the capture of tables, by id (HAZARDS 8).
+
+    Args:
+        recorded: fingerprint by table as ``migrate`` left it; empty: its capture was seen to be lost.
+        found: the same as it is now, of the tables that exist.
+    """
+    return {
+        name: "the table is gone" if name not in found else "its columns or capture triggers are not those that migrate left"
+        for name, print in recorded.items()
+        if found.get(name) != print
+    }
+
+
 class Carrier(ABC):
     """Moves batches from one node to the other."""
 

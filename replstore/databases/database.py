@@ -29,6 +29,9 @@ class Database(ABC):
     same_triggers: ClassVar[bool] = True
     """Whether both nodes of a pair have the same foreign keys and triggers; False: each has its own."""
 
+    schemas: ClassVar[bool] = True
+    """Whether the ids of tables have a schema."""
+
     # -- connections
 
     @abstractmethod
@@ -122,6 +125,10 @@ class Database(ABC):
     @abstractmethod
     def tables(self, connection: Connection, only: Collection[str] | None = None) -> list[Table]:
         """The user's tables."""
+
+    @abstractmethod
+    def table_ids(self, connection: Connection) -> list[str]:
+        """Ids of the tables that ``tables`` describes, in their order; no table that somebody has locked is waited for."""
 
     def learn(self, connection: Connection, there: Sequence[Table], fresh: Collection[str]) -> list[Table]:
         """Takes over from the other node's tables what this kind of database can't say by itself.

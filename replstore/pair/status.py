@@ -13,6 +13,7 @@ from replstore.databases.suspended import stored
 from replstore.pair.decide import Acknowledge, Action, Decision, NodeView, Reach, Role, View
 from replstore.pair.meaning import meaning
 from replstore.pair.pair import Pair, named
+from replstore.replication import captured
 from replstore.replication.journal.orphans import open_orphans
 from replstore.urls import obstacle, shown
 
@@ -57,8 +58,9 @@ class Status:
         decision: what the decision function says: ``write`` when all is well.
         reason, next_step: sentences.
         orphans: rows recorded at rejoin and not decided yet.
-        stopped: why shipping stopped, or empty.
-        warnings: settings of the databases under which a promise doesn't hold; foreign keys and triggers that a takeover couldn't bring back.
+        stopped: why shipping stopped, or will with the next batch; or empty.
+        warnings: settings of the databases under which a promise doesn't hold; foreign keys and triggers that a takeover couldn't bring back;
+            tables of the writer's that no migration has seen.
         nodes: both nodes.
         unconfirmed: transactions that are committed on the writer and not known to be on the follower; None: not known.
         unconfirmed_for: s since the oldest of them, by the writer's clock; None: there is none, or it isn't known.
@@ -110,8 +112,9 @@ def status(pair: Pair) -> Status:
     writer = next((seen.name for seen in views.values() if seen.role is Role.WRITER and seen.name == decision.writer), None)
     waiting = _waiting(pair, writer, views) if writer else None
     nodes = {name: _node(pair, view, decision, name, waiting.changes if waiting and name != writer else None) for name in views}
+    capture_missing, not_replicated = _captured(pair, writer, views)
     skew = {node.schema_no for node in nodes.values() if node.schema_no is not None}
-    stopped = pair.stopped or next((seen.stopped for seen in views.values() if seen.stopped), "")
+    stopped = pair.stopped or next((seen.stopped for seen in views.values() if seen.stopped), "") or capture_missing
     if len(skew) == 2:
         stopped = (
             f"schema_skew: primary has had {nodes['primary'].schema_no} migrations, standby {nodes['standby'].schema_no}; run `replstore migrate`"
@@ -131,7 +134,7 @@ def status(pair: Pair) -> Status:
         max_backlog=pair.settings.max_backlog,
         pinned=_pinned(pair, writer, views) if writer else [],
         witness=_witness(pair, view),
-        warnings=_warnings(pair, view),
+        warnings=[*_warnings(pair, view), *not_replicated],
         nodes=nodes,
     )
 
@@ -212,6 +215,16 @@ def _pinned(pair: Pair, writer: str, views: dict[str, NodeView]) -> list[str]:
         return []
     with pair.nodes[writer].snapshot() as connection:
         return [f"{writer}: {sentence}" for sentence in pair.nodes[writer].database.pinned(connection)]
+
+
+def _captured(pair: Pair, writer: str | None, views: dict[str, NodeView]) -> tuple[str, list[str]]:
+    """Why the next batch will stop, whoever ships it, or empty; and what isn't shipped at all, a sentence each."""
+    if writer is None or views[writer].reach is not Reach.UP:
+        return "", []
+    node = pair.nodes[writer]
+    with node.snapshot() as connection:
+        faults, unknown = captured.lost(node, connection), captured.not_replicated(node, connection)
+    return captured.capture_missing(writer, faults) if faults else "", [f"{writer}: {unknown}"] if unknown else []
 
 
 def _orphans(pair: Pair, writer: str) -> int:

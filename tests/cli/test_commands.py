@@ -183,6 +183,19 @@ def test_status_says_what_to_do_when_the_writer_is_gone(shop: Shop, files: local
     assert "Next: Any running Store takes over by itself; `replstore takeover` does it now." in said
 
 
+def test_status_warns_of_a_table_that_nobody_migrated_and_fails_where_changes_go_by(shop: Shop, files: local.SqlitePair) -> None:
+    shop.call("migrate")
+    change(files, "primary", "CREATE TABLE box (id integer PRIMARY KEY)")
+    assert shop.facts("status")["warnings"] == ["primary: table box is not replicated: run `replstore migrate`"]
+    assert "Warning: primary: table box is not replicated" in shop.call("status", COLUMNS="300")
+    change(files, "primary", "ALTER TABLE item ADD note text")
+    lost = "capture_missing: table item on primary: its columns or capture triggers are not those that migrate left; run `replstore migrate`"
+    assert shop.facts("status", code=1)["stopped"].startswith(lost)
+    assert f"Shipping: {lost}" in shop.call("status", code=1, COLUMNS="300")
+    shop.call("migrate")
+    assert shop.facts("status")["warnings"] == []
+
+
 def test_a_pair_that_is_async_on_purpose_is_healthy(shop: Shop, files: local.SqlitePair) -> None:
     shop.call("migrate", "--durability", "async")
     assert shop.facts("status")["acknowledge"] == "alone"

@@ -17,7 +17,7 @@ import psycopg
 from sqlalchemy import Engine
 
 from replstore.control import MARKER_COLUMNS
-from replstore.databases.carrier import CompareFailed, Keys, Landing, Snapshot
+from replstore.databases.carrier import CompareFailed, Keys, Landing, Snapshot, capture_faults
 from replstore.databases.catalog import Table, quote, quoted
 from replstore.databases.mixed.keys import crosses, key_of_sqlite, kinds, natives, on, postgresql_columns
 from replstore.databases.mixed.kinds import CannotCross, Kind
@@ -120,11 +120,7 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
         self._tables = {row[0]: Table.from_json(row[1]) for row in rows}
         self._kinds = {name: kinds(table, table.data_columns) for name, table in self._tables.items()}
         found = fingerprints(file, [name_here(name) for name in self._tables])
-        self._capture_faults = {
-            row[0]: "the table is gone" if name_here(row[0]) not in found else "its columns or capture triggers are not those that migrate left"
-            for row in rows
-            if found.get(name_here(row[0])) != row[2]
-        }
+        self._capture_faults = capture_faults({row[0]: row[2] for row in rows}, {shared_id(name): print for name, print in found.items()})
         self._known = known
 
     def tick(self, *, batch: int, held: str | None) -> str:

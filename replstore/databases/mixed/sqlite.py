@@ -39,6 +39,7 @@ class MixedSQLite(SQLite):
     """See :class:`replstore.databases.database.Database`."""
 
     learns: ClassVar[bool] = True
+    schemas: ClassVar[bool] = True
     same_triggers: ClassVar[bool] = False
 
     def carrier(self, writer: Engine, follower: Engine) -> Carrier:  # type: ignore[override]
@@ -61,6 +62,9 @@ class MixedSQLite(SQLite):
         learned = _learned(connection)
         found = super().tables(connection, None if only is None else [name_here(id) for id in only])
         return [_shared(table, learned.get(table.name, {})) for table in found]
+
+    def table_ids(self, connection: Connection) -> list[str]:
+        return [shared_id(name) for name in super().table_ids(connection)]
 
     def learn(self, connection: Connection, there: Sequence[Table], fresh: Collection[str]) -> list[Table]:
         before = {table.id: table for table in self.tables(connection)}

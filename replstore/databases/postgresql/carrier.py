@@ -15,7 +15,7 @@ import psycopg
 
 from replstore.control import MARKER_COLUMNS
 from replstore.databases.base import NodeState
-from replstore.databases.carrier import Carrier, CompareFailed, Keys, Landing, Moved, Snapshot
+from replstore.databases.carrier import Carrier, CompareFailed, Keys, Landing, Moved, Snapshot, capture_faults
 from replstore.databases.catalog import Table
 from replstore.databases.landing import landing_statements
 from replstore.databases.postgresql import capture, rows
@@ -138,7 +138,7 @@ class PostgreSQLCarrier(Carrier):
             self._send_checks(held)
             (checks,) = writer.receive()
         prints, self._sequences, has_tick, pruned, lost = checks.rows[0]
-        faults = self._faults({**json.loads(prints), **dict.fromkeys(json.loads(lost), "lost before")})
+        faults = capture_faults({**self._fingerprints, **dict.fromkeys(json.loads(lost), "")}, json.loads(prints))
         changed, markers = self._changed(found[0].rows, found[1].rows) if found else ({}, self._count_markers())
         return Snapshot(state, position, has_tick, pruned is not None and not _covers(since, pruned), changed, markers, faults)
 
@@ -150,13 +150,6 @@ class PostgreSQLCarrier(Carrier):
         self._tables = {row[0]: Table.from_json(row[1]) for row in found}
         self._fingerprints = {row[0]: row[2] for row in found}
         self._schema_no = state.schema_no
-
-    def _faults(self, found: Mapping[str, str]) -> dict[str, str]:
-        return {
-            name: "the table is gone" if name not in found else "its columns or capture triggers are not those that migrate left"
-            for name, expected in self._fingerprints.items()
-            if found.get(name) != expected
-        }
 
     def _changed(self, entries: list[tuple[Any, ...]], markers: list[tuple[Any, ...]]) -> tuple[dict[str, int | None], int]:
         """How much there is to carry; where it is little, its keys and markers are here already."""

@@ -28,6 +28,7 @@ __all__ = [
     "refusal",
     "refusal_here",
     "sequences",
+    "table_ids",
     "tables",
 ]
 
@@ -132,6 +133,13 @@ def tables(connection: Connection, control: Control, *, only: Collection[str] | 
         if row["oid"] != row["root"]:
             partitions[row["root"]].append(table)
     return [replace(table, partitions=tuple(partitions[row["oid"]])) for row, table in made if row["oid"] == row["root"]]
+
+
+def table_ids(connection: Connection, control: Control) -> list[str]:
+    """See ``Database.table_ids``."""
+    statement = f"WITH {_TABLES} SELECT nspname, relname FROM t WHERE depth = 0 ORDER BY nspname, relname"
+    rows = connection.exec_driver_sql(statement, {"control": control.schema or "", "schemas": None, "names": None})
+    return [table_id(schema, name) for schema, name in rows]
 
 
 def _table(row: dict[str, Any], parts: dict[str, list[dict[str, Any]]]) -> Table:

@@ -156,6 +156,9 @@ class PostgreSQL(Database):
     def tables(self, connection: Connection, only: Collection[str] | None = None) -> list[Table]:
         return catalog.tables(connection, CONTROL, only=only)
 
+    def table_ids(self, connection: Connection) -> list[str]:
+        return catalog.table_ids(connection, CONTROL)
+
     def refusal(self, connection: Connection, table: Table) -> str | None:
         return catalog.refusal(table) or catalog.refusal_here(connection, table)
 

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from replstore.control import MARKER_COLUMNS
 from replstore.databases.base import NodeState
-from replstore.databases.carrier import Carrier, CompareFailed, Keys, Landing, Moved, Snapshot
+from replstore.databases.carrier import Carrier, CompareFailed, Keys, Landing, Moved, Snapshot, capture_faults
 from replstore.databases.catalog import Table
 from replstore.databases.landing import landing_statements
 from replstore.databases.sqlite.capture import KEYS, MARKER, quote, text
@@ -133,12 +133,7 @@ class SQLiteCarrier(Carrier):
             return
         rows = self._both.execute("SELECT tbl, definition, fingerprint FROM src.replstore_replicated").fetchall()
         self._tables = {row[0]: Table.from_json(row[1]) for row in rows}
-        found = fingerprints(self._both, list(self._tables), "src.")
-        self._faults = {
-            row[0]: "the table is gone" if row[0] not in found else "its columns or capture triggers are not those that migrate left"
-            for row in rows
-            if found.get(row[0]) != row[2]
-        }
+        self._faults = capture_faults({row[0]: row[2] for row in rows}, fingerprints(self._both, list(self._tables), "src."))
         self._known = known
 
     def tables(self) -> Mapping[str, Table]:

@@ -26,6 +26,7 @@ __all__ = [
     "jump_sequences",
     "refusal",
     "sequences",
+    "table_ids",
     "tables",
 ]
 
@@ -66,7 +67,7 @@ def tables(connection: Connection, control: Control, *, only: Collection[str] | 
     Returns:
         In the order of their names.
     """
-    rows = [row for row in _read(connection, _TABLES) if not row["name"].startswith(control.prefix) and (only is None or row["name"] in only)]
+    rows = [row for row in _users(connection, control) if only is None or row["name"] in only]
     parts = {
         name: _by_table(_read(connection, query)) for name, query in {"columns": _COLUMNS, "indexes": _INDEXES, "foreign_keys": _FOREIGN_KEYS}.items()
     }
@@ -83,6 +84,15 @@ def tables(connection: Connection, control: Control, *, only: Collection[str] | 
         references = _references(each["foreign_keys"], text.references, keys, names)
         found.append(_table(row, each, text, references, statements[row["name"]]))
     return found
+
+
+def table_ids(connection: Connection, control: Control) -> list[str]:
+    """See ``Database.table_ids``."""
+    return [row["name"] for row in _users(connection, control)]
+
+
+def _users(connection: Connection, control: Control) -> list[dict[str, Any]]:
+    return [row for row in _read(connection, _TABLES) if not row["name"].startswith(control.prefix)]
 
 
 def _read(connection: Connection, query: str) -> list[dict[str, Any]]:

@@ -40,6 +40,7 @@ class SQLite(Database):
 
     name: ClassVar[str] = "sqlite"
     control: ClassVar[Control] = CONTROL
+    schemas: ClassVar[bool] = False
 
     def user_engine(self, url: URL, **options: Any) -> Engine:
         return create_engine(url.set(drivername="sqlite+replstore"), poolclass=QueuePool, **options)
@@ -99,6 +100,9 @@ class SQLite(Database):
 
     def tables(self, connection: Connection, only: Collection[str] | None = None) -> list[Table]:
         return catalog.tables(connection, CONTROL, only=only)
+
+    def table_ids(self, connection: Connection) -> list[str]:
+        return catalog.table_ids(connection, CONTROL)
 
     def refusal(self, connection: Connection, table: Table) -> str | None:
         if sentence := catalog.refusal(table):

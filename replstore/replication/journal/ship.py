@@ -29,6 +29,7 @@ from replstore.databases.catalog import Table
 from replstore.databases.database import Database
 from replstore.errors import NeedsCopy, NotTheWriter, ReplicationStopped
 from replstore.node import Node
+from replstore.replication.captured import capture_missing
 from replstore.replication.mirror import replicated, to_copy
 from replstore.timestamps import now
 
@@ -227,10 +228,7 @@ def check_continuity(follower: NodeState, snapshot: Snapshot) -> None:
                 "backup, copied file); compare them with `replstore check`, then run `replstore rejoin --copy`"
             )
     if snapshot.faults:
-        name, fault = next(iter(snapshot.faults.items()))
-        raise ReplicationStopped(
-            f"capture_missing: table {name} on {writer.name}: {fault}; run `replstore migrate`, which mends it and copies the table"
-        )
+        raise ReplicationStopped(capture_missing(writer.name, snapshot.faults))
     if writer.schema_no != follower.schema_no:
         raise ReplicationStopped(
             f"schema_skew: {writer.name} has had {writer.schema_no} migrations and {follower.name} {follower.schema_no}; run `replstore migrate`"
