@@ -48,8 +48,6 @@ def _why_not_solo(view: View, writer: NodeView, lost: NodeView) -> tuple[str, st
         return f"{away}: a node that answers is not a lost one, and without it nothing is acknowledged", f"mend {lost.name}, or run `replstore solo`"
     if view.policy.on_follower_down == "block":
         return f"{away}, and the pair's policy is to block while the follower is down", by_hand
-    if view.paused:
-        return "this program stood still, and looks again before it judges", ""
     if view.witness:
         return _why_no_solo_by_witness(view, writer, lost)
     if not is_dead(view, lost):
@@ -78,8 +76,6 @@ def follower_alone(view: View, follower: NodeView, lost: NodeView) -> Decision:
     if lost.reach is Reach.LOCKED_OUT:
         return wait(f"{away}: a node that answers is not a lost one, so {follower.name} doesn't take over", f"mend {lost.name}")
     if not is_dead(view, lost):
-        if view.paused:
-            return wait("this program stood still and looks again before it judges")
         if lost.silent_for < view.policy.detection_time:
             return wait(f"{away}, not yet for the detection time")
         if follower.still_for < view.policy.detection_time:

@@ -6,8 +6,8 @@ A :class:`View` is built from readings that are never quite simultaneous.  Two r
   other one is refused or silent; never join a verdict found earlier with a newer reading.
 * **Everything that an act compares (term, boot identity, ``req``, heartbeat, batch) is the value in the view**, not one read later.
 
-Times are seconds.  ``Contact.age`` must count time during which the machine slept (``CLOCK_BOOTTIME`` where there is one);
-``silent_for`` and ``still_for`` must not.
+Times are seconds.  ``Contact.age`` must count time during which the machine slept (``CLOCK_BOOTTIME`` where there is one); ``silent_for`` and
+``still_for`` must not, and begin anew when this process stood still since it last looked (HAZARDS 22).
 """
 
 from __future__ import annotations
@@ -144,8 +144,6 @@ class View:
     """None: the pair has no witness.  A witness that can't be reached is one whose ``reach`` isn't up."""
     seen_batch: int = 0
     """The highest batch number that this process has ever seen on the follower under the current term."""
-    paused: bool = False
-    """This process itself stood still since it last looked: its verdicts of silence and its contact are worthless."""
 
 
 class Action(StrEnum):

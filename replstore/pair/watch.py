@@ -41,10 +41,10 @@ class _Since:
 
         Args:
             at: when it was seen.
-            began: when it began, where that is known better than by when it was first seen.
+            began: when it began, where that is known better than by when it was first seen; ``gap`` before it at most: what was before nobody watched.
         """
         if value != self.value or at - self.looked > gap:
-            self.value, self.began = value, at if began is None else began
+            self.value, self.began = value, at if began is None or at - began > gap else began
         self.looked = at
         return at - self.began
 

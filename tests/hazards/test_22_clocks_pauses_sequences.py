@@ -15,7 +15,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from replstore import local
 from replstore.errors import NotAPair, ReplicationStopped, StaleRead
-from replstore.pair.decide import Action, Term
+from replstore.pair.decide import Action, Reach, Term
 from replstore.store import Store
 from tests.fix_proxy import MakeProxy
 from tests.fix_stores import FAST, Lab, count, insert, put, until
@@ -108,6 +108,18 @@ def test_a_program_that_stood_still_begins_to_watch_a_silent_writer_anew(sqlite_
     assert (view.primary.silent_for, view.standby.still_for) < (SILENCE["detection_time"], SILENCE["detection_time"])
     assert decision.action is Action.WAIT
     assert view.standby.still_for == 0.0
+
+
+def test_a_program_that_stood_still_while_it_asked_has_watched_nothing(postgresql_lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = postgresql_lab
+    store = lab.migrated(background=False, detection_time=0.3)
+    store.pair.look()
+    lab.pair.freeze("primary")  # type: ignore[attr-defined]
+    monkeypatch.setattr(store.pair.nodes["primary"].database, "interrupt", lambda connection: _stand_still(store))  # before the answer is given up
+    view, _ = store.pair.look()
+    monkeypatch.undo()
+    assert view.primary.reach is Reach.SILENT
+    assert view.primary.silent_for < SILENCE["detection_time"]
 
 
 def test_a_program_that_stood_still_holds_its_last_contact_for_as_old_as_it_is(sqlite_lab: Lab) -> None:

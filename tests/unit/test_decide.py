@@ -203,12 +203,6 @@ def test_silent_writer_is_not_taken_over_while_the_heartbeat_goes_on() -> None:
     check(view(SILENT, replace(STILL, still_for=D - 0.1)), Action.WAIT, None, None, Acknowledge.NONE, says="another program may reach primary")
 
 
-def test_hazard_22_a_paused_program_judges_no_silence() -> None:
-    check(view(SILENT, STILL, paused=True), Action.WAIT, None, None, Acknowledge.NONE, says="stood still")
-    check(view(REFUSED, FOLLOWER, paused=True), Action.TAKE_OVER, "standby", "standby", Acknowledge.SOLO)
-    check(view(WRITER, FOLLOWER_REFUSED, contact=CONTACT, paused=True), Action.WAIT, None, "primary", Acknowledge.NONE)
-
-
 def test_refused_writer_that_this_program_never_met_is_taken_over_only_once_the_heartbeat_stands_still() -> None:
     never = replace(REFUSED, met=False)
     check(view(never, FOLLOWER), Action.WAIT, None, None, Acknowledge.NONE, says="its URL may be wrong", then="if primary's URL is right")

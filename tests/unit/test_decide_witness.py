@@ -35,7 +35,6 @@ def test_witness_allows_solo_without_a_contact(lost: NodeView) -> None:
 
 def test_witness_is_not_asked_before_the_detection_time() -> None:
     check(view(WRITER, replace(FOLLOWER_SILENT, silent_for=D - 0.1), witness=WITNESS), Action.WAIT, None, "primary", Acknowledge.NONE, says="not yet")
-    check(view(WRITER, FOLLOWER_SILENT, witness=WITNESS, paused=True), Action.WAIT, None, "primary", Acknowledge.NONE)
 
 
 @pytest.mark.parametrize(
