@@ -24,6 +24,7 @@ from replstore.databases.catalog import Table
 from replstore.errors import CannotReplicate, ConfigError, MigrationFailed, NotAPair
 from replstore.node import Node
 from replstore.pair.admission import compare_nodes
+from replstore.pair.appoint import appoint, appointed, dismiss, store_appointed
 from replstore.pair.decide import Term
 from replstore.pair.pair import Pair
 from replstore.replication.mirror import install, mirror, replicated
@@ -55,7 +56,12 @@ class Migrated:
 
 
 def migrate(
-    pair: Pair, metadata: MetaData | type[DeclarativeBase] | None = None, *, alembic_config: str | Path | None = None, replace: str | None = None
+    pair: Pair,
+    metadata: MetaData | type[DeclarativeBase] | None = None,
+    *,
+    alembic_config: str | Path | None = None,
+    replace: str | None = None,
+    drop_witness: bool = False,
 ) -> Migrated:
     """Migrates a pair, or makes one of two databases.
 
@@ -63,7 +69,9 @@ def migrate(
         pair: the nodes.
         metadata: tables to create where they are missing, or a declarative base.
         alembic_config: the user's ``alembic.ini``; its environment is brought to its head on both nodes.
-        replace: name of a node that was lost for good and is made anew, as the follower.
+        replace: name of a node that was lost for good and is made anew, as the follower; or ``witness``, to make another one of the database that
+            the settings name.
+        drop_witness: the pair has no witness from now on; then leave it out of every program's settings.
 
     With neither metadata nor Alembic environment the tables that the primary has are adopted: made on the standby, and copied.
 
@@ -77,7 +85,9 @@ def migrate(
     user.refuse_tables_without_key()
     _refuse_one_database(pair)
     with pair.maintenance:
-        return _migrate(pair, user, replace)
+        _make_pair(pair, replace)
+        _arrange_witness(pair, replace, drop_witness)
+        return _migrate(pair, user)
 
 
 def _refuse_one_database(pair: Pair) -> None:
@@ -91,8 +101,7 @@ def _refuse_one_database(pair: Pair) -> None:
         raise NotAPair("primary and standby are one and the same database under two names: each needs its own")
 
 
-def _migrate(pair: Pair, user: UserMigration, replace: str | None) -> Migrated:
-    _make_pair(pair, replace)
+def _migrate(pair: Pair, user: UserMigration) -> Migrated:
     lead = pair.settle(time.monotonic() + pair.settings.takeover_timeout)
     writer, follower = lead.node, lead.follower
     with writer.database.one_migration(writer.service):
@@ -140,7 +149,7 @@ def _make_pair(pair: Pair, replace: str | None) -> None:
                 f"{node.name} is a database without replstore's control tables, but the pair has had a {node.name} before: bring that one back, "
                 f"or run `replstore migrate --replace {node.name}` to make a new one of this database"
             )
-    elif replace is not None:
+    elif replace in pair.nodes:
         raise ConfigError(f"{replace} is there and belongs to the pair: only a node that was lost is replaced")
     else:
         _complete(*nodes)
@@ -174,9 +183,25 @@ def _add_follower(pair: Pair, node: Node, writer: Node, known: NodeState) -> Non
     node.forget_pair()
     _refuse_strangers(node, writer, wanted)
     _create_control(pair, node, known.pair, Term(known.term_no, known.term_uuid), "follower")
+    with writer.snapshot() as connection:
+        witness = appointed(writer, connection)
+    with node.begin() as connection:
+        store_appointed(node, connection, witness)
     _complete(writer, node)
-    if pair.witness is not None:
-        pair.witness.create(known.pair, Term(known.term_no, known.term_uuid), writer.name, frozenset({writer.name}))
+
+
+def _arrange_witness(pair: Pair, replace: str | None, drop: bool) -> None:
+    """Makes the witness that the settings name the pair's, where it isn't yet."""
+    if replace == "witness" and pair.witness is None:
+        raise ConfigError("no witness is named in the settings: set `witness` to the URL of the new one")
+    answers = {name: node.observe(pair.settings.probe_timeout + 2.0) for name, node in pair.nodes.items()}
+    states = {name: answer.state for name, answer in answers.items() if answer.state is not None}
+    if drop:
+        dismiss(pair.nodes, states)
+    elif pair.witness is not None and len(states) == len(pair.nodes):
+        appoint(pair.nodes, states, pair.witness, anew=replace == "witness")
+    elif replace == "witness":
+        raise ConfigError("another witness is made while both nodes are there: bring the other one back, and repeat")
 
 
 def _refuse_strangers(node: Node, writer: Node, wanted: Collection[str]) -> None:

@@ -377,7 +377,12 @@ class Store:
             raise NodeLost(f"{what} didn't come to its end ({one_line(error)}): {decision.reason}{step}") from error
 
     def migrate(
-        self, metadata: MetaData | type[DeclarativeBase] | None = None, *, alembic_config: str | Path | None = None, replace: str | None = None
+        self,
+        metadata: MetaData | type[DeclarativeBase] | None = None,
+        *,
+        alembic_config: str | Path | None = None,
+        replace: Literal["primary", "standby", "witness"] | None = None,
+        drop_witness: bool = False,
     ) -> Migrated:
         """Brings control tables, the user's tables and the triggers to the same revision on both nodes, and makes a pair of two databases.
 
@@ -386,7 +391,9 @@ class Store:
         Args:
             metadata: tables to create where they are missing, or a declarative base.
             alembic_config: the user's ``alembic.ini``; its environment is brought to its head on both nodes.
-            replace: name of a node that was lost or dropped for good, and is made anew of an empty database, as the follower.
+            replace: name of a node that was lost or dropped for good, and is made anew of an empty database, as the follower; or ``witness``, to make
+                another one of the database that the settings name.
+            drop_witness: the pair has no witness from now on; then leave it out of every program's settings.
 
         Raises:
             CannotReplicate: a table can't be replicated; the message names it.
@@ -395,7 +402,7 @@ class Store:
         """
         from replstore.migrate import migrate
 
-        return migrate(self.pair, metadata, alembic_config=alembic_config, replace=replace)
+        return migrate(self.pair, metadata, alembic_config=alembic_config, replace=replace, drop_witness=drop_witness)
 
     def check(self, *, tables: Collection[str] | None = None, limit: int = 1000, settle: float = 1.0, progress: Progress | None = None) -> Report:
         """Compares schema, sequences and rows of both nodes, while writes go on; changes nothing.

@@ -46,9 +46,14 @@ def command(
         str | None, typer.Option("--metadata", help="SQLAlchemy metadata whose missing tables are created: app.models:Base.", metavar="MODULE:NAME")
     ] = None,
     replace: Annotated[
-        Literal["primary", "standby"] | None,
-        typer.Option("--replace", help="primary or standby: that node was lost for good; make a new one of its empty database.", metavar="NODE"),
+        Literal["primary", "standby", "witness"] | None,
+        typer.Option(
+            "--replace", help="primary or standby, or the witness: it was lost for good; make a new one of its empty database.", metavar="NODE"
+        ),
     ] = None,
+    drop_witness: Annotated[
+        bool, typer.Option("--drop-witness", help="The pair has no witness from now on. Then leave it out of every program's settings.")
+    ] = False,
 ) -> None:
     """Bring the tables of both nodes to the same revision; makes a pair of two databases.
 
@@ -61,7 +66,7 @@ def command(
     with redirect_stdout(sys.stderr) if options.json else nullcontext():  # what the user's module or env.py prints is no JSON
         tables = load_metadata(metadata) if metadata else None
         with opened(options, made=False) as store:
-            done = migrate(store.pair, tables, alembic_config=alembic_config, replace=replace)
+            done = migrate(store.pair, tables, alembic_config=alembic_config, replace=replace, drop_witness=drop_witness)
             left = _left(store.pair)
     if options.json:
         print_json({**asdict(done), "left_out": left.left_out})

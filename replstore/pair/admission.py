@@ -10,8 +10,9 @@ from sqlalchemy import select
 from replstore.config import Settings
 from replstore.control import LAYOUT
 from replstore.databases.base import NodeState
-from replstore.errors import ConfigError, NotAPair
+from replstore.errors import ConfigError, NotAPair, SettingsDiffer
 from replstore.node import Node, Observation
+from replstore.pair.appoint import APPOINTED, strange_witness
 from replstore.pair.witness import Witness
 from replstore.urls import obstacle, shown
 
@@ -43,6 +44,7 @@ def admit(settings: Settings) -> Settings:
                 _refuse_newer(node)
         compare_nodes(states)
         held = _held_settings(next(node for node in nodes if node.name in states)) if states else {}
+        _refuse_no_witness(settings, held)
     finally:
         for node in nodes:
             node.close()
@@ -104,6 +106,24 @@ def compare_nodes(states: dict[str, NodeState]) -> None:
             raise NotAPair(f"primary belongs to pair {primary.pair} and standby to pair {standby.pair}: they are nodes of different pairs")
         if primary.node == standby.node:
             raise NotAPair("primary and standby are copies of one node: a standby is made by `replstore migrate`, not by copying files")
+
+
+def agree(settings: Settings, node: Node) -> None:
+    """Compares once more, when the pair is met: another program may have made it, with its own settings, since ``admit``.
+
+    Raises:
+        SettingsDiffer: it has other settings than this program works with.
+    """
+    held = _held_settings(node)
+    _refuse_no_witness(settings, held)
+    for name, value in settings.adopt(held).pair_values().items():
+        if value != settings.pair_values()[name]:
+            raise SettingsDiffer(f"the pair has been made by another program, with {name} {value}: open the Store anew")
+
+
+def _refuse_no_witness(settings: Settings, held: Mapping[str, str]) -> None:
+    if held.get(APPOINTED) and settings.witness_url is None:
+        raise SettingsDiffer(f"no witness is named here, and {strange_witness(held[APPOINTED], '')}")
 
 
 def _held_settings(node: Node) -> dict[str, str]:

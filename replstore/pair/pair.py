@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
 
 from replstore.config import Settings
 from replstore.databases.base import NodeState
 from replstore.errors import NotAPair, NotTheWriter, NoWriter, ReplicationStopped, StoreClosed
 from replstore.node import Node, one_line
-from replstore.pair.admission import is_no_pair
+from replstore.pair.admission import agree, is_no_pair
 from replstore.pair.alone import is_dead, is_uncontested
 from replstore.pair.backlog import Backlog
 from replstore.pair.decide import Acknowledge, Action, Decision, NodeView, Policy, Reach, Role, Term, View, decide
@@ -88,7 +89,7 @@ class Pair:
         self.lead: Lead | None = None
         self.decision: Decision | None = None
         self.stopped: str = ""
-        self._vouch = False
+        self._vouch = self._agreed = False
         self.synced_at: float = float("-inf")
         self.backlog = Backlog(settings, self._last_seen, self.ship_from)
         self._looked = float("-inf")
@@ -124,9 +125,20 @@ class Pair:
         self.refuse_closed()
         began = time.monotonic()
         view = self.watch.view()
+        self._agree()
         decision = decide(view)
         self._remember(view, decision, began)
         return view, decision
+
+    def _agree(self) -> None:
+        """Once, when the pair is met: its settings are those that this program works with."""
+        met = None if self._agreed else next((node for node in self.nodes.values() if self._last_seen(node) is not None), None)
+        if met is not None:
+            try:
+                agree(self.settings, met)
+                self._agreed = True
+            except DBAPIError as error:
+                log.debug("%s doesn't tell the pair's settings: %s", met.name, one_line(error))
 
     def _remember(self, view: View, decision: Decision, began: float) -> None:
         if began < self._looked:

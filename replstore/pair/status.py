@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from replstore.databases.base import Unshipped
 from replstore.databases.suspended import stored
+from replstore.pair.appoint import appointed, strange_witness
 from replstore.pair.decide import Acknowledge, Action, Decision, NodeView, Reach, Role, View
 from replstore.pair.meaning import meaning
 from replstore.pair.pair import Pair, named
@@ -246,9 +247,17 @@ def _warnings(pair: Pair, view: View) -> list[str]:
             with pair.nodes[seen.name].snapshot() as connection:
                 found += [f"{seen.name}: {warning}" for warning in pair.nodes[seen.name].database.warnings(connection)]
                 found += _away(pair, seen, connection)
+                if strange := _strange_witness(pair, view, appointed(pair.nodes[seen.name], connection)):
+                    found.append(f"{seen.name}: {strange}; nothing is done by itself")
     if view.witness is not None and view.witness.reach is not Reach.UP and pair.witness is not None:
         found.append(f"the witness isn't reached ({pair.witness.error}): nobody goes on alone by it")
     return found
+
+
+def _strange_witness(pair: Pair, view: View, known: str) -> str:
+    if pair.witness is None or (view.witness is not None and view.witness.reach is not Reach.UP):
+        return ""
+    return strange_witness(known, pair.witness.identity) if known != pair.witness.identity else ""
 
 
 def _away(pair: Pair, seen: NodeView, connection: Connection) -> list[str]:

@@ -6,10 +6,12 @@ import logging
 from uuid import uuid4
 
 from sqlalchemy import Connection, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from replstore.databases.base import NodeState
 from replstore.errors import TakeoverRefused
-from replstore.node import Node
+from replstore.node import Node, one_line
+from replstore.pair.appoint import refuse_other_witness
 from replstore.pair.decide import NodeView, Term, WitnessView
 from replstore.pair.flip import settle_guard, under_role_lock
 from replstore.pair.witness import Witness
@@ -55,7 +57,7 @@ def take_over(
         The new term.
 
     Raises:
-        TakeoverRefused: the follower is no longer what was seen, or another node won at the witness.
+        TakeoverRefused: the follower is no longer what was seen, another node won at the witness, or that isn't the pair's.
     """
     if seen.term is None:
         raise TakeoverRefused(f"{node.name} has no term: run `replstore migrate`")
@@ -66,6 +68,8 @@ def take_over(
         term = _ask_witness(witness, granted, node.name, writer, seen.term, term, forced)
 
     def change(connection: Connection, state: NodeState) -> None:
+        if not forced:
+            refuse_other_witness(node, connection, witness)
         # restoring may wait for a table: who counts the heartbeat up meanwhile waits as well, and then sees the new role
         connection.execute(update(node.database.control.heartbeat).values(no=node.database.control.heartbeat.c.no))
         state = node.database.state(connection) or state
@@ -82,7 +86,10 @@ def take_over(
 
 def _ask_witness(witness: Witness, seen: WitnessView, candidate: str, writer: str, old: Term, new: Term, forced: bool) -> Term:
     if forced:
-        witness.force(new, candidate)
+        try:
+            witness.force(new, candidate)
+        except SQLAlchemyError as error:
+            log.warning("the witness doesn't learn of the takeover (%s): when it is back, `replstore migrate` tells it", one_line(error))
         return new
     if seen.writer == candidate and seen.term.outranks(old):
         return seen.term

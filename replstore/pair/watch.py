@@ -92,7 +92,9 @@ class Watch:
         return self._view(fresh, view.standby) if node is self.nodes[0] else self._view(view.primary, fresh)
 
     def _view(self, primary: NodeView, standby: NodeView) -> View:
-        witness = self.witness.view() if self.witness else None
+        with self._lock:
+            pair = next((seen.state.pair for seen in self.states.values() if seen.state is not None), None)
+        witness = self.witness.view(pair) if self.witness else None
         with self._lock:
             for view in (primary, standby):
                 if view.term is not None:

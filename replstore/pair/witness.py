@@ -25,6 +25,7 @@ witness = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("pair", String(36), nullable=False),
+    Column("identity", String(36), nullable=False),
     Column("term_no", BigInteger, nullable=False),
     Column("term_uuid", String(36), nullable=False),
     Column("writer", Text, nullable=False),
@@ -45,6 +46,8 @@ class Witness:
         self._url = url
         self.error = ""
         """Why it didn't answer the last time; empty: it did."""
+        self.identity = ""
+        """The row's own, as last read: an empty database that takes a lost one's place under the same URL has another."""
         arguments: dict[str, Any] = {"connect_timeout": 2} if url.get_backend_name() == "postgresql" else {"timeout": seconds}
         self.engine: Engine = create_engine(url, connect_args=arguments, pool_pre_ping=True)
         if self.engine.dialect.name == "sqlite":
@@ -69,24 +72,47 @@ class Witness:
         """Whether it is a file that isn't there yet: to connect would make it."""
         return self._url.get_backend_name() == "sqlite" and not os.path.exists(str(self._url.database))
 
-    def create(self, pair: str, term: Term, writer: str, in_sync: frozenset[str]) -> None:
-        """Creates the row of a new pair; an existing one must be this pair's.
+    @property
+    def shown(self) -> str:
+        """Its URL, without password."""
+        return shown(self._url)
+
+    def prepare(self, pair: str) -> str | None:
+        """Creates its table.
+
+        Returns:
+            Identity of the row that is there already; None: there is none.
 
         Raises:
             NotAPair: the witness is another pair's.
+            ConfigError: it doesn't answer.
         """
+        self.open()
         metadata.create_all(self.engine)
-        with suppress(IntegrityError), self.engine.begin() as connection:
-            connection.execute(
-                insert(witness).values(id=1, pair=pair, term_no=term.number, term_uuid=term.uuid, writer=writer, in_sync=_text(in_sync), req=-1)
-            )
         with self.engine.connect() as connection:
-            found = connection.execute(select(witness.c.pair)).scalar()
-        if found != pair:
-            raise NotAPair("the witness belongs to another pair: give each pair a witness of its own")
+            found = connection.execute(select(witness.c.pair, witness.c.identity)).one_or_none()
+        if found is not None and found.pair != pair:
+            raise NotAPair(f"the witness {self.shown} belongs to another pair: give each pair a witness of its own")
+        return found.identity if found is not None else None
 
-    def view(self) -> WitnessView:
-        """What the witness says now; silent if it doesn't answer."""
+    def create(self, pair: str, identity: str, term: Term, writer: str) -> None:
+        """Creates the row, if there is none, with the writer alone: the next batch puts the follower in sync.
+
+        Raises:
+            NotAPair: another program was faster, with another row.
+        """
+        values = {"pair": pair, "identity": identity, "term_no": term.number, "term_uuid": term.uuid, "writer": writer}
+        with suppress(IntegrityError), self.engine.begin() as connection:
+            connection.execute(insert(witness).values(id=1, in_sync=writer, req=-1, **values))
+        if self.prepare(pair) != identity:
+            raise NotAPair(f"another program made the witness {self.shown} at the same time: run `replstore migrate` again")
+
+    def view(self, pair: str | None = None) -> WitnessView:
+        """What the witness says now; silent if it doesn't answer, or belongs to another pair.
+
+        Args:
+            pair: uuid of the pair; None: not known.
+        """
         row, self.error = None, ""
         try:
             if self._is_to_make():
@@ -94,11 +120,15 @@ class Witness:
             else:
                 with self.engine.connect() as connection:
                     row = connection.execute(select(witness)).one_or_none()
-                self.error = "" if row is not None else "it knows no pair"
+                if row is None:
+                    self.error = "it knows no pair; `replstore migrate` makes it this one's"
+                elif pair is not None and row.pair != pair:
+                    row, self.error = None, "it belongs to another pair"
         except SQLAlchemyError as error:
             self.error = one_line(error)
         if row is None:
             return WitnessView(Reach.SILENT, Term(0, ""), "", frozenset(), 0)
+        self.identity = row.identity
         return WitnessView(Reach.UP, Term(row.term_no, row.term_uuid), row.writer, frozenset(filter(None, row.in_sync.split(","))), row.req)
 
     def grant_solo(self, term: Term, writer: str, both: frozenset[str], req: int) -> bool:

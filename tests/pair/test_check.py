@@ -207,17 +207,18 @@ def test_a_table_that_is_being_copied_is_on_its_way_as_a_whole(lab: Lab) -> None
 
 @contextlib.contextmanager
 def load(store: Store, ids: range) -> Iterator[list[int]]:
-    """Threads that insert, change and delete these rows all the time; yields how many transactions each has done."""
+    """Threads that insert, change and delete these rows all the time, each its own; yields how many transactions each has done."""
     stop = threading.Event()
     done = [0, 0]
     failed: list[BaseException] = []
 
     def write(number: int) -> None:
+        mine = ids[number :: len(done)]
         try:
             for round in itertools.count():
                 if stop.is_set():
                     return
-                id = ids[(round * 7 + number) % len(ids)]
+                id = mine[round * 7 % len(mine)]
                 if round % 5 == 4:
                     store.run(lambda session, id=id: session.execute(text("DELETE FROM account WHERE id = :id"), {"id": id}) and None)
                 else:
@@ -240,7 +241,7 @@ def load(store: Store, ids: range) -> Iterator[list[int]]:
 
 @pytest.mark.parametrize("durability", ["async", "replicated"])
 def test_no_false_alarm_and_no_missed_difference_while_writes_go_on(lab: Lab, durability: str) -> None:
-    store = lab.migrated(durability=durability)
+    store = lab.migrated(durability=durability, ack_timeout=10.0)
     fill(store, range(1000, 1100))
     store.sync()
     with load(store, range(100)) as done:
