@@ -75,7 +75,8 @@ def appoint(nodes: dict[str, Node], states: dict[str, NodeState], witness: Witne
         log.warning("the witness %s isn't the pair's: %s", witness.shown, witness.error or "it is another one")
         return
     writer = next((state for state in states.values() if state.role == "writer"), None)
-    if writer is None or {state.role for state in states.values()} != {"writer", "follower"} or len({state.term_uuid for state in states.values()}) != 1:
+    follows = {state.role for state in states.values()} == {"writer", "follower"} and len({state.term_uuid for state in states.values()}) == 1
+    if writer is None or not follows:
         if known and not anew:
             return
         raise ConfigError("a witness is made while both nodes are there and one follows the other: see `replstore status`, and repeat")

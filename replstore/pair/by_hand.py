@@ -98,7 +98,9 @@ def order_solo(pair: Pair) -> None:
         if seen is None:
             raise NoWriter(f"nobody is the writer: {decision.reason}")
         if view.witness is not None and view.witness.reach is Reach.UP and seen.term is not None and view.witness.term.outranks(seen.term):
-            raise NoWriter(f"the witness has given the pair to {view.witness.writer} under {view.witness.term}: {seen.name} must not acknowledge alone")
+            raise NoWriter(
+                f"the witness has given the pair to {view.witness.writer} under {view.witness.term}: {seen.name} must not acknowledge alone"
+            )
         if not go_solo(pair.nodes[seen.name], seen, reason="a person decided", witness=pair.witness, both=frozenset(pair.nodes), forced=True):
             raise NotTheWriter(f"{seen.name} has changed in the meantime: look at `replstore status` and repeat")
         pair.look()
