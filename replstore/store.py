@@ -14,24 +14,24 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast
 
 import tenacity
 from sqlalchemy import Connection, Engine, MetaData
-from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Session, SessionTransaction, sessionmaker
 
 from replstore.config import Settings
 from replstore.databases.base import Fault
-from replstore.databases.dialect import raw
 from replstore.errors import NodeLost, NotTheWriter, ReplstoreError, TransactionLost
 from replstore.node import Node, one_line
 from replstore.pair import by_hand
 from replstore.pair.admission import admit
 from replstore.pair.monitor import Monitor
-from replstore.pair.pair import Lead, Pair
+from replstore.pair.pair import Pair
 from replstore.pair.status import Status, status
 from replstore.transaction.acknowledge import acknowledge
 from replstore.transaction.attempt import Attempt
 from replstore.transaction.keyed import claim, store_result
 from replstore.transaction.orphans import Orphans
 from replstore.transaction.read import Reader, Token
+from replstore.transaction.writing import Writing
 from replstore.urls import shown
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class Store:
         for node in self.pair.nodes.values():
             node.engine.dialect.new_hook = partial(self._new_hook, node)  # type: ignore[attr-defined]
         self._reader = Reader(self.pair)
+        self._writing = Writing(self.pair)
 
     @classmethod
     def from_config(cls, path: str | Path, **overrides: Any) -> Self:
@@ -106,8 +107,7 @@ class Store:
             CommitUnknown: whether it committed can't be decided now.
             CommittedNotReplicated: committed, and not known to be on the follower; don't repeat it.
         """
-        connection, attempt = self._begin_now(durability, isolation)
-        with self._in_transaction(connection, attempt) as session:
+        with self._writing.begun(durability, isolation) as session:
             yield session
 
     def run(
@@ -148,7 +148,7 @@ class Store:
     ) -> Iterator[AbstractContextManager[Session]]:
         """Retries a whole block: ``for attempt in store.attempts(): with attempt as session: …``; exactly once, as ``run``."""
         for retry in self._retrying(attempts):
-            yield _Block(retry, self._block(durability, isolation))
+            yield _Block(retry, self._writing.block(durability, isolation))
 
     def _retrying(self, attempts: int) -> tenacity.Retrying:
         return tenacity.Retrying(
@@ -164,37 +164,13 @@ class Store:
         return isinstance(error, DBAPIError) and self.pair.primary.database.classify(error) is Fault.TRANSIENT
 
     def _call(self, fn: Callable[[Session], Result], key: str | None, durability: str | None, isolation: str | None) -> Result:
-        with self._block(durability, isolation, keyed=key is not None) as (session, attempt):
+        with self._writing.block(durability, isolation, keyed=key is not None) as (session, attempt):
             done = None if key is None else claim(session, attempt, key, fn)
             if done is None:
                 result: Any = fn(session)
                 return cast(Result, result if key is None else store_result(session, attempt, result))
         acknowledge(self.pair, attempt.lead, done.id, attempt.durability)
         return cast(Result, done.result)
-
-    @contextmanager
-    def _block(self, durability: str | None, isolation: str | None, *, keyed: bool = False) -> Iterator[tuple[Session, Attempt]]:
-        connection, attempt = self._connect(durability, isolation, keyed=keyed)
-        with self._in_transaction(connection, attempt) as session:
-            yield session, attempt
-
-    @contextmanager
-    def _in_transaction(self, connection: Connection, attempt: Attempt) -> Iterator[Session]:
-        """A Session on the connection, in a transaction; the loss of the writer becomes ``TransactionLost``, every other error stays what it is."""
-        try:
-            # begin() has begun on the connection already: the Session's commit is the transaction's
-            with _BlockSession(connection, expire_on_commit=False, join_transaction_mode="control_fully") as session, session.begin():
-                yield session
-        except DBAPIError as error:
-            fault = attempt.lead.node.database.classify(error)
-            if attempt.done or not (fault.connection_is_gone or fault is Fault.NOT_THE_WRITER):
-                raise
-            self.pair.doubt(attempt.lead)
-            # COMMIT was never sent (its own loss is resolved where it happens), so the server rolls back
-            raise TransactionLost(f"{attempt.lead.node.name} was lost during the transaction ({one_line(error)}); nothing took effect") from error
-        finally:
-            attempt.ended()
-            connection.close()
 
     def sessionmaker(self, **options: Any) -> sessionmaker[Session]:
         """A sessionmaker whose Sessions keep the Store's promises: each transaction begins on the writer of that moment, and ``commit()`` returns when it
@@ -215,61 +191,6 @@ class Store:
                 return self._pinned[1]
 
         return sessionmaker(class_=StoreSession, **options)
-
-    # -- one transaction's connection
-
-    def _connect(self, durability: str | None, isolation: str | None, *, keyed: bool = False) -> tuple[Connection, Attempt]:
-        """A connection to the writer on which the next transaction rides as an attempt; looks for another writer where the node doesn't answer."""
-        if durability not in (None, "replicated", "async"):
-            raise ValueError(f"durability must be 'replicated' or 'async', not {durability!r}")
-        deadline = self._deadline()
-        while True:
-            lead = self.pair.current(deadline)
-            attempt = Attempt(self.pair, lead, durability or self.settings.durability, keyed=keyed)
-            try:
-                connection = lead.node.engine.connect()
-            except DBAPIError as error:
-                self._give_way(lead, error, deadline)
-                continue
-            if isolation is not None:
-                self._isolate(connection, isolation)
-            driver = raw(connection.connection)
-            attempt.ride(driver)
-            driver.next_hook = attempt
-            return connection, attempt
-
-    def _isolate(self, connection: Connection, level: str) -> None:
-        """Sets the isolation level of this connection's next transaction."""
-        try:
-            if level == "AUTOCOMMIT":
-                raise ValueError("a Store's transaction can't be AUTOCOMMIT: it is all or nothing")
-            connection.execution_options(isolation_level=level)
-        except BaseException:
-            connection.close()
-            raise
-
-    def _begin_now(self, durability: str | None, isolation: str | None) -> tuple[Connection, Attempt]:
-        """The same, with BEGIN and marker accepted by the writer before anything of the caller's is sent."""
-        deadline = self._deadline()
-        while True:
-            connection, attempt = self._connect(durability, isolation)
-            try:
-                connection.begin()
-                raw(connection.connection).open_now()
-            except Exception as error:
-                connection.invalidate()
-                connection.close()
-                attempt.ended()
-                self._give_way(attempt.lead, _wrapped(error, connection), deadline)
-                continue
-            return connection, attempt
-
-    def _give_way(self, lead: Lead, error: BaseException, deadline: float) -> None:
-        """Decides whether another look may help; raises the error if not."""
-        fault = Fault.NOT_THE_WRITER if isinstance(error, NotTheWriter) else lead.node.database.classify(error)
-        if not (fault.connection_is_gone or fault is Fault.NOT_THE_WRITER) or time.monotonic() >= deadline:
-            raise error
-        self.pair.doubt(lead)
 
     # -- reading
 
@@ -433,21 +354,6 @@ class Store:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-
-class _BlockSession(Session):
-    """The Session of a block, which commits at the block's end and not before: a part that is committed already would be repeated with the rest."""
-
-    def commit(self) -> None:
-        raise InvalidRequestError("a Store's transaction is committed at the end of its block or function, as a whole; it can't commit before")
-
-
-def _wrapped(error: Exception, connection: Connection) -> Exception:
-    """A driver's error as SQLAlchemy raises it."""
-    dialect = connection.dialect
-    if not isinstance(error, dialect.loaded_dbapi.Error):
-        return error
-    return cast(Exception, DBAPIError.instance("BEGIN", None, error, dialect.loaded_dbapi.Error, dialect=dialect))
 
 
 class _Block:

@@ -90,7 +90,7 @@ class Monitor:
                 self._prune()
         except Exception as error:
             if decision.action is Action.REJOIN and isinstance(error, ReplicationStopped):
-                self._pair.stop_shipping(str(error))
+                self._pair.shipping.stop(str(error))
             self._tell("keeper", one_line(error))
             self._pair.closed.wait(self._pair.settings.probe_interval)
         else:

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from replstore.config import Settings
 from replstore.databases.base import NodeState
-from replstore.errors import NotAPair, NotTheWriter, NoWriter, ReplicationStopped, StoreClosed
+from replstore.errors import NotAPair, NotTheWriter, NoWriter, StoreClosed
 from replstore.node import Node, one_line
 from replstore.pair.admission import agree, is_no_pair
 from replstore.pair.alone import is_dead, is_uncontested
@@ -27,11 +27,11 @@ from replstore.pair.backlog import Backlog
 from replstore.pair.decide import Acknowledge, Action, Decision, NodeView, Policy, Reach, Role, Term, View, decide
 from replstore.pair.flip import settle_guard
 from replstore.pair.rejoin import fence_former, rejoin
+from replstore.pair.shipping import Shipping
 from replstore.pair.solo import go_solo
 from replstore.pair.takeover import take_over
 from replstore.pair.watch import Watch
 from replstore.pair.witness import Witness
-from replstore.replication.journal.group import GroupCommit
 from replstore.replication.journal.ship import Shipped, Shipper
 
 log = logging.getLogger("replstore.pair")
@@ -88,17 +88,14 @@ class Pair:
         self.watch = Watch(self.primary, self.standby, self.policy, timeout=settings.probe_timeout, gap=gap, witness=self.witness)
         self.lead: Lead | None = None
         self.decision: Decision | None = None
-        self.stopped: str = ""
-        self._vouch = self._agreed = False
-        self.synced_at: float = float("-inf")
+        self.shipping = Shipping(self.other, self.witness, lambda: self.watched)
+        self._agreed = False
         self.backlog = Backlog(settings, self._last_seen, self.ship_from)
         self._looked = float("-inf")
         self.settling = threading.RLock()
         self.maintenance = threading.Lock()
         """Held by a migration, so that the keeper doesn't take its half-way state for a fault."""
         self._changed = threading.Condition()
-        self._shipping = threading.Lock()
-        self._shippers: dict[str, tuple[Shipper, GroupCommit[Shipped]]] = {}
         self._in_flight: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
         self.acts = True
         """False: this program neither takes over nor goes solo by itself; a command that ends at once may have a wrong URL."""
@@ -231,7 +228,7 @@ class Pair:
         both = frozenset(self.nodes)
         if view.witness is not None and view.witness.in_sync != both and state is not None and not state.solo:
             Shipper(writer, self.other(writer)).require_follower(state)
-            self._vouch = True
+            self.shipping.vouch()
         self.ship()
 
     def _took_over(self, node: Node, term: Term, decision: Decision) -> None:
@@ -345,45 +342,7 @@ class Pair:
 
     def ship_from(self, node: Node, deadline: float | None = None) -> Shipped:
         """The same from a node that is named."""
-        with self._shipping:
-            if node.name not in self._shippers:
-                shipper = Shipper(node, self.other(node))
-                self._shippers[node.name] = (shipper, GroupCommit(lambda: self._ship(shipper)))
-            shipper, group = self._shippers[node.name]
-        deadline = time.monotonic() + 30.0 if deadline is None else deadline
-        if self.watched:
-            return group.cover(deadline)
-        alarm = threading.Timer(max(0.0, deadline - time.monotonic()), shipper.interrupt)  # a frozen node answers never
-        alarm.daemon = True
-        alarm.start()
-        try:
-            return group.cover(deadline)
-        finally:
-            alarm.cancel()
-
-    def _ship(self, shipper: Shipper) -> Shipped:
-        began = time.monotonic()
-        try:
-            shipped = shipper.ship()
-        except ReplicationStopped as error:
-            self.stop_shipping(str(error))
-            raise
-        if shipped.resynced or self._vouch:
-            self._vouch = False
-            self._grant_resync(shipper.writer, shipped)
-        self.stopped, self.synced_at = "", began
-        return shipped
-
-    def stop_shipping(self, reason: str) -> None:
-        if reason != self.stopped:
-            log.error("shipping stopped: %s", reason)
-        self.stopped = reason
-
-    def _grant_resync(self, writer: Node, shipped: Shipped) -> None:
-        """Tells the witness that both are in sync, as of the ``req`` that the batch's own snapshot saw: a later one may belong to a solo."""
-        if self.witness is not None:
-            term = Term(shipped.term_no, shipped.term_uuid)
-            self.witness.grant_resync(term, writer.name, frozenset(self.nodes), shipped.req)
+        return self.shipping.ship(node, deadline)
 
     # -- callers that wait for a node
 
@@ -399,19 +358,13 @@ class Pair:
         for connection, name in list(self._in_flight.items()):
             if name == node.name:
                 node.database.interrupt(connection)
-        for shipper, _ in list(self._shippers.values()):  # each talks to both nodes
-            shipper.interrupt()
+        self.shipping.interrupt()
 
     def close(self) -> None:
         """Closes every connection; doesn't wait for a node that doesn't answer."""
         self.closed.set()
         self.nudged.set()
-        with self._shipping:
-            shippers = list(self._shippers.values())
-        for shipper, group in shippers:
-            shipper.interrupt()
-            if group.finish(1.0):  # a connection that another thread is using must not be closed: SQLite would crash the program
-                shipper.close()
+        self.shipping.close()
         self.watch.close()
         for node in self.nodes.values():
             node.close()

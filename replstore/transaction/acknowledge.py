@@ -50,7 +50,7 @@ def acknowledge(pair: Pair, lead: Lead, id: str, durability: str, *, began: floa
             lead = resolve(pair, lead.term, id, durability, began=began, cause=None)
             continue
         if time.monotonic() >= deadline:
-            why = pair.stopped or trouble
+            why = pair.shipping.stopped or trouble
             raise CommittedNotReplicated(
                 f"the transaction is committed on {lead.node.name} and was not seen on {lead.follower.name} within {pair.settings.ack_timeout:g} s "
                 f"({why}); it must not be repeated. `replstore status` says what the pair needs; `replstore solo` lets {lead.node.name} acknowledge alone",

@@ -149,7 +149,7 @@ class Reader:
             if not candidates:
                 return None, "no follower is known"
             follower = candidates[0]
-        if max_lag is not None and time.monotonic() - pair.synced_at > max_lag:
+        if max_lag is not None and time.monotonic() - pair.shipping.synced_at > max_lag:
             try:
                 pair.ship(min(deadline, time.monotonic() + 1.0))
             except Exception as error:

@@ -73,7 +73,7 @@ def test_a_read_within_a_lag_that_nobody_can_serve_is_refused(lab: Lab) -> None:
     store.sync()
     lab.kill("primary")
     store.pair.look()
-    store.pair.synced_at = float("-inf")
+    store.pair.shipping.synced_at = float("-inf")
     with pytest.raises(StaleRead, match=r"within|refused"), store.read(node="any", max_lag=0.0):
         pass
 

@@ -1,0 +1,108 @@
+"""A Store's shippers: whoever commits ships for all that wait, from the node that writes, and the witness learns when the follower is in sync."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from replstore.errors import ReplicationStopped
+from replstore.node import Node
+from replstore.pair.decide import Term
+from replstore.pair.witness import Witness
+from replstore.replication.journal.group import GroupCommit
+from replstore.replication.journal.ship import Shipped, Shipper
+
+log = logging.getLogger("replstore.pair")
+
+
+class Shipping:
+    """Ships from either node to the other.
+
+    Args:
+        other: gives the node that isn't this one.
+        witness: it is told when the follower is in sync again.
+        is_watched: whether a monitor frees who waits for a silent node.
+
+    Attributes:
+        stopped: why it stopped, or empty.
+        synced_at: when the last batch that ended well began, on the monotonic clock.
+    """
+
+    def __init__(self, other: Callable[[Node], Node], witness: Witness | None, is_watched: Callable[[], bool]) -> None:
+        self._other, self._witness, self._is_watched = other, witness, is_watched
+        self.stopped = ""
+        self.synced_at = float("-inf")
+        self._vouch = False
+        self._lock = threading.Lock()
+        self._shippers: dict[str, tuple[Shipper, GroupCommit[Shipped]]] = {}
+
+    def ship(self, node: Node, deadline: float | None) -> Shipped:
+        """Ships what was committed on a node before the call.
+
+        Args:
+            node: the writer.
+            deadline: on the monotonic clock; None: in 30 s.
+
+        Raises:
+            TimeoutError, NotTheWriter, ReplicationStopped, CompareFailed, driver errors.
+        """
+        with self._lock:
+            if node.name not in self._shippers:
+                shipper = Shipper(node, self._other(node))
+                self._shippers[node.name] = (shipper, GroupCommit(lambda: self._ship(shipper)))
+            shipper, group = self._shippers[node.name]
+        deadline = time.monotonic() + 30.0 if deadline is None else deadline
+        if self._is_watched():
+            return group.cover(deadline)
+        alarm = threading.Timer(max(0.0, deadline - time.monotonic()), shipper.interrupt)  # a frozen node answers never
+        alarm.daemon = True
+        alarm.start()
+        try:
+            return group.cover(deadline)
+        finally:
+            alarm.cancel()
+
+    def _ship(self, shipper: Shipper) -> Shipped:
+        began = time.monotonic()
+        try:
+            shipped = shipper.ship()
+        except ReplicationStopped as error:
+            self.stop(str(error))
+            raise
+        if shipped.resynced or self._vouch:
+            self._vouch = False
+            self._grant_resync(shipper.writer, shipped)
+        self.stopped, self.synced_at = "", began
+        return shipped
+
+    def stop(self, reason: str) -> None:
+        """Remembers why shipping stopped, and says it once."""
+        if reason != self.stopped:
+            log.error("shipping stopped: %s", reason)
+        self.stopped = reason
+
+    def vouch(self) -> None:
+        """The next batch is to be told to the witness, although the follower was in sync before it."""
+        self._vouch = True
+
+    def _grant_resync(self, writer: Node, shipped: Shipped) -> None:
+        """Tells the witness that both are in sync, as of the ``req`` that the batch's own snapshot saw: a later one may belong to a solo."""
+        if self._witness is not None:
+            term, both = Term(shipped.term_no, shipped.term_uuid), frozenset({writer.name, self._other(writer).name})
+            self._witness.grant_resync(term, writer.name, both, shipped.req)
+
+    def interrupt(self) -> None:
+        """Frees who ships: each shipper talks to both nodes."""
+        for shipper, _ in list(self._shippers.values()):
+            shipper.interrupt()
+
+    def close(self) -> None:
+        """Ends every batch and closes every connection; doesn't wait for a node that doesn't answer."""
+        with self._lock:
+            shippers = list(self._shippers.values())
+        for shipper, group in shippers:
+            shipper.interrupt()
+            if group.finish(1.0):  # a connection that another thread is using must not be closed: SQLite would crash the program
+                shipper.close()

@@ -1,0 +1,130 @@
+"""The blocks in which transactions run: a Session on a connection to whichever node writes, found anew while nothing has been begun there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy.orm import Session
+
+from replstore.databases.base import Fault
+from replstore.databases.dialect import raw
+from replstore.errors import NotTheWriter, TransactionLost
+from replstore.node import one_line
+from replstore.pair.pair import Lead, Pair
+from replstore.transaction.attempt import Attempt
+
+
+class Writing:
+    """Opens blocks on the writer.
+
+    Args:
+        pair: the pair.
+    """
+
+    def __init__(self, pair: Pair) -> None:
+        self._pair = pair
+
+    @contextmanager
+    def begun(self, durability: str | None, isolation: str | None) -> Iterator[Session]:
+        """A block whose BEGIN and marker the writer has accepted before anything of the caller's is sent: it can still fail over."""
+        connection, attempt = self._begin_now(durability, isolation)
+        with self._in_transaction(connection, attempt) as session:
+            yield session
+
+    @contextmanager
+    def block(self, durability: str | None, isolation: str | None, *, keyed: bool = False) -> Iterator[tuple[Session, Attempt]]:
+        """A block that begins with its first statement, in that one's round trip: for callers that repeat it."""
+        connection, attempt = self._connect(durability, isolation, keyed=keyed)
+        with self._in_transaction(connection, attempt) as session:
+            yield session, attempt
+
+    @contextmanager
+    def _in_transaction(self, connection: Connection, attempt: Attempt) -> Iterator[Session]:
+        """A Session on the connection, in a transaction; the loss of the writer becomes ``TransactionLost``, every other error stays what it is."""
+        try:
+            # begin() has begun on the connection already: the Session's commit is the transaction's
+            with _BlockSession(connection, expire_on_commit=False, join_transaction_mode="control_fully") as session, session.begin():
+                yield session
+        except DBAPIError as error:
+            fault = attempt.lead.node.database.classify(error)
+            if attempt.done or not (fault.connection_is_gone or fault is Fault.NOT_THE_WRITER):
+                raise
+            self._pair.doubt(attempt.lead)
+            # COMMIT was never sent (its own loss is resolved where it happens), so the server rolls back
+            raise TransactionLost(f"{attempt.lead.node.name} was lost during the transaction ({one_line(error)}); nothing took effect") from error
+        finally:
+            attempt.ended()
+            connection.close()
+
+    def _connect(self, durability: str | None, isolation: str | None, *, keyed: bool = False) -> tuple[Connection, Attempt]:
+        """A connection to the writer on which the next transaction rides as an attempt; looks for another writer where the node doesn't answer."""
+        if durability not in (None, "replicated", "async"):
+            raise ValueError(f"durability must be 'replicated' or 'async', not {durability!r}")
+        deadline = time.monotonic() + self._pair.settings.takeover_timeout
+        while True:
+            lead = self._pair.current(deadline)
+            attempt = Attempt(self._pair, lead, durability or self._pair.settings.durability, keyed=keyed)
+            try:
+                connection = lead.node.engine.connect()
+            except DBAPIError as error:
+                self._give_way(lead, error, deadline)
+                continue
+            if isolation is not None:
+                self._isolate(connection, isolation)
+            driver = raw(connection.connection)
+            attempt.ride(driver)
+            driver.next_hook = attempt
+            return connection, attempt
+
+    def _isolate(self, connection: Connection, level: str) -> None:
+        """Sets the isolation level of this connection's next transaction."""
+        try:
+            if level == "AUTOCOMMIT":
+                raise ValueError("a Store's transaction can't be AUTOCOMMIT: it is all or nothing")
+            connection.execution_options(isolation_level=level)
+        except BaseException:
+            connection.close()
+            raise
+
+    def _begin_now(self, durability: str | None, isolation: str | None) -> tuple[Connection, Attempt]:
+        """The same, begun."""
+        deadline = time.monotonic() + self._pair.settings.takeover_timeout
+        while True:
+            connection, attempt = self._connect(durability, isolation)
+            try:
+                connection.begin()
+                raw(connection.connection).open_now()
+            except Exception as error:
+                connection.invalidate()
+                connection.close()
+                attempt.ended()
+                self._give_way(attempt.lead, _wrapped(error, connection), deadline)
+                continue
+            return connection, attempt
+
+    def _give_way(self, lead: Lead, error: BaseException, deadline: float) -> None:
+        """Decides whether another look may help; raises the error if not."""
+        fault = Fault.NOT_THE_WRITER if isinstance(error, NotTheWriter) else lead.node.database.classify(error)
+        if not (fault.connection_is_gone or fault is Fault.NOT_THE_WRITER) or time.monotonic() >= deadline:
+            raise error
+        self._pair.doubt(lead)
+
+
+class _BlockSession(Session):
+    """The Session of a block, which commits at the block's end and not before: a part that is committed already would be repeated with the rest."""
+
+    def commit(self) -> None:
+        raise InvalidRequestError("a Store's transaction is committed at the end of its block or function, as a whole; it can't commit before")
+
+
+def _wrapped(error: Exception, connection: Connection) -> Exception:
+    """A driver's error as SQLAlchemy raises it."""
+    dialect = connection.dialect
+    if not isinstance(error, dialect.loaded_dbapi.Error):
+        return error
+    return cast(Exception, DBAPIError.instance("BEGIN", None, error, dialect.loaded_dbapi.Error, dialect=dialect))
