@@ -16,6 +16,7 @@ from replstore.control import Control
 from replstore.databases.catalog import MAX_KEY_COLUMNS, TRIGGER_PREFIX, Column, ForeignKey, Table, quote, quoted, split_id, table_id
 from replstore.databases.postgresql.ddl import create_statements, drop_statements, label_statements, left_out
 from replstore.databases.postgresql.reading import USER_SCHEMA, qualified, read
+from replstore.databases.postgresql.refused_types import refused_type
 from replstore.databases.postgresql.sequences import advance_sequences, jump_sequences, sequences
 
 __all__ = [
@@ -252,7 +253,7 @@ def refusal_here(connection: Connection, table: Table) -> str | None:
         return f"table {table.id} has row level security in force for this role: replicating it needs a role with BYPASSRLS"
     if shaped := connection.exec_driver_sql(_SHAPED, {**names, "key": list(table.key)}).scalar():
         return f"table {table.id} has a primary key of a composed type ({shaped}): it can't be replicated yet; give it a key of a simple type"
-    return None
+    return refused_type(connection, table)
 
 
 def _candidate(table: Table) -> str:

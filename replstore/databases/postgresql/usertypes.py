@@ -13,8 +13,15 @@ from replstore.databases.catalog import Table, table_id
 from replstore.databases.postgresql.reading import literal, qualified, read
 from replstore.errors import CannotReplicate
 
-# Arrays lead to their elements, domains to their base, composites to their attributes, ranges to what they range over.
-_CLOSURE = """seeds AS (
+#: Arrays lead to their elements, domains to their base, composites to their attributes, ranges to what they range over.
+EDGES = """SELECT y.oid, y.typelem AS uses FROM pg_catalog.pg_type y WHERE y.typelem <> 0
+  UNION ALL SELECT y.oid, y.typbasetype FROM pg_catalog.pg_type y WHERE y.typbasetype <> 0
+  UNION ALL SELECT y.oid, a.atttypid FROM pg_catalog.pg_type y JOIN pg_catalog.pg_class c ON c.oid = y.typrelid AND c.relkind = 'c'
+    JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+  UNION ALL SELECT r.rngtypid, r.rngsubtype FROM pg_catalog.pg_range r
+  UNION ALL SELECT r.rngmultitypid, r.rngtypid FROM pg_catalog.pg_range r"""
+
+_CLOSURE = f"""seeds AS (
   SELECT a.atttypid AS oid FROM unnest(%(schemas)s::text[], %(names)s::text[]) w(schema, name)
     JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
     JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -23,12 +30,7 @@ _CLOSURE = """seeds AS (
   UNION SELECT y.oid FROM unnest(%(type_schemas)s::text[], %(type_names)s::text[]) w(schema, name)
     JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema JOIN pg_catalog.pg_type y ON y.typnamespace = n.oid AND y.typname = w.name
 ), edges AS (
-  SELECT y.oid, y.typelem AS uses FROM pg_catalog.pg_type y WHERE y.typelem <> 0
-  UNION ALL SELECT y.oid, y.typbasetype FROM pg_catalog.pg_type y WHERE y.typbasetype <> 0
-  UNION ALL SELECT y.oid, a.atttypid FROM pg_catalog.pg_type y JOIN pg_catalog.pg_class c ON c.oid = y.typrelid AND c.relkind = 'c'
-    JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-  UNION ALL SELECT r.rngtypid, r.rngsubtype FROM pg_catalog.pg_range r
-  UNION ALL SELECT r.rngmultitypid, r.rngtypid FROM pg_catalog.pg_range r
+  {EDGES}
 ), reached AS (
   WITH RECURSIVE reached AS (SELECT oid FROM seeds UNION SELECT e.uses FROM reached r JOIN edges e ON e.oid = r.oid) SELECT oid FROM reached
 ), y AS MATERIALIZED (
