@@ -349,6 +349,13 @@ def until(condition: Callable[[], Any], what: str, seconds: float = 10.0) -> Non
         time.sleep(0.02)
 
 
+def commit_as_store(program: Any, id: str) -> None:
+    """Commits on a plain connection as a Store does: on SQLite a transaction with a marker says in the journal where it ends."""
+    if isinstance(program, sqlite3.Connection):
+        program.execute("INSERT INTO replstore_journal (tbl, k1) VALUES ('replstore_marker', ?)", (id,))
+    program.commit()
+
+
 def in_contact(store: Store) -> None:
     """Waits for the first contact: of a follower that dies before it nobody can tell whether it went on alone."""
     until(lambda: store.pair.watch.contact is not None, "a heartbeat is answered")

@@ -14,7 +14,7 @@ from replstore.pair.decide import Term
 from replstore.pair.takeover import FORCED_JUMP
 from replstore.transaction.acknowledge import acknowledge
 from replstore.transaction.doubt import resolve
-from tests.fix_stores import Lab, insert, put, until
+from tests.fix_stores import Lab, commit_as_store, insert, put, until
 
 
 def place(session: Session) -> int:
@@ -30,7 +30,7 @@ def committed(lab: Lab, node: str, id: int) -> str:
     values = f"'{marker}', 'committed', 'replicated', {lab.state(node).term_no}"
     program.execute(f"INSERT INTO {lab.name('marker')} (id, outcome, durability, term_no) VALUES ({values})")
     program.execute(insert(id))
-    program.commit()
+    commit_as_store(program, marker)
     return marker
 
 

@@ -14,7 +14,7 @@ from replstore.pair.rejoin import fence_former
 from replstore.pair.takeover import FORCED_JUMP
 from replstore.store import Store
 from replstore.transaction.acknowledge import acknowledge
-from tests.fix_stores import Lab, Steps, insert, put
+from tests.fix_stores import Lab, Steps, commit_as_store, insert, put
 
 ROLES = {
     "writers": (Role.WRITER, Role.WRITER),
@@ -146,12 +146,12 @@ def test_what_only_waited_for_its_follower_was_never_acknowledged(lab: Lab) -> N
     """The counterpart: no force, no solo, a replicated transaction."""
     store = lab.migrated(background=False)
     store.run(put(1))
-    program = lab.connect("primary")
+    program, id = lab.connect("primary"), str(uuid4())
     if not lab.postgresql:
         program.execute("BEGIN IMMEDIATE")
-    program.execute(f"INSERT INTO {lab.name('marker')} (id, outcome, durability, term_no) VALUES ('{uuid4()}', 'committed', 'replicated', 1)")
+    program.execute(f"INSERT INTO {lab.name('marker')} (id, outcome, durability, term_no) VALUES ('{id}', 'committed', 'replicated', 1)")
     program.execute(insert(2))
-    program.commit()
+    commit_as_store(program, id)
     lab.kill("primary")
     store.run(put(3))
     lab.start("primary")

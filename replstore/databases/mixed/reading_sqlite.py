@@ -14,7 +14,9 @@ from replstore.databases.catalog import Table
 from replstore.databases.dialect import raw
 from replstore.databases.mixed.keys import key_of_sqlite, kinds, natives, odd
 from replstore.databases.mixed.kinds import CannotCross, Kind
-from replstore.databases.sqlite.capture import MARKER, quote
+from replstore.databases.sqlite.capture import quote
+from replstore.databases.sqlite.journal import lines
+from replstore.databases.sqlite.reading_rows import UNKNOWN, markers
 
 Values = tuple[str | None, ...]
 
@@ -41,20 +43,13 @@ def unshipped_keys(connection: Connection, known: Mapping[str, Table], since: st
 def entries(connection: Connection, known: Mapping[str, Table], since: str) -> list[Entry]:
     """See ``Database.entries``."""
     driver = raw(connection.connection)
-    marker = "SELECT durability, outcome, key, at FROM replstore_marker WHERE id = ?"
+    by_id = markers(driver, since)
     found: list[Entry] = []
-    tx: str | None = None
-    place = int(since)
-    at = durability = outcome = key = None
-    for number, name, values in _journal(connection, since):
-        if name == MARKER:  # transactions don't overlap on SQLite: what follows a marker belongs to its transaction
-            place = place if values[0] == tx else number  # a keyed call's marker comes twice: when it is made, and with its result
-            tx = values[0]
-            durability, outcome, key, at = driver.execute(marker, (tx,)).fetchone() or (None, None, None, None)
-        table = known.get(name)
-        if name == MARKER or table is not None:
-            row_key = None if table is None or values[0] is None else _key(table, values)
-            found.append(Entry(table.id if table else None, row_key, tx, at, durability, outcome, key, place))
+    for line in lines(driver, int(since)):
+        table = known.get(line.table)
+        if line.is_marker or table is not None:
+            key = None if table is None or line.values[0] is None else _key(table, line.values)
+            found.append(Entry(table.id if table else None, key, line.tx, *by_id.get(line.tx, UNKNOWN), line.place))
     return found
 
 

@@ -31,6 +31,8 @@ ENDS_TRANSACTION = re.compile(r"\s*(?:COMMIT|END|ROLLBACK(?!\s+(?:TRANSACTION\s+
 MARKER_VALUES = MARKER_COLUMNS[:-1]  # the database's own clock gives the time
 INSERT_MARKER = f"INSERT INTO replstore_marker ({', '.join(MARKER_VALUES)}) VALUES ({', '.join('?' * len(MARKER_VALUES))})"
 
+END_MARKER = "INSERT INTO replstore_journal (tbl, k1) VALUES ('replstore_marker', ?)"
+
 
 def file_identity(path: str) -> str:
     """Device, inode and the host's boot: what stays the same while a file isn't replaced and the host not restarted.
@@ -94,6 +96,8 @@ class StoreConnection(sqlite3.Connection, HookedConnection):
     identity: str = ""
     read_only: bool = False
     """Changes are refused, since the last BEGIN."""
+    end: tuple[str, int] | None = None
+    """Id of the marker that the open transaction began with, and how many changes this connection had made then."""
     begun: bool = False
     """A transaction of the dialect's is open, as far as the dialect knows."""
 
@@ -165,12 +169,14 @@ class StoreSQLite(HookedDialect, SQLiteDialect_pysqlite):
         if read_only is not connection.read_only:
             connection.execute(f"PRAGMA query_only = {int(read_only)}")
             connection.read_only = read_only
+        connection.end = None
         connection.execute("BEGIN IMMEDIATE" if self.immediate and not read_only else "BEGIN")
         if hook is None:
             return
         if hook.marker is not None:
             try:
                 connection.execute(INSERT_MARKER, hook.marker)
+                connection.end = hook.marker[0], connection.total_changes
             except sqlite3.Error as error:
                 connection.rollback()
                 if faults.classify(error) is Fault.NOT_THE_WRITER:
@@ -189,12 +195,24 @@ class StoreSQLite(HookedDialect, SQLiteDialect_pysqlite):
         if not connection.in_transaction:
             # INSERT OR ROLLBACK, RAISE(ROLLBACK) or a full disk have ended it; what came after was refused by the cursor
             raise sqlite3.OperationalError("the transaction had been rolled back by an earlier statement, so nothing was committed")
+        if connection.end is not None:
+            self._end(connection, *connection.end)
         connection.commit()
         if hooked and not connection.read_only:
             connection.check_file()  # the file may have lost its name meanwhile: then the commit is as good as a dead server's
 
+    def _end(self, connection: StoreConnection, id: str, changes: int) -> None:
+        """Says in the journal where the transaction ends, so that nothing that another program writes after it counts as its own (see ``journal.py``)."""
+        connection.end = None
+        if connection.total_changes != changes:
+            try:
+                connection.execute(END_MARKER, (id,))
+            except BaseException:
+                connection.rollback()
+                raise
+
     def do_rollback(self, dbapi_connection: Any) -> None:
-        raw(dbapi_connection).begun = False
+        raw(dbapi_connection).begun, raw(dbapi_connection).end = False, None
         super().do_rollback(dbapi_connection)
 
     def commit_in_doubt(self, error: BaseException) -> bool:

@@ -6,6 +6,7 @@ Values are compared as SQL literals, so that 1, 1.0, '1' and x'31' are four valu
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,10 @@ from replstore.databases.catalog import Table
 from replstore.databases.dialect import raw
 from replstore.databases.sqlite.capture import MARKER, quote, text
 from replstore.databases.sqlite.carrier import to_json
+from replstore.databases.sqlite.journal import lines
+
+#: What is known of a marker that is gone, or of none.
+UNKNOWN = (None, None, None, None)
 
 
 def begin_snapshot(connection: Connection) -> None:
@@ -50,33 +55,25 @@ def same_keys(connection: Connection, table: Table, keys: Collection[str]) -> di
 
 
 def entries(connection: Connection, since: str) -> list[Entry]:
-    """See ``Database.entries``.
-
-    A transaction's place is the number of its marker.  What another program changed counts as part of the Store's transaction before it.
-    """
+    """See ``Database.entries``."""
     driver = raw(connection.connection)
-    markers = {
-        row[0]: row[1:]
-        for row in driver.execute(
-            "SELECT id, durability, outcome, key, at FROM replstore_marker WHERE id IN "
-            f"(SELECT k1 FROM replstore_journal WHERE tbl = '{MARKER}' AND seq > ?)",
-            (int(since),),
-        )
-    }
+    known = markers(driver, since)
     widths = _key_widths(connection)
-    entries: list[Entry] = []
-    tx: str | None = None
-    place = int(since)
-    for row in driver.execute("SELECT * FROM replstore_journal WHERE seq > ? ORDER BY seq", (int(since),)):
-        is_marker = row[1] == MARKER
-        if is_marker:  # transactions don't overlap on SQLite: what follows a marker belongs to its transaction
-            place = place if row[2] == tx else row[0]  # a keyed call's marker comes twice: when it is made, and with its result
-            tx = row[2]
-        durability, outcome, key, at = markers.get(tx, (None, None, None, None))
-        rest = (tx, at, durability, outcome, key, place)
-        key_here = None if is_marker or row[2] is None else key_of(row[2 : 2 + widths.get(row[1], 1)])
-        entries.append(Entry(None if is_marker else row[1], key_here, *rest))
-    return entries
+    found: list[Entry] = []
+    for line in lines(driver, int(since)):
+        key = None if line.is_marker or line.values[0] is None else key_of(line.values[: widths.get(line.table, 1)])
+        found.append(Entry(None if line.is_marker else line.table, key, line.tx, *known.get(line.tx, UNKNOWN), line.place))
+    return found
+
+
+def markers(connection: sqlite3.Connection, since: str) -> dict[str | None, tuple[Any, Any, Any, Any]]:
+    """By id of each marker that the journal names after a position: when, durability, outcome, key."""
+    rows = connection.execute(
+        "SELECT id, at, durability, outcome, key FROM replstore_marker WHERE id IN "
+        f"(SELECT k1 FROM replstore_journal WHERE tbl = '{MARKER}' AND seq > ?)",
+        (int(since),),
+    )
+    return {id: (at, durability, outcome, key) for id, at, durability, outcome, key in rows}
 
 
 def journaled(connection: Connection) -> set[str]:
