@@ -14,6 +14,7 @@ from sqlalchemy import Connection, select
 
 from replstore.databases.base import NodeState
 from replstore.databases.carrier import CompareFailed, Keys, Landing
+from replstore.databases.catalog import Table
 from replstore.databases.landing import journal_seen
 from replstore.errors import NeedsCopy, NotTheWriter
 from replstore.node import Node
@@ -21,6 +22,7 @@ from replstore.pair.decide import Term
 from replstore.pair.flip import under_role_lock
 from replstore.pair.switchover import fence
 from replstore.pair.takeover import FORCED_JUMP
+from replstore.replication.captured import lost
 from replstore.replication.journal.orphans import Orphans, add_differences, read_orphans, record
 from replstore.replication.mirror import mirror, replicated
 
@@ -75,17 +77,24 @@ def rejoin(writer: Node, former: Node, *, copy: bool = False) -> int:
         since, common = _common(writer, source, former, connection, ahead, behind, continues)
         orphans = read_orphans(former, connection, tables, since, common=common, maybe_acknowledged=alone)
         emptied = {name: table for name, table in tables.items() if name in orphans.keys and orphans.keys[name] is None}
-        if emptied or not continues:
-            add_differences(orphans, former, connection, writer, source, emptied if continues else tables)
+        uncaptured = lost(former, connection)
+        suspect = {**emptied, **_as_they_are(former, connection, uncaptured)} if continues else tables
+        add_differences(orphans, former, connection, writer, source, suspect)
     recorded = record(writer, former, ahead, behind, orphans)
-    whole = not continues or behind.copying or ahead.schema_no != behind.schema_no
-    if ahead.schema_no != behind.schema_no:
+    other_tables = ahead.schema_no != behind.schema_no or bool(uncaptured)
+    whole = not continues or behind.copying or other_tables
+    if other_tables:
         mirror(writer, former)  # on the journal's account nothing is lost by it: the orphans are recorded
         orphans.seen = _journal(former)
     _make_ready(former, behind)
     _overwrite(writer, former, ahead, behind, orphans, whole=whole)
     log.warning("%s follows %s again, term %d; %d orphan row(s) recorded", former.name, writer.name, ahead.term_no, recorded)
     return recorded
+
+
+def _as_they_are(node: Node, connection: Connection, names: Collection[str]) -> dict[str, Table]:
+    """Tables whose changes went by uncaptured: the journal doesn't say what became of their rows (HAZARDS 30)."""
+    return {table.id: table for table in node.database.tables(connection, only=list(names)) if table.key} if names else {}
 
 
 def _state(node: Node, connection: Connection) -> NodeState:

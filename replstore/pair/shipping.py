@@ -7,8 +7,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from replstore.errors import ReplicationStopped
-from replstore.node import Node
+from replstore.databases.base import Fault
+from replstore.errors import ReplicationStopped, ReplstoreError
+from replstore.node import Node, one_line
 from replstore.pair.decide import Term
 from replstore.pair.witness import Witness
 from replstore.replication.journal.group import GroupCommit
@@ -71,6 +72,10 @@ class Shipping:
         except ReplicationStopped as error:
             self.stop(str(error))
             raise
+        except Exception as error:
+            if not isinstance(error, ReplstoreError) and shipper.writer.database.classify(error) is Fault.CALLER:  # what no repetition mends
+                self.stop(_refused(shipper, error))
+            raise
         if shipped.resynced or self._vouch:
             self._vouch = False
             self._grant_resync(shipper.writer, shipped)
@@ -106,3 +111,11 @@ class Shipping:
             shipper.interrupt()
             if group.finish(1.0):  # a connection that another thread is using must not be closed: SQLite would crash the program
                 shipper.close()
+
+
+def _refused(shipper: Shipper, error: Exception) -> str:
+    writer, follower = shipper.writer.name, shipper.follower.name
+    return (
+        f"batch_refused: a batch from {writer} to {follower} fails ({one_line(error)}); `replstore check` says how their tables differ, "
+        f"`replstore migrate` makes {follower}'s as {writer}'s are"
+    )

@@ -135,7 +135,7 @@ def status(pair: Pair) -> Status:
         max_backlog=pair.settings.max_backlog,
         pinned=_pinned(pair, writer, views) if writer else [],
         witness=_witness(pair, view),
-        warnings=[*_warnings(pair, view), *not_replicated],
+        warnings=[*_warnings(pair, view), *not_replicated, *_late(pair, decision, waiting)],
         nodes=nodes,
     )
 
@@ -232,6 +232,14 @@ def _orphans(pair: Pair, writer: str) -> int:
     node = pair.nodes[writer]
     with node.snapshot() as connection:
         return open_orphans(node, connection)
+
+
+def _late(pair: Pair, decision: Decision, waiting: Unshipped | None) -> list[str]:
+    """That what should be on the follower at once isn't: nobody ships, or a batch takes long."""
+    expected = pair.policy.durability == "replicated" and decision.acknowledge is Acknowledge.REPLICATED
+    if not expected or waiting is None or waiting.seconds is None or waiting.seconds <= pair.settings.ack_timeout:
+        return []
+    return [f"a transaction has waited for the follower for {waiting.seconds:.0f} s: no Store is at work, or shipping fails; see `replstore sync`"]
 
 
 def _witness(pair: Pair, view: View) -> str | None:

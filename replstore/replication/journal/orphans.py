@@ -243,7 +243,7 @@ def add_differences(orphans: Orphans, former: Node, there: Connection, writer: N
     """
     wanted = {table.id: table for table in writer.database.tables(here, only=list(tables))}
     for name, table in tables.items():
-        same = name in wanted and wanted[name].data_columns == table.data_columns
+        same = name in wanted and (wanted[name].key, wanted[name].data_columns) == (table.key, table.data_columns)
         here_rows = writer.database.stream(here, wanted[name]) if same else ()
         for key, mine, theirs in merge(former.database.stream(there, table), here_rows):
             if mine is None or mine == theirs:
