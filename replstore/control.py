@@ -77,7 +77,6 @@ class Control:
             Column("batch", BigInteger, nullable=False),
             Column("eligible_boot", Text),
             Column("copying", Boolean, nullable=False),
-            Column("stopped", Text),
             Column("schema_no", BigInteger, nullable=False),
             Column("shipped_at", Text, nullable=False),
         )

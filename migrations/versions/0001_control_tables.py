@@ -76,7 +76,6 @@ def replication_state(create: Any, create_one_row: Any) -> None:
         sa.Column("batch", sa.BigInteger(), nullable=False),
         sa.Column("eligible_boot", sa.Text()),
         sa.Column("copying", sa.Boolean(), nullable=False),
-        sa.Column("stopped", sa.Text()),
         sa.Column("schema_no", sa.BigInteger(), nullable=False),
         sa.Column("shipped_at", sa.Text(), nullable=False),
     )

@@ -80,7 +80,6 @@ class NodeState:
     batch: int | None
     eligible_boot: str | None
     copying: bool
-    stopped: str | None
     heartbeat: int
     shipped_at: str | None
     guard_open: bool

@@ -11,7 +11,7 @@ from replstore.databases.base import NodeState
 FIELDS = (
     "n.node, r.role, r.term_no, r.term_uuid, {boot}, a.solo, a.boot, a.req, r.fenced_by_no, r.fenced_by_uuid, s.no, r.basis, r.former_node, "
     "r.former_position, r.former_tick, n.pair, n.name, p.source, p.term_no, p.term_uuid, p.position, p.tick, p.batch, p.eligible_boot, "
-    "p.copying, p.stopped, h.no, p.shipped_at, {guard_open}"
+    "p.copying, h.no, p.shipped_at, {guard_open}"
 )
 
 
@@ -33,5 +33,5 @@ def select_state(control: Control, boot: str, guard_open: str, prefix: str = "")
 def node_state(row: Sequence[Any]) -> NodeState:
     """The state from a row of :func:`select_state`."""
     values = list(row)
-    values[5], values[24], values[28] = bool(values[5]), bool(values[24]), bool(values[28])
+    values[5], values[24], values[27] = bool(values[5]), bool(values[24]), bool(values[27])
     return NodeState(*values)

@@ -170,8 +170,6 @@ def why_not_eligible(view: View, follower: NodeView, lost: NodeView) -> str:
         return f"it was restarted or replaced since it was last in sync, and {lost.name} may have gone on alone"
     if follower.copying:
         return "a copy of it is under way"
-    if follower.stopped:
-        return f"shipping to it has stopped ({follower.stopped})"
     if follower.stream_term != follower.term or is_superseded(follower, lost):
         return "it has nothing yet of the last writer's term"
     if follower.batch < view.seen_batch:

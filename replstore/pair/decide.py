@@ -94,16 +94,6 @@ def _in_contact(view: View, writer: NodeView, follower: NodeView) -> Decision:
             f"run `replstore takeover --force {writer.name}` or `replstore takeover --force {follower.name}` to name the one that is right",
         )
     alone = _acknowledge_alone(view, writer.is_solo)
-    if follower.stopped:
-        action = Action.WAIT if alone is Acknowledge.NONE else Action.WRITE
-        return Decision(
-            action,
-            None,
-            writer.name,
-            alone,
-            f"shipping to {follower.name} has stopped: {follower.stopped}",
-            "mend what it names; meanwhile `replstore solo` lets the writer acknowledge alone",
-        )
     acknowledge = Acknowledge.REPLICATED if alone is Acknowledge.NONE else alone
     if out_of_sync := _why_out_of_sync(view, writer, follower):
         return Decision(Action.RESYNC, follower.name, writer.name, acknowledge, f"{follower.name} must be brought in sync: {out_of_sync}")

@@ -44,8 +44,6 @@ def _writer(decision: Decision, seen: NodeView, other: NodeView) -> str:
 
 
 def _follower(view: View, decision: Decision, seen: NodeView, other: NodeView) -> str:
-    if seen.stopped:
-        return f"shipping to it stopped: {seen.stopped}"
     if seen.copying:
         return "it is being copied"
     if other.reach is Reach.UP and other.is_solo:

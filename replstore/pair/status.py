@@ -115,7 +115,7 @@ def status(pair: Pair) -> Status:
     nodes = {name: _node(pair, view, decision, name, waiting.changes if waiting and name != writer else None) for name in views}
     capture_missing, not_replicated = _captured(pair, writer, views)
     skew = {node.schema_no for node in nodes.values() if node.schema_no is not None}
-    stopped = pair.shipping.stopped or next((seen.stopped for seen in views.values() if seen.stopped), "") or capture_missing
+    stopped = pair.shipping.stopped or capture_missing
     if len(skew) == 2:
         stopped = (
             f"schema_skew: primary has had {nodes['primary'].schema_no} migrations, standby {nodes['standby'].schema_no}; run `replstore migrate`"

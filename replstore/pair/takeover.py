@@ -108,8 +108,6 @@ def _refusal(state: NodeState, seen: NodeView, compare_heartbeat: bool, promised
         return "it was restarted or replaced since it was last in sync, and the writer may have gone on alone"
     if state.copying:
         return "it is being copied"
-    if state.stopped:
-        return f"shipping to it had stopped: {state.stopped}"
     if compare_heartbeat and state.heartbeat != seen.heartbeat:
         return "somebody has reached the writer in the meantime"
     return None

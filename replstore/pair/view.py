@@ -78,7 +78,6 @@ class NodeView:
     stream_term: Term | None = None
     eligible_boot: str | None = None
     copying: bool = False
-    stopped: str = ""
     heartbeat: int = 0
     batch: int = 0
 

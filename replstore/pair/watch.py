@@ -175,7 +175,6 @@ def node_view(state: NodeState, name: str, still_for: float = 0.0) -> NodeView:
         stream_term=Term(state.stream_no or 0, state.stream_uuid or "") if follows else None,
         eligible_boot=state.eligible_boot,
         copying=state.copying,
-        stopped=state.stopped or "",
         heartbeat=state.heartbeat,
         batch=state.batch or 0,
         still_for=still_for,

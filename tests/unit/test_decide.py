@@ -74,13 +74,6 @@ def test_solo_of_an_earlier_boot_is_ended_by_a_resync_and_acknowledges_nothing_a
     check(view(replace(WRITER, solo=True, solo_boot="old"), FOLLOWER), Action.RESYNC, "standby", "primary", Acknowledge.REPLICATED)
 
 
-def test_hazard_30_stopped_shipping_acknowledges_nothing_replicated() -> None:
-    stopped = replace(FOLLOWER, stopped="table item differs")
-    check(view(WRITER, stopped), Action.WAIT, None, "primary", Acknowledge.NONE, says="table item differs", then="replstore solo")
-    check(view(replace(WRITER, solo=True, solo_boot="a0"), stopped), Action.WRITE, None, "primary", Acknowledge.SOLO)
-    check(view(WRITER, stopped, ASYNC), Action.WRITE, None, "primary", Acknowledge.ALONE)
-
-
 def test_hazard_16_former_writer_is_fenced_on_first_contact() -> None:
     new = replace(WRITER, name="standby", term=T2, solo=True, solo_boot="a0")
     check(view(WRITER, new), Action.FENCE, "primary", "standby", Acknowledge.SOLO, says="still says writer of term 1")
@@ -231,7 +224,6 @@ INELIGIBLE = [
     (replace(FOLLOWER, boot="b1"), "primary may have gone on alone"),
     (replace(FOLLOWER, eligible_boot=None), "has not been in sync"),
     (replace(FOLLOWER, copying=True), "a copy of it is under way"),
-    (replace(FOLLOWER, stopped="item differs"), "item differs"),
     (replace(FOLLOWER, stream_term=Term(0, "zero")), "nothing yet of the last writer's term"),
     (replace(FOLLOWER, batch=6), "went back in time: its batch is 6, and it has had 7"),
 ]

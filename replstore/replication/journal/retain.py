@@ -45,7 +45,6 @@ def in_sync(ahead: NodeState, behind: NodeState) -> bool:
         and behind.position is not None
         and behind.eligible_boot == behind.boot
         and not behind.copying
-        and not behind.stopped
     )
 
 
