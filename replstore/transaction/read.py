@@ -167,8 +167,8 @@ class Reader:
     def _unfit(self, node: Node, state: NodeState | None, lead: Lead | None, max_lag: float | None, after: Token | None) -> str:
         if state is None or state.role != "follower" or state.position is None:
             return f"{node.name} is not a follower"
-        if state.copying or state.stopped:
-            return f"{node.name} is not readable: {state.stopped or 'it is being copied'}"
+        if state.copying:
+            return f"{node.name} is not readable: it is being copied"
         if lead is not None and state.term_uuid != lead.term.uuid:
             return f"{node.name} follows term {state.term_no}, not {lead.term.number}"
         if after is not None and not self._has(node, state, after):
