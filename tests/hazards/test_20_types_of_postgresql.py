@@ -13,7 +13,7 @@ from tests.fix_stores import Lab
 
 MADE = """
 CREATE TYPE part AS (a int, b regclass); CREATE DOMAIN whole AS part; CREATE DOMAIN number AS regtype; CREATE DOMAIN numbers AS regtype[];
-CREATE TYPE deep AS (p whole[]); CREATE TYPE span AS RANGE (subtype = tid); CREATE TYPE asked AS (q tsquery)
+CREATE TYPE deep AS (p whole[]); CREATE TYPE span AS RANGE (subtype = tid); CREATE TYPE asked AS (q tsquery); CREATE VIEW seen AS SELECT 'pg_class'::regclass AS r
 """
 #: By column type, what the refusal names and what it says to do.
 REFUSED = {
@@ -28,6 +28,7 @@ REFUSED = {
     "numbers": ("is public.numbers, which has parts of type regtype", "store the name as text"),
     "deep": ("is public.deep, which has parts of type regclass", "store the name as text"),
     "deep[]": ("is public.deep[], which has parts of type regclass", "store the name as text"),
+    "seen": ("is public.seen, which has parts of type regclass", "store the name as text"),
     "aclitem": ("type aclitem, which has no binary form", "store it as text"),
     "aclitem[]": ("is aclitem[], which has parts of type aclitem", "store it as text"),
     "gtsvector": ("type gtsvector, which has no binary form", "store it as text"),

@@ -21,8 +21,11 @@ REASONS = {
     "query": "of which the other node can't take an empty one, and whose text doesn't tell two of them apart; store it as text, and cast it where it is used",
     "document": "of which the other node gets another one than was stored (its encoding is declared anew); store it as text",
 }
+#: The row types of the users' tables and views lead to their columns.
+_ROWS = """SELECT c.reltype, a.atttypid FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+  WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND c.oid >= 16384"""
 _REFUSED = f"""
-WITH RECURSIVE edges AS MATERIALIZED ({EDGES}), uses(number, name, type, oid) AS (
+WITH RECURSIVE edges AS MATERIALIZED ({EDGES} UNION ALL {_ROWS}), uses(number, name, type, oid) AS (
   SELECT a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), a.atttypid
   FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid JOIN pg_attribute a ON a.attrelid = c.oid
   WHERE n.nspname = %(schema)s AND c.relname = %(name)s AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
