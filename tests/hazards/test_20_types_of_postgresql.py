@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -155,3 +158,36 @@ def test_what_travels_is_compared_exactly(typed: tuple[Lab, Store], number: int,
         assert found(store.check(), "kinds") == [((1,), "changed", (column(number),))], other
     behind_the_guard(lab, "standby", f"UPDATE kinds SET {column(number)} = {first}")
     assert store.check().equal
+
+
+@pytest.fixture
+def yen(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    """Servers that have a locale without decimal places besides the usual ones."""
+    if shutil.which("localedef") is None:
+        pytest.skip("no locale can be made for the servers here")
+    made = subprocess.run(["localedef", "-i", "ja_JP", "-f", "UTF-8", place / "ja_JP.utf8"], check=False, capture_output=True)
+    if not (place / "ja_JP.utf8").exists():
+        pytest.skip(f"no locale can be made here: {made.stderr.decode()}")
+    monkeypatch.setenv("LOCPATH", str(place))
+    with local.postgresql_pair("wheel", fsync=False) as pair, closing(Lab(pair)) as lab:
+        yield lab
+
+
+def test_money_is_refused_where_its_amounts_would_be_others_on_the_other_node(yen: Lab) -> None:
+    """12.34 is stored as 1234, which is 1234 by a locale without decimal places, and no comparison of rows would see it."""
+    (database,) = yen.sql("standby", "SELECT quote_ident(current_database())")[0]
+    yen.sql("standby", f"ALTER DATABASE {database} SET lc_monetary = 'ja_JP.utf8'")
+    yen.sql(
+        "primary", "CREATE DOMAIN price AS money", "CREATE TABLE item (id int PRIMARY KEY, cost price)", "CREATE TABLE other (id int PRIMARY KEY)"
+    )
+    refusal = (
+        r"table public\.item can't be replicated: its column cost is money, and lc_monetary is 'C' .*2 decimal.*'ja_JP\.utf8' on the other \(0\)"
+    )
+    with pytest.raises(CannotReplicate, match=refusal):
+        yen.store(background=False).migrate()
+    yen.sql("standby", f"ALTER DATABASE {database} SET lc_monetary = 'C'")
+    store = yen.store(background=False)
+    store.migrate()
+    yen.sql("primary", "INSERT INTO item VALUES (1, '12.34')")
+    store.sync()
+    assert yen.sql("standby", "SELECT cost::text FROM item") == yen.sql("primary", "SELECT cost::text FROM item")

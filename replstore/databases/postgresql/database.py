@@ -16,7 +16,7 @@ from replstore.databases.base import Entry, Fault, NodeState, Unshipped
 from replstore.databases.catalog import Table
 from replstore.databases.database import Database
 from replstore.databases.dialect import raw
-from replstore.databases.postgresql import capture, catalog, ddl, dialect, faults, reading_rows, retention, sequences, sessions, suspended
+from replstore.databases.postgresql import amounts, capture, catalog, ddl, dialect, faults, reading_rows, retention, sequences, sessions, suspended
 from replstore.databases.postgresql.capture import GUARD, LOCK_CLASS, MIGRATION, ONE_MIGRATION, text
 from replstore.databases.postgresql.carrier import PostgreSQLCarrier
 from replstore.databases.postgresql.replaying import PostgreSQLReplaying
@@ -30,7 +30,7 @@ POWERED_OFF = "-c tcp_keepalives_idle=2 -c tcp_keepalives_interval=1 -c tcp_keep
 #: How replstore's own sessions are, whatever the defaults of the database and the role: a compare-and-set that waited for a lock must see what is there then.
 SERVICE_SETTINGS = (
     r"-c default_transaction_isolation=read\ committed -c default_transaction_read_only=off -c default_transaction_deferrable=off "
-    "-c standard_conforming_strings=on -c search_path=pg_catalog -c row_security=off -c idle_in_transaction_session_timeout=2000"
+    "-c standard_conforming_strings=on -c client_encoding=UTF8 -c search_path=pg_catalog -c row_security=off -c idle_in_transaction_session_timeout=2000"
 )
 GUARD_LOCK = (
     f"l.locktype = 'advisory' AND l.classid = {LOCK_CLASS} AND l.objid = {GUARD} "
@@ -66,7 +66,7 @@ class PostgreSQL(Database):
 
     def carrier(self, writer: Engine, follower: Engine) -> PostgreSQLCarrier:
         # a plan that was made while a table was small must not read all of it when it is large: keys are looked up in the index, always
-        setup = ["SET statement_timeout = 0", "SET client_encoding = 'UTF8'", "SET enable_seqscan = off"]
+        setup = ["SET statement_timeout = 0", "SET enable_seqscan = off"]
         applying = [*setup, "SET synchronous_commit = on"]
         return PostgreSQLCarrier(
             Session(writer, setup), Session(writer), Session(follower, applying, optional=["SET session_replication_role = replica"])
@@ -166,6 +166,7 @@ class PostgreSQL(Database):
         return ddl.create_statements(tables, connection, target=target)
 
     def prepare_target(self, connection: Connection, tables: Sequence[Table], target: Connection) -> list[str]:
+        amounts.refuse_other_amounts(connection, tables, target)
         return ddl.label_statements(tables, connection, target)
 
     def left_out(self, connection: Connection, tables: Sequence[Table]) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from replstore.databases.catalog import Table
-from replstore.databases.postgresql.usertypes import EDGES
+from replstore.databases.postgresql.usertypes import USES
 
 #: By what the query says of a type: why it is refused, and what to do.
 REASONS = {
@@ -21,16 +21,8 @@ REASONS = {
     "query": "of which the other node can't take an empty one, and whose text doesn't tell two of them apart; store it as text, and cast it where it is used",
     "document": "of which the other node gets another one than was stored (its encoding is declared anew); store it as text",
 }
-#: The row types of the users' tables and views lead to their columns.
-_ROWS = """SELECT c.reltype, a.atttypid FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-  WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND c.oid >= 16384"""
 _REFUSED = f"""
-WITH RECURSIVE edges AS MATERIALIZED ({EDGES} UNION ALL {_ROWS}), uses(number, name, type, oid) AS (
-  SELECT a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), a.atttypid
-  FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid JOIN pg_attribute a ON a.attrelid = c.oid
-  WHERE n.nspname = %(schema)s AND c.relname = %(name)s AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
-  UNION SELECT u.number, u.name, u.type, e.uses FROM uses u JOIN edges e ON e.oid = u.oid
-), found AS (
+WITH RECURSIVE {USES}, found AS (
   SELECT u.number, u.name, u.type, format_type(y.oid, NULL) AS refused, CASE
       WHEN y.typsend = 0 OR y.typreceive = 0 THEN 'no form'
       WHEN y.typnamespace <> 'pg_catalog'::regnamespace THEN NULL

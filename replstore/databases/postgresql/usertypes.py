@@ -20,6 +20,16 @@ EDGES = """SELECT y.oid, y.typelem AS uses FROM pg_catalog.pg_type y WHERE y.typ
     JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
   UNION ALL SELECT r.rngtypid, r.rngsubtype FROM pg_catalog.pg_range r
   UNION ALL SELECT r.rngmultitypid, r.rngtypid FROM pg_catalog.pg_range r"""
+#: The row types of the users' tables and views lead to their columns.
+_ROWS = """SELECT c.reltype, a.atttypid FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+  WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND c.oid >= 16384"""
+#: Each column of a table whose values travel, with every type that is in it; behind WITH RECURSIVE.
+USES = f"""edges AS MATERIALIZED ({EDGES} UNION ALL {_ROWS}), uses(number, name, type, oid) AS (
+  SELECT a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), a.atttypid
+  FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid JOIN pg_attribute a ON a.attrelid = c.oid
+  WHERE n.nspname = %(schema)s AND c.relname = %(name)s AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+  UNION SELECT u.number, u.name, u.type, e.uses FROM uses u JOIN edges e ON e.oid = u.oid
+)"""
 
 _CLOSURE = f"""seeds AS (
   SELECT a.atttypid AS oid FROM unnest(%(schemas)s::text[], %(names)s::text[]) w(schema, name)
