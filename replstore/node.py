@@ -84,24 +84,34 @@ class Node:
             raise
 
     @contextmanager
-    def begin(self, limit: float | None = None) -> Iterator[Connection]:
+    def begin(self, limit: float | None = None, *, while_silent: bool = False) -> Iterator[Connection]:
         """A transaction of replstore's own on this node.
 
         Args:
             limit: s after which the connection is shut from this side: a server that hangs keeps no limit of its own.
+            while_silent: only if the node doesn't answer on another connection either, then and later on: what takes its time goes on.
         """
         with self._named(), self.service.connect() as connection:
-            timer = None
+            ended = threading.Event()
             if limit is not None:
-                timer = threading.Timer(limit, self.database.interrupt, (connection.connection.dbapi_connection,))
-                timer.daemon = True
-                timer.start()
+                watched = (connection.connection.dbapi_connection, ended, limit, while_silent)
+                threading.Thread(target=self._shut_after, args=watched, name=f"replstore limit {self.name}", daemon=True).start()
             try:
                 with connection.begin():
                     yield connection
             finally:
-                if timer is not None:
-                    timer.cancel()
+                ended.set()
+
+    def _shut_after(self, connection: Any, ended: threading.Event, limit: float, while_silent: bool) -> None:
+        while not ended.wait(limit):
+            answers = False
+            if while_silent:
+                with suppress(Exception):
+                    answers = self.observe(AGAIN).fault is None
+            if not answers and not ended.is_set():
+                self.database.interrupt(connection)
+                return
+            limit = AGAIN
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:

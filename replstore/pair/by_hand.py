@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
-from replstore.errors import ConfigError, NotTheWriter, NoWriter, TakeoverRefused
+from replstore.errors import ConfigError, NotTheWriter, NoWriter, SwitchoverFailed, TakeoverRefused
 from replstore.node import one_line
 from replstore.pair.decide import Reach, Role
 from replstore.pair.pair import Lead, Pair, named
@@ -14,14 +15,16 @@ from replstore.pair.rejoin import fence_former, rejoin
 from replstore.pair.solo import go_solo
 from replstore.pair.switchover import hand_over, take_back
 from replstore.pair.takeover import take_over
+from replstore.pair.turn import Busy
 
 log = logging.getLogger("replstore.pair")
 
 
 def switchover(pair: Pair, *, seconds: float = 10.0) -> Lead:
     """Lets writer and follower change places; see ``Store.switchover``."""
-    with pair.maintenance, pair.settling:
-        lead = pair.settle(time.monotonic() + seconds)
+    deadline = time.monotonic() + seconds
+    with _alone(pair, "a switchover", deadline, maintenance=True):
+        lead = pair.settle(deadline)
         pair.ship()  # most of the work before anybody has to wait
         hand_over(lead.node, lead.term, seconds=seconds)
         try:
@@ -54,6 +57,30 @@ def switchover(pair: Pair, *, seconds: float = 10.0) -> Lead:
         return pair.settle(time.monotonic() + seconds, above=new.term.number)
 
 
+@contextmanager
+def _alone(pair: Pair, what: str, deadline: float, *, maintenance: bool = False) -> Iterator[None]:
+    """Keeps other threads of this program from acting meanwhile.
+
+    Args:
+        maintenance: also the keeper and migrations.
+
+    Raises:
+        SwitchoverFailed: they are at it until after the deadline.
+    """
+    with ExitStack() as stack:
+        if maintenance:
+            if not pair.maintenance.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                raise SwitchoverFailed(
+                    f"{what} has to wait: a migration, a rejoin or a batch by another thread of this program is under way; repeat it"
+                )
+            stack.callback(pair.maintenance.release)
+        try:
+            stack.enter_context(pair.settling.taken(what, deadline - time.monotonic()))
+        except Busy as error:
+            raise SwitchoverFailed(f"{what} has to wait: {error}; repeat it") from None
+        yield
+
+
 def _still_follows(pair: Pair, lead: Lead) -> bool:
     state = lead.follower.observe(pair.settings.probe_timeout).state
     return state is not None and state.role == "follower" and state.term_uuid == lead.term.uuid
@@ -63,7 +90,7 @@ def order_takeover(pair: Pair, name: str | None, *, force: bool) -> None:
     """See ``Store.takeover``."""
     if name is not None and name not in pair.nodes:
         raise ConfigError(f"{name!r} is no node: there are primary and standby")
-    with pair.settling:
+    with _alone(pair, "a takeover", time.monotonic() + pair.settings.takeover_timeout):
         view, decision = pair.look()
         node = (
             pair.nodes[name] if name else next((pair.nodes[seen.name] for seen in (view.primary, view.standby) if seen.role is Role.FOLLOWER), None)
@@ -92,7 +119,7 @@ def order_takeover(pair: Pair, name: str | None, *, force: bool) -> None:
 
 def order_solo(pair: Pair) -> None:
     """See ``Store.solo``."""
-    with pair.settling:
+    with _alone(pair, "going solo", time.monotonic() + pair.settings.takeover_timeout):
         view, decision = pair.look()
         seen = next((seen for seen in (view.primary, view.standby) if seen.role is Role.WRITER), None)
         if seen is None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from replstore.databases.base import Fault, NodeState
-from replstore.errors import NotTheWriter, SwitchoverFailed
+from replstore.errors import NodeLost, NotTheWriter, SwitchoverFailed
 from replstore.node import Node, one_line
 
 log = logging.getLogger("replstore.pair")
@@ -22,6 +24,8 @@ Result = TypeVar("Result")
 
 #: s to wait for transactions that passed the guard, before replstore's own frozen sessions among them are ended.
 PATIENCE = 0.5
+#: s that a statement has at least, however late it is.
+LEAST = 0.05
 
 
 def under_role_lock(node: Node, change: Callable[[Connection, NodeState], Result], *, seconds: float) -> Result:
@@ -30,37 +34,46 @@ def under_role_lock(node: Node, change: Callable[[Connection, NodeState], Result
     Args:
         node: the node.
         change: gets the connection and the node's state as read under the lock.
-        seconds: limit for waiting.
+        seconds: limit for waiting, for the lock and for a node that doesn't answer. A ``change`` that takes longer on a node that does goes on.
 
     Raises:
         SwitchoverFailed: somebody keeps the lock; the message names them.
+        NodeLost: the node hasn't answered for so long.
         Exception: what ``change`` or the driver raised.
     """
     deadline = time.monotonic() + seconds
     while True:
         try:
-            with node.begin() as connection:
-                node.database.lock_roles(connection, seconds=min(PATIENCE, max(0.05, deadline - time.monotonic())))
+            with node.begin(max(LEAST, deadline - time.monotonic()), while_silent=True) as connection:
+                node.database.lock_roles(connection, seconds=min(PATIENCE, max(LEAST, deadline - time.monotonic())))
                 state = node.database.state(connection)
                 if state is None:
                     raise NotTheWriter(f"{node.name} has no control tables")
                 return change(connection, state)
         except Exception as error:
-            if node.database.classify(error) not in (Fault.TIMEOUT, Fault.TRANSIENT):
+            fault = node.database.classify(error)
+            if fault.connection_is_gone and time.monotonic() >= deadline:
+                raise NodeLost(f"{node.name}'s role can't change: {node.name} hasn't answered for {seconds:g} s") from error
+            if fault not in (Fault.TIMEOUT, Fault.TRANSIENT):
                 raise
             if time.monotonic() >= deadline:
                 raise SwitchoverFailed(
                     f"{node.name}'s role can't change: {', '.join(_blockers(node)) or one_line(error)} keeps it waiting"
                 ) from error
-            with node.begin() as connection:
-                ended = node.database.end_blockers(connection)
-            if ended:
-                log.warning("ended %d frozen session(s) of replstore on %s", ended, node.name)
+            _end_blockers(node)
+
+
+def _end_blockers(node: Node) -> None:
+    with suppress(DBAPIError), node.begin(PATIENCE, while_silent=True) as connection:
+        if ended := node.database.end_blockers(connection):
+            log.warning("ended %d frozen session(s) of replstore on %s", ended, node.name)
 
 
 def _blockers(node: Node) -> list[str]:
-    with node.begin() as connection:
+    """Who keeps the lock; nobody is named where the node doesn't answer any more."""
+    with suppress(DBAPIError), node.begin(PATIENCE, while_silent=True) as connection:
         return node.database.blockers(connection)
+    return []
 
 
 def settle_guard(node: Node, *, seconds: float = 5.0) -> None:

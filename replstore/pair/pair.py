@@ -30,6 +30,7 @@ from replstore.pair.rejoin import fence_former, rejoin
 from replstore.pair.shipping import Shipping
 from replstore.pair.solo import go_solo
 from replstore.pair.takeover import take_over
+from replstore.pair.turn import Busy, Turn
 from replstore.pair.watch import Watch
 from replstore.pair.witness import Witness
 from replstore.replication.journal.ship import Shipped, Shipper
@@ -92,7 +93,7 @@ class Pair:
         self._agreed = False
         self.backlog = Backlog(settings, self._last_seen, self.ship_from)
         self._looked = float("-inf")
-        self.settling = threading.RLock()
+        self.settling = Turn()
         self.maintenance = threading.Lock()
         """Held by a migration, so that the keeper doesn't take its half-way state for a fault."""
         self._changed = threading.Condition()
@@ -261,14 +262,18 @@ class Pair:
         """
         entered = time.monotonic()
         while True:
-            with self.settling:
-                lead = self.lead
-                if lead is not None and lead.confirmed >= entered and lead.term.number >= above:
-                    return lead  # another thread has looked while this one waited for its turn
-                _, decision = self.look_and_act()
-                lead = self.lead
-                if lead is not None and lead.term.number >= above:
-                    return lead
+            try:
+                # a deadline that has passed leaves time for one look
+                with self.settling.taken("a look at both nodes", max(deadline - time.monotonic(), 2 * self.settings.probe_timeout)):
+                    lead = self.lead
+                    if lead is not None and lead.confirmed >= entered and lead.term.number >= above:
+                        return lead  # another thread has looked while this one waited for its turn
+                    _, decision = self.look_and_act()
+                    lead = self.lead
+                    if lead is not None and lead.term.number >= above:
+                        return lead
+            except Busy as error:
+                raise NoWriter(f"{error}; nobody is known to write until it has come to its end: repeat it then") from None
             if self._is_no_pair():
                 raise NotAPair("these two databases are no pair yet: store.migrate(…) or `replstore migrate` makes one of them")
             forbidden = decision.action is Action.TAKE_OVER and not self.acts
@@ -285,7 +290,7 @@ class Pair:
 
     def look_and_act(self) -> tuple[View, Decision]:
         """Looks, does at once what callers wait for, and looks again; an act that fails was decided on what has changed since."""
-        with self.settling:
+        with self.settling.taken("a look at both nodes"):
             view, decision = self.look()
             if decision.action in URGENT and (self.acts or decision.action is Action.FINISH):
                 try:
