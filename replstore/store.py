@@ -258,6 +258,7 @@ class Store:
 
         Raises:
             TakeoverRefused: the rules forbid it.
+            SwitchoverFailed: another thread of this program is at a change of role, or somebody keeps a transaction open on the node.
         """
         by_hand.order_takeover(self.pair, node, force=force)
 
