@@ -61,7 +61,7 @@ class Status:
         orphans: rows recorded at rejoin and not decided yet.
         stopped: why shipping stopped, or will with the next batch; or empty.
         warnings: settings of the databases under which a promise doesn't hold; foreign keys and triggers that a takeover couldn't bring back;
-            tables of the writer's that no migration has seen.
+            tables of the writer's that no migration has seen; tables of the follower's whose changes would go by after a takeover.
         nodes: both nodes.
         unconfirmed: transactions that are committed on the writer and not known to be on the follower; None: not known.
         unconfirmed_for: s since the oldest of them, by the writer's clock; None: there is none, or it isn't known.
@@ -90,7 +90,8 @@ class Status:
     def __str__(self) -> str:
         """A line for a log: who writes, how each node is, and what to do."""
         nodes = "; ".join(f"{node.name} {node.role or node.health} ({node.state})" for node in self.nodes.values())
-        return f"{self.reason}; {nodes}" + (f"; next: {self.next_step}" if self.next_step else "")
+        stopped = f"; shipping: {self.stopped}" if self.stopped else ""
+        return f"{self.reason}; {nodes}{stopped}" + (f"; next: {self.next_step}" if self.next_step else "")
 
     @property
     def healthy(self) -> bool:
@@ -219,13 +220,22 @@ def _pinned(pair: Pair, writer: str, views: dict[str, NodeView]) -> list[str]:
 
 
 def _captured(pair: Pair, writer: str | None, views: dict[str, NodeView]) -> tuple[str, list[str]]:
-    """Why the next batch will stop, whoever ships it, or empty; and what isn't shipped at all, a sentence each."""
-    if writer is None or views[writer].reach is not Reach.UP:
-        return "", []
-    node = pair.nodes[writer]
-    with node.snapshot() as connection:
-        faults, unknown = captured.lost(node, connection), captured.not_replicated(node, connection)
-    return captured.capture_missing(writer, faults) if faults else "", [f"{writer}: {unknown}"] if unknown else []
+    """Why the next batch will stop, whoever ships it, or empty; and what isn't shipped at all, or wouldn't be after a takeover, a sentence each."""
+    stopped, warnings = "", []
+    for name, seen in views.items():
+        if seen.reach is not Reach.UP or (name != writer and seen.role is not Role.FOLLOWER):
+            continue
+        node = pair.nodes[name]
+        with node.snapshot() as connection:
+            faults = captured.lost(node, connection)
+            unknown = captured.not_replicated(node, connection) if name == writer else None
+        if faults and name == writer:
+            stopped = captured.capture_missing(name, faults)
+        elif faults:
+            warnings.append(f"{name}: {captured.would_be_missing(faults)}")
+        if unknown:
+            warnings.append(f"{name}: {unknown}")
+    return stopped, warnings
 
 
 def _orphans(pair: Pair, writer: str) -> int:

@@ -1,4 +1,4 @@
-"""Whether a writer's changes are all captured (HAZARDS 8): what a status, and a shipper that stops for it, say.
+"""Whether a node's changes are all captured (HAZARDS 8): what a status, and a shipper that stops for it, say.
 
 Only catalogs are read, and no lock is waited for.  What was seen is nowhere recorded: the shipper does that.
 """
@@ -42,6 +42,17 @@ def capture_missing(node: str, faults: Mapping[str, str]) -> str:
         f"capture_missing: table {name} on {node}: {fault}, and so it is with {len(faults) - 1} more ({others}); "
         "run `replstore migrate`, which mends them and copies the tables"
     )
+
+
+def would_be_missing(faults: Mapping[str, str]) -> str:
+    """What a takeover by this follower would come to.
+
+    Args:
+        faults: as ``lost`` gives them, at least one.
+    """
+    name, fault = next(iter(faults.items()))
+    others = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return f"table {name}{others}: {fault}, so nothing would record its changes after a takeover: run `replstore migrate`"
 
 
 def not_replicated(node: Node, connection: Connection) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -59,6 +60,7 @@ def test_a_lost_capture_is_told_in_the_words_in_which_shipping_stops(how: str, r
     )
     assert not status.healthy
     assert f"Shipping: {status.stopped}" in screen(status)
+    assert f"; shipping: {status.stopped}" in str(status)
     with pytest.raises(ReplicationStopped) as stops:
         lab.store(background=False).sync()
     assert str(stops.value) == status.stopped
@@ -127,7 +129,45 @@ def test_what_is_no_table_of_the_users_is_not_warned_of(postgresql_lab: Lab) -> 
     assert warnings(looked(lab)) == []
 
 
-def test_the_follower_is_not_asked_for_what_it_captures(lab: Lab) -> None:
+def test_a_follower_that_would_capture_nothing_after_a_takeover_is_warned_of(lab: Lab) -> None:
+    store = lab.migrated(background=False)
+    drop = "ALTER TABLE account DISABLE TRIGGER ALL" if lab.postgresql else f"DROP TRIGGER {lab.sql('standby', CAPTURE)[0][0]}"
+    lab.sql("standby", drop)
+    status = looked(lab)
+    assert warnings(status) == [
+        f"standby: table {account(lab)}: its columns or capture triggers are not those that migrate left, so nothing would record its changes after a "
+        "takeover: run `replstore migrate`"
+    ]
+    assert (status.stopped, status.healthy) == ("", True)  # it takes every batch
+    store.migrate()
+    assert warnings(looked(lab)) == []
+    store.switchover()
+    assert (looked(lab).stopped, warnings(looked(lab))) == ("", [])
+
+
+@pytest.mark.parametrize("pair", ["sqlite_pair", "postgresql_pair", "ordinary_postgresql_pair"])
+def test_what_replstore_itself_does_to_a_node_is_no_loss(pair: str, request: pytest.FixtureRequest) -> None:
+    with contextlib.closing(Lab(request.getfixturevalue(pair))) as lab:
+        tables = ["CREATE TABLE parent (id INTEGER PRIMARY KEY NOT NULL)", "CREATE TABLE child (id INTEGER PRIMARY KEY NOT NULL REFERENCES parent)"]
+        trigger = "CREATE TRIGGER t AFTER INSERT ON child BEGIN UPDATE parent SET id = id; END"
+        if lab.postgresql:
+            tables += ["CREATE TABLE sale (id int PRIMARY KEY) PARTITION BY RANGE (id)", "CREATE TABLE sale_1 PARTITION OF sale DEFAULT"]
+            trigger = "CREATE TRIGGER t BEFORE UPDATE ON child FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()"
+        lab.sql("primary", *tables, trigger)
+        store = lab.store(background=False, rejoin="manual")
+        store.migrate()
+        for former in ("primary", "standby"):
+            lab.sql(former, "INSERT INTO parent VALUES (1)" if former == "primary" else "DELETE FROM parent")
+            lab.kill(former)
+            store.takeover("standby" if former == "primary" else "primary")
+            assert warnings(store.status()) == []
+            lab.start(former)
+            store.rejoin()
+            store.sync()
+            assert (store.status().stopped, warnings(store.status())) == ("", [])
+
+
+def test_a_table_of_the_follower_s_own_is_told_once_it_writes(lab: Lab) -> None:
     store = lab.migrated(background=False)
     lab.sql("standby", "CREATE TABLE visit (id INTEGER PRIMARY KEY NOT NULL)")
     assert (warnings(looked(lab)), looked(lab).healthy) == ([], True)
