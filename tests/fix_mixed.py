@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ from sqlalchemy import make_url
 from replstore import local
 from replstore.local.pairs import Name
 from replstore.node import Node
+from tests.fix_pairs import FreshPair
 from tests.fix_stores import Lab
-
-_numbers = itertools.count(1)
 
 
 class MixedPair(local.Pair):
@@ -59,11 +57,10 @@ class MixedLab(Lab):
         names: tuple[Name, Name] = ("primary", "standby")
         self.server: Name = next(name for name in names if isinstance(pair.kinds[name], local.PostgresPair))
         self.sqlite: Name = "standby" if self.server == "primary" else "primary"
-        urls = {name: make_url(pair.url(name)) for name in names}
-        for name, other in (names, names[::-1]):
-            self.nodes[name].close()
-            self.nodes[name] = Node(name, urls[name], seconds=2.0, beside=urls[other])
-            self._closing.callback(self.nodes[name].close)
+
+    def _node(self, name: Name) -> Node:
+        other: Name = "standby" if name == "primary" else "primary"
+        return Node(name, make_url(self.pair.url(name)), seconds=2.0, beside=make_url(self.pair.url(other)))
 
     def connect(self, node: str) -> Any:
         self.postgresql = node == self.server
@@ -87,10 +84,7 @@ class MixedLab(Lab):
 @contextlib.contextmanager
 def mixed(directory: Path, servers: local.PostgresPair, primary: str) -> Iterator[MixedLab]:
     """A lab on an empty mixed pair."""
-    with (
-        servers.fresh(f"mixed_{next(_numbers)}") as fresh,
-        contextlib.closing(MixedLab(MixedPair(local.SqlitePair(directory), fresh, primary))) as lab,
-    ):
+    with FreshPair(servers) as fresh, contextlib.closing(MixedLab(MixedPair(local.SqlitePair(directory), fresh, primary))) as lab:
         yield lab
 
 

@@ -17,6 +17,52 @@ _numbers = itertools.count(1)
 _source: local.Source = "auto" if os.environ.get("REPLSTORE_LOCAL") else "wheel"
 
 
+class FreshPair(local.PostgresPair):
+    """A database on each of two servers, made when somebody first asks for its URL or name: an empty one, unless it was made as a copy before.
+
+    Args:
+        servers: revived, if a test has left them killed or frozen.
+        owner: of the databases, and the role in the URLs; made, as an ordinary role, if there is no such role.
+
+    Attributes:
+        made: the nodes whose database is there.
+    """
+
+    def __init__(self, servers: local.PostgresPair, owner: str = "postgres") -> None:
+        self.primary, self.standby, self.user = servers.primary, servers.standby, owner
+        self.name, self.made = f"test_{next(_numbers)}", set[str]()
+        for server in (self.primary, self.standby):
+            server.revive()
+            if owner != "postgres":
+                server.create_role(owner)
+
+    @property
+    def database(self) -> str:  # type: ignore[override]
+        self.url("primary"), self.url("standby")
+        return self.name
+
+    def url(self, node: local.Name) -> str:
+        self.make(node)
+        return self.server(node).url(self.name, self.user)
+
+    def make(self, node: local.Name, template: FreshPair | None = None) -> None:
+        """Makes a node's database; of a template, to which nobody may be connected, on the same servers."""
+        if node in self.made:
+            return
+        self.made.add(node)
+        server = self.server(node)
+        if template is None:
+            server.create_database(self.name, self.user)
+        else:
+            server.execute(f'CREATE DATABASE "{self.name}" OWNER "{self.user}" TEMPLATE "{template.name}" STRATEGY file_copy')
+
+    def close(self) -> None:
+        """Drops the databases; the servers stay."""
+        for server in (self.primary, self.standby):
+            server.revive()
+            server.drop_database(self.name)
+
+
 @pytest.fixture
 def sqlite_pair(tmp_path: Path) -> Iterator[local.SqlitePair]:
     """Two SQLite files that don't exist yet."""
@@ -34,14 +80,14 @@ def postgresql_servers() -> Iterator[local.PostgresPair]:
 @pytest.fixture
 def postgresql_pair(postgresql_servers: local.PostgresPair) -> Iterator[local.PostgresPair]:
     """An empty database on each of the two shared servers, with the superuser's URLs. Servers that a test leaves killed or frozen are revived."""
-    with postgresql_servers.fresh(f"test_{next(_numbers)}") as pair:
+    with FreshPair(postgresql_servers) as pair:
         yield pair
 
 
 @pytest.fixture
 def ordinary_postgresql_pair(postgresql_servers: local.PostgresPair) -> Iterator[local.PostgresPair]:
     """The same, with the URLs of the databases' owner, a role without privileges."""
-    with postgresql_servers.fresh(f"test_{next(_numbers)}", owner="ordinary") as pair:
+    with FreshPair(postgresql_servers, owner="ordinary") as pair:
         yield pair
 
 

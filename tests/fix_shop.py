@@ -1,14 +1,9 @@
-"""Stores over the tables of a small shop, quick settings, and direct looks at a node.
-
-PostgreSQL databases are copies of a migrated one, which takes a quarter of a second and not one and a half.
-"""
+"""Stores over the tables of a small shop, quick settings, and direct looks at a node."""
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -17,10 +12,11 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from replstore import local
 from replstore.store import Store
+from tests.fix_migrated import copied
+from tests.fix_pairs import FreshPair
 
 #: Short enough for tests; detection is still longer than two heartbeats.
 QUICK: dict[str, Any] = {"detection_time": 0.4, "probe_interval": 0.1, "ack_timeout": 1.0, "takeover_timeout": 3.0}
-_numbers = itertools.count(1)
 
 
 class Base(DeclarativeBase):
@@ -43,10 +39,6 @@ class Order(Base):
     customer: Mapped[Customer | None] = relationship(back_populates="orders")
 
 
-class PostgresShop(local.PostgresPair):
-    """A pair whose databases ``new_store`` makes."""
-
-
 def open_store(pair: local.Pair | tuple[str, str], **options: Any) -> Store:
     """A Store on a pair, or on two URLs, with quick settings."""
     primary, standby = pair if isinstance(pair, tuple) else (pair.primary_url, pair.standby_url)
@@ -55,32 +47,15 @@ def open_store(pair: local.Pair | tuple[str, str], **options: Any) -> Store:
 
 def new_store(pair: local.Pair, **options: Any) -> Store:
     """The same, with the shop's tables on both nodes."""
-    if isinstance(pair, PostgresShop):
-        _from_template(pair, {name: value for name, value in options.items() if name != "background"})
-        store = open_store(pair, **options)
+    ready = copied(pair, Base.metadata, {name: value for name, value in {**QUICK, **options}.items() if name != "background"})
+    store = open_store(pair, **options)
+    if ready:
+        store.pair.look()
     else:
-        store = open_store(pair, **options)
         store.migrate(Base.metadata)
     if options.get("background", True):  # a follower that dies before the first contact proves nothing
         wait_until(lambda: store.pair.watch.contact is not None)
     return store
-
-
-_templates: dict[tuple[Any, ...], str] = {}
-
-
-def _from_template(pair: PostgresShop, settings: dict[str, Any]) -> None:
-    servers = (pair.primary, pair.standby)
-    known = (id(pair.primary), id(pair.standby), *sorted(settings.items()))
-    if known not in _templates:
-        template = f"shop_{len(_templates)}"
-        for server in servers:
-            server.create_database(template)
-        with open_store(local.PostgresPair(*servers, template), background=False, **settings) as store:
-            store.migrate(Base.metadata)
-        _templates[known] = template
-    for server in servers:
-        server.execute(f'CREATE DATABASE "{pair.database}" TEMPLATE "{_templates[known]}" STRATEGY file_copy')
 
 
 def sql(url: str, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
@@ -105,36 +80,21 @@ def wait_until(true: Callable[[], Any], seconds: float = 10.0) -> Any:
     return found
 
 
-@contextmanager
-def _postgresql_shop(servers: local.PostgresPair) -> Iterator[PostgresShop]:
-    pair = PostgresShop(servers.primary, servers.standby, f"a_shop_{next(_numbers)}")
-    for server in (pair.primary, pair.standby):
-        server.revive()
-    try:
-        yield pair
-    finally:
-        for server in (pair.primary, pair.standby):
-            server.revive()
-            server.drop_database(pair.database)
+@pytest.fixture
+def postgresql_shop(postgresql_pair: local.PostgresPair) -> local.PostgresPair:
+    """A PostgreSQL pair for one ``new_store``."""
+    return postgresql_pair
 
 
 @pytest.fixture
-def postgresql_shop(postgresql_servers: local.PostgresPair) -> Iterator[PostgresShop]:
-    """A PostgreSQL pair for one ``new_store``. Servers that a test leaves killed or frozen are revived."""
-    with _postgresql_shop(postgresql_servers) as pair:
-        yield pair
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def shop(request: pytest.FixtureRequest) -> local.Pair:
+def shop(any_pair: local.Pair) -> local.Pair:
     """A pair of each kind, in turn, for one ``new_store``."""
-    pair: local.Pair = request.getfixturevalue("sqlite_pair" if request.param == "sqlite" else "postgresql_shop")
-    return pair
+    return any_pair
 
 
 @pytest.fixture(scope="module")
 def calm_postgresql_store(postgresql_servers: local.PostgresPair) -> Iterator[Store]:
-    with _postgresql_shop(postgresql_servers) as pair, new_store(pair, background=False) as store:
+    with FreshPair(postgresql_servers) as pair, new_store(pair, background=False) as store:
         yield store
 
 

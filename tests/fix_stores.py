@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sqlalchemy import ForeignKey, MetaData, make_url, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from replstore import local
+from replstore.control import Control
 from replstore.databases.base import NodeState
 from replstore.databases.carrier import Carrier, Keys, Landing, Snapshot
 from replstore.local.process import PostgresServer
@@ -26,6 +28,8 @@ from replstore.pair.decide import Acknowledge, Term
 from replstore.pair.pair import Lead
 from replstore.replication.journal.ship import Shipper
 from replstore.store import Store
+from tests.fix_migrated import NODES, copied
+from tests.fix_pairs import FreshPair
 
 #: Short times, so that a test which waits for a detection doesn't wait long.
 FAST: dict[str, Any] = {
@@ -83,11 +87,21 @@ class Lab:
     def __init__(self, pair: local.Pair) -> None:
         self.pair = pair
         self.postgresql = isinstance(pair, local.PostgresPair)
-        self.nodes = {name: Node(name, make_url(pair.url(name)), seconds=2.0) for name in ("primary", "standby")}  # type: ignore[arg-type]
-        self.control = self.nodes["primary"].database.control
         self._closing = contextlib.ExitStack()
-        for node in self.nodes.values():
+
+    @cached_property
+    def nodes(self) -> dict[str, Node]:
+        nodes = {name: self._node(name) for name in NODES}
+        for node in nodes.values():
             self._closing.callback(node.close)
+        return nodes
+
+    def _node(self, name: local.Name) -> Node:
+        return Node(name, make_url(self.pair.url(name)), seconds=2.0)
+
+    @property
+    def control(self) -> Control:
+        return self.nodes["primary"].database.control
 
     # -- Stores
 
@@ -100,8 +114,12 @@ class Lab:
 
     def migrated(self, metadata: MetaData = Base.metadata, *, background: bool = True, **settings: Any) -> Store:
         """The pair's first Store, with tables."""
+        ready = copied(self.pair, metadata, {**FAST, **settings})
         store = self.store(background=background, **settings)
-        store.migrate(metadata)
+        if ready:
+            store.pair.look()
+        else:
+            store.migrate(metadata)
         if background:
             in_contact(store)
         return store
@@ -395,10 +413,9 @@ def forgetful_servers() -> Iterator[local.PostgresPair]:
 
 
 @pytest.fixture
-def forgetful_lab(forgetful_servers: local.PostgresPair, request: pytest.FixtureRequest) -> Iterator[Lab]:
+def forgetful_lab(forgetful_servers: local.PostgresPair) -> Iterator[Lab]:
     """A pair on such servers."""
-    name = f"test_{abs(hash(request.node.nodeid)) % 10**8}"
-    with forgetful_servers.fresh(name) as pair, contextlib.closing(Lab(pair)) as lab:
+    with FreshPair(forgetful_servers) as pair, contextlib.closing(Lab(pair)) as lab:
         yield lab
 
 

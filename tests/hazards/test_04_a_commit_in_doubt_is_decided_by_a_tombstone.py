@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
-from replstore import CommitUnknown, Store, TransactionLost
+from replstore import CommitUnknown, Store, TransactionLost, local
 from tests.fix_proxy import MakeProxy, Proxy
-from tests.fix_shop import Order, PostgresShop, both, new_store, open_store, sql
+from tests.fix_shop import Order, both, new_store, open_store, sql
 
 SLEEP = """
 CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep({seconds}); RETURN NULL; END';
@@ -27,7 +27,7 @@ class Cut:
         seconds: that COMMIT takes inside the server.
     """
 
-    def __init__(self, pair: PostgresShop, store: Store, path: Proxy, seconds: float) -> None:
+    def __init__(self, pair: local.Pair, store: Store, path: Proxy, seconds: float) -> None:
         self.pair, self.store, self.path, self.calls = pair, store, path, 0
         sql(pair.primary_url, SLEEP.format(seconds=seconds))
 
@@ -45,7 +45,7 @@ class Cut:
 
 
 @pytest.fixture
-def cut(postgresql_shop: PostgresShop, proxy: MakeProxy, request: pytest.FixtureRequest) -> Iterator[Cut]:
+def cut(postgresql_shop: local.PostgresPair, proxy: MakeProxy, request: pytest.FixtureRequest) -> Iterator[Cut]:
     new_store(postgresql_shop, background=False).close()
     path = proxy(postgresql_shop.primary_url)
     with open_store((path.url, postgresql_shop.standby_url), background=False) as store:

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from replstore import CommitUnknown, Store, TransactionLost, local
 from tests.fix_proxy import MakeProxy
-from tests.fix_shop import Order, PostgresShop, both, new_store, open_store, sql, wait_until
+from tests.fix_shop import Order, both, new_store, open_store, sql, wait_until
 
 
 def orphans(store: Store, pair: local.Pair) -> list[tuple[Any, ...]]:
@@ -34,7 +34,7 @@ def test_a_commit_that_only_the_dead_writer_has_is_lost_for_good(sqlite_pair: lo
         assert orphans(store, sqlite_pair) == [("orders", "lost", 0)]
 
 
-def test_the_same_when_the_writer_falls_silent_in_commit(postgresql_shop: PostgresShop, proxy: MakeProxy) -> None:
+def test_the_same_when_the_writer_falls_silent_in_commit(postgresql_shop: local.PostgresPair, proxy: MakeProxy) -> None:
     pair = postgresql_shop
     new_store(pair, background=False).close()
     path = proxy(pair.primary_url)

@@ -32,7 +32,8 @@ def privileged(family: Lab) -> Iterator[Lab]:
     """The same while the role has the right, on tables that hold a family."""
     _superuser(family, f"GRANT {RIGHT} TO ordinary")
     try:
-        store = family.migrated(FamilyBase.metadata, background=False)
+        store = family.store(background=False)
+        store.migrate(FamilyBase.metadata)
         _run(store, "INSERT INTO parent VALUES (1, 'a')", "INSERT INTO child VALUES (1, 1)")
         store.close()
         yield family

@@ -12,7 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Column, Integer, MetaData, NullPool, create_engine, make_url
 
 from replstore import CannotReplicate, ReplicationStopped, Store, local
-from tests.fix_shop import PostgresShop, new_store, open_store, sql
+from tests.fix_shop import new_store, open_store, sql
 
 LITE = """
 CREATE TABLE word (id INTEGER PRIMARY KEY, text TEXT UNIQUE, lang TEXT, n INTEGER DEFAULT 0);
@@ -306,7 +306,7 @@ def test_a_table_that_becomes_one_of_a_kind_that_cannot_be_captured_stops_the_sh
     ],
     ids=["unlogged", "with an unlogged partition", "without key"],
 )
-def test_a_table_that_cannot_be_captured_is_refused_by_name(postgresql_shop: PostgresShop, statement: str) -> None:
+def test_a_table_that_cannot_be_captured_is_refused_by_name(postgresql_shop: local.PostgresPair, statement: str) -> None:
     with new_store(postgresql_shop, background=False) as store:
         execute(postgresql_shop, "primary", statement)
         with pytest.raises(CannotReplicate, match="odd"):

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from replstore import KeyReused, Store, TransactionLost, local
 from replstore.pair.decide import Term
 from replstore.transaction.doubt import resolve
-from tests.fix_shop import Customer, Order, PostgresShop, both, new_store, open_store, sql
+from tests.fix_shop import Customer, Order, both, new_store, open_store, sql
 
 EMAIL = {"of": "first@example.org"}
 
@@ -91,7 +91,7 @@ def test_a_key_is_known_after_the_journal_was_pruned_and_the_writer_changed(shop
 
 
 @pytest.mark.parametrize("isolation", [None, "REPEATABLE READ", "SERIALIZABLE"])
-def test_a_second_call_that_comes_meanwhile_waits_and_gets_the_first_ones_result(postgresql_shop: PostgresShop, isolation: str | None) -> None:
+def test_a_second_call_that_comes_meanwhile_waits_and_gets_the_first_ones_result(postgresql_shop: local.PostgresPair, isolation: str | None) -> None:
     inside, calls = threading.Event(), []
 
     def slow(session: Session) -> int:

@@ -17,7 +17,7 @@ from replstore import Store, SwitchoverFailed, local
 from replstore.databases.carrier import CompareFailed
 from replstore.pair import rejoin as rejoining
 from tests.fix_proxy import MakeProxy
-from tests.fix_shop import Customer, Order, PostgresShop, both, new_store, open_store, sql, wait_until
+from tests.fix_shop import Customer, Order, both, new_store, open_store, sql, wait_until
 
 ASYNC: dict[str, Any] = {"background": False, "durability": "async", "rejoin": "manual"}
 
@@ -136,7 +136,7 @@ def test_a_rejoin_that_dies_before_the_overwrite_is_repeated_and_records_nothing
     assert both(pair, "SELECT count(*) FROM customer") == ([(4,)], [(4,)])
 
 
-def test_a_change_that_is_under_way_at_the_former_writer_is_recorded_too(postgresql_shop: PostgresShop, proxy: MakeProxy) -> None:
+def test_a_change_that_is_under_way_at_the_former_writer_is_recorded_too(postgresql_shop: local.PostgresPair, proxy: MakeProxy) -> None:
     pair = postgresql_shop
     new_store(pair, **ASYNC).close()
     path = proxy(pair.primary_url)
@@ -157,14 +157,8 @@ def test_a_change_that_is_under_way_at_the_former_writer_is_recorded_too(postgre
         assert both(pair, "SELECT id FROM orders") == ([(1,)], [(1,)])
 
 
-@pytest.fixture(scope="module")
-def preparing_servers() -> Iterator[local.PostgresPair]:
-    with local.postgresql_pair("wheel", fsync=False, settings={"max_prepared_transactions": "5"}) as pair:
-        yield pair
-
-
-def test_a_prepared_transaction_keeps_the_fence_waiting_and_is_named(preparing_servers: local.PostgresPair, proxy: MakeProxy) -> None:
-    pair = PostgresShop(preparing_servers.primary, preparing_servers.standby, "prepared")
+def test_a_prepared_transaction_keeps_the_fence_waiting_and_is_named(postgresql_shop: local.PostgresPair, proxy: MakeProxy) -> None:
+    pair = postgresql_shop
     new_store(pair, **ASYNC).close()
     path = proxy(pair.primary_url)
     with open_store((path.url, pair.standby_url), **ASYNC) as store:

@@ -13,7 +13,7 @@ from replstore import CommitUnknown, local
 from replstore.databases.base import Fault
 from replstore.transaction import doubt
 from tests.fix_proxy import MakeProxy
-from tests.fix_shop import Order, PostgresShop, new_store, open_store, sql
+from tests.fix_shop import Order, new_store, open_store, sql
 
 
 def place(session: Session) -> int:
@@ -21,7 +21,7 @@ def place(session: Session) -> int:
     return 1
 
 
-def test_a_former_writer_that_knows_nothing_cannot_declare_a_transaction_lost(postgresql_shop: PostgresShop, proxy: MakeProxy) -> None:
+def test_a_former_writer_that_knows_nothing_cannot_declare_a_transaction_lost(postgresql_shop: local.PostgresPair, proxy: MakeProxy) -> None:
     pair = postgresql_shop
     with new_store(pair, background=False, durability="async") as store:
         store.sync()

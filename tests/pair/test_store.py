@@ -28,7 +28,7 @@ from replstore import (
     local,
 )
 from replstore.databases.dialect import raw
-from tests.fix_shop import Customer, Order, PostgresShop, new_store, open_store, sql, wait_until
+from tests.fix_shop import Customer, Order, new_store, open_store, sql, wait_until
 
 COUNT = "SELECT count(*) FROM orders"
 
@@ -340,7 +340,7 @@ def test_run_goes_on_at_the_standby_and_takes_effect_once(shop: local.Pair) -> N
         assert on_both(store) == (1, 1)
 
 
-def test_one_killed_backend_is_no_lost_writer(postgresql_shop: PostgresShop) -> None:
+def test_one_killed_backend_is_no_lost_writer(postgresql_shop: local.PostgresPair) -> None:
     with new_store(postgresql_shop) as store:
         calls = []
 
@@ -358,7 +358,7 @@ def test_one_killed_backend_is_no_lost_writer(postgresql_shop: PostgresShop) -> 
 
 
 @pytest.mark.parametrize("reached", [True, False], ids=["after it reached the server", "before it reached the server"])
-def test_a_commit_that_is_cut_takes_effect_once(postgresql_shop: PostgresShop, proxy: Any, *, reached: bool) -> None:
+def test_a_commit_that_is_cut_takes_effect_once(postgresql_shop: local.PostgresPair, proxy: Any, *, reached: bool) -> None:
     path = proxy(postgresql_shop.primary_url)
     new_store(postgresql_shop, background=False).close()
     with open_store((path.url, postgresql_shop.standby_url), background=False) as store:
@@ -376,7 +376,7 @@ def test_a_commit_that_is_cut_takes_effect_once(postgresql_shop: PostgresShop, p
         assert on_both(store) == (1, 1)
 
 
-def test_begin_tells_a_lost_commit_from_a_commit_whose_answer_is_lost(postgresql_shop: PostgresShop, proxy: Any) -> None:
+def test_begin_tells_a_lost_commit_from_a_commit_whose_answer_is_lost(postgresql_shop: local.PostgresPair, proxy: Any) -> None:
     path = proxy(postgresql_shop.primary_url)
     new_store(postgresql_shop, background=False).close()
     with open_store((path.url, postgresql_shop.standby_url), background=False) as store:
@@ -816,7 +816,7 @@ def test_status_says_who_writes_and_how_each_node_is(shop: local.Pair) -> None:
         assert not status.healthy
 
 
-def test_status_shows_no_password(postgresql_shop: PostgresShop) -> None:
+def test_status_shows_no_password(postgresql_shop: local.PostgresPair) -> None:
     secret = postgresql_shop.standby_url.replace("postgres@", "postgres:geheim@")
     new_store(postgresql_shop).close()
     with open_store((postgresql_shop.primary_url, secret)) as store:
