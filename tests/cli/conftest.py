@@ -1,3 +1,3 @@
-from tests.cli.fix_command import probe, run
+from tests.cli.fix_command import forks, probe, run
 
-__all__ = ["probe", "run"]
+__all__ = ["forks", "probe", "run"]

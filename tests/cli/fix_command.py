@@ -1,12 +1,16 @@
-"""The real command, in a process of its own."""
+"""The real command, in a process of its own: one that is forked with other packages imported (`forking`), which takes a quarter of the time, or an
+interpreter from its start."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -51,23 +55,78 @@ def command(options: Options, what: str, twice: Annotated[bool, typer.Option("--
 '''
 
 
+#: For one command, in seconds; the demo with two servers takes a while on a machine that is busy.
+TIMEOUT = 150.0
+
+
+class Forks:
+    """A process that forks others. They run one at a time."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("forking.py"))],
+            env=_clean(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+
+    def run(self, code: str, arguments: tuple[str, ...], cwd: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        """Runs a program."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with TemporaryDirectory() as directory:
+            stdout, stderr = Path(directory, "stdout"), Path(directory, "stderr")
+            request = {
+                "code": code,
+                "arguments": arguments,
+                "cwd": str(cwd),
+                "environment": environment,
+                "stdout": str(stdout),
+                "stderr": str(stderr),
+            }
+            self._process.stdin.write(json.dumps(request) + "\n")
+            pid = int(self._process.stdout.readline())
+            alarm = threading.Timer(TIMEOUT, os.kill, (pid, 9))
+            alarm.start()
+            code = int(self._process.stdout.readline())
+            alarm.cancel()
+            return subprocess.CompletedProcess(arguments, code, stdout.read_text(), stderr.read_text())
+
+    def close(self) -> None:
+        """Ends it."""
+        self._process.communicate()
+
+
+def _clean() -> dict[str, str]:
+    """The environment with nothing of replstore's or PostgreSQL's."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("REPLSTORE_", "PG", "COLUMNS", "PYTHON"))}
+    return {**clean, "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """The one of this run (of each worker, under xdist)."""
+    forks = Forks()
+    yield forks
+    forks.close()
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path, forks: Forks) -> Run:
     """Runs ``replstore ARGUMENTS`` in the test's directory, with nothing of replstore's or PostgreSQL's in the environment but what is given.
 
-    ``before``: Python that runs first, in the same process.
+    ``before``: Python that runs first, in the same process.  ``forked=False``: an interpreter from its start.
     """
 
-    def run(*arguments: str, before: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("REPLSTORE_", "PG", "COLUMNS", "PYTHON"))}
+    def run(*arguments: str, before: str = "", forked: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
         code = f"import sys\n{before}\nfrom replstore.cli import main\nsys.exit(main())"
+        environment = {**_clean(), **environment}
+        if forked:
+            return forks.run(code, arguments, tmp_path, environment)
         return subprocess.run(
-            [sys.executable, "-c", code, *arguments],
-            cwd=tmp_path,
-            env={**clean, "PYTHONPATH": str(ROOT), **environment},
-            capture_output=True,
-            text=True,
-            timeout=150,  # the demo with two servers takes a while on a machine that is busy
+            [sys.executable, "-c", code, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
         )
 
     return run

@@ -34,7 +34,7 @@ def test_help_imports_nothing_heavy(run: Run) -> None:
         "replstore.store",
     )
     before = f"import atexit\natexit.register(lambda: print('imported', [name for name in {heavy} if name in sys.modules]))"
-    done = run("--help", before=before)
+    done = run("--help", before=before, forked=False)
     assert done.returncode == 0
     assert done.stdout.endswith("imported []\n")
 

@@ -27,7 +27,7 @@ TWO = ("--primary", "sqlite:///a.db", "--standby", "sqlite:///b.db")
 
 def refused(run: Run, *arguments: str, before: str = "", **environment: str) -> str:
     """The sentence."""
-    done = run(*arguments, before=before, **environment)
+    done = run(*arguments, before=before, forked=not before, **environment)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("replstore: ")
     assert done.stderr.count("\n") == 1

@@ -31,7 +31,7 @@ class Interrupted:
             raise KeyboardInterrupt
 sys.meta_path.insert(0, Interrupted())
 """
-    done = run("status", before=before)
+    done = run("status", before=before, forked=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
@@ -39,7 +39,7 @@ def test_a_terminal_that_knows_ascii_only_shows_the_rest(run: Run, sqlite_pair: 
     with Store(primary=sqlite_pair.primary_url, standby=sqlite_pair.standby_url, background=False) as store:
         store.migrate()
     sqlite_pair.kill("standby")  # so that its column has dashes
-    done = run("status", "--primary", sqlite_pair.primary_url, "--standby", sqlite_pair.standby_url, PYTHONIOENCODING="ascii")
+    done = run("status", "--primary", sqlite_pair.primary_url, "--standby", sqlite_pair.standby_url, forked=False, PYTHONIOENCODING="ascii")
     assert done.returncode == 1
     assert done.stderr == ""
     assert "primary" in done.stdout
@@ -63,7 +63,7 @@ def refuse(*arguments, **options):
     raise AssertionError("something was started")
 subprocess.Popen.__init__ = refuse
 """
-    done = run("demo", "--database", "postgresql", before=before)
+    done = run("demo", "--database", "postgresql", before=before, forked=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == 'replstore: psycopg isn\'t installed: pip install "replstore[local]"\n'
 

@@ -22,7 +22,7 @@ def test_the_first_steps(run: Run, tmp_path: Path) -> None:
         program, *arguments = line.removeprefix("$ ").partition("#")[0].split()
         for _ in range(2 if program == "python" else 1):  # the second time nothing takes effect twice
             if program == "replstore":
-                done = run(*arguments)
+                done = run(*arguments, forked=False)
             else:
                 done = subprocess.run(
                     [sys.executable, *arguments], cwd=tmp_path, env={**clean, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60
