@@ -130,7 +130,7 @@ def server() -> Iterator[PostgresServer]:
 def scene(server: PostgresServer) -> Iterator[Scene]:
     server.revive()
     scene = Scene(server)
-    scene.wait_for("SELECT 1")
+    scene.wait_for("SELECT 1 WHERE NOT pg_is_in_recovery()")
     with scene.stack:
         yield scene
 
