@@ -17,6 +17,7 @@ import pytest
 import replstore.cli
 from replstore.cli.app import COMMANDS, load
 from tests.cli.fix_command import PROBE, ROOT, Run
+from tests.fix_stores import Lab
 
 
 def test_help_imports_nothing_heavy(run: Run) -> None:
@@ -82,6 +83,17 @@ def test_common_options_reach_the_command_and_win_over_the_environment(probe: Ru
         "settings", "--config", "x.toml", "--primary", "sqlite:////a.db", "--twice", "--format", "json", REPLSTORE_PRIMARY="sqlite:///environment.db"
     )
     assert json.loads(done.stdout) == {"primary": "/a.db", "durability": "async", "twice": True, "json": True}
+
+
+@pytest.mark.parametrize(
+    "arguments", [("orphans", "list"), ("sync",), ("switchover",), ("takeover", "primary"), ("solo",), ("rejoin",)], ids=" ".join
+)
+def test_a_command_imports_what_it_needs(run: Run, sqlite_lab: Lab, arguments: tuple[str, ...]) -> None:
+    """In an interpreter from its start; those that aren't here have such a test elsewhere."""
+    sqlite_lab.migrated(background=False).close()
+    done = run(*arguments, "--primary", sqlite_lab.pair.primary_url, "--standby", sqlite_lab.pair.standby_url, forked=False)
+    assert "mistake in replstore" not in done.stderr
+    assert done.returncode == 0 or done.stderr.startswith("replstore: ")
 
 
 def test_what_a_command_returns_is_the_exit_code(probe: Run) -> None:
