@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, ClassVar
 
 from sqlalchemy import Connection, Engine, create_engine
@@ -36,6 +37,12 @@ GUARD_LOCK = (
     f"l.locktype = 'advisory' AND l.classid = {LOCK_CLASS} AND l.objid = {GUARD} "
     "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
+
+
+@cache
+def _nothing_of_replstore() -> Control:
+    """A schema for control tables that is no user's either, so that replstore's own are shown. Making one takes longer than reading a catalog."""
+    return Control("information_schema", "")
 
 
 class PostgreSQL(Database):
@@ -150,7 +157,7 @@ class PostgreSQL(Database):
         return [f"{name} is off: what was acknowledged may not survive a power cut" for name in off]
 
     def orphan_table(self, connection: Connection) -> Table:
-        (table,) = catalog.tables(connection, Control("information_schema", ""), only={"replstore.orphan"})
+        (table,) = catalog.tables(connection, _nothing_of_replstore(), only={"replstore.orphan"})
         return table
 
     def tables(self, connection: Connection, only: Collection[str] | None = None) -> list[Table]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import replace
+from functools import cache
 from typing import Any, ClassVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -33,6 +34,12 @@ from replstore.errors import ConfigError
 
 #: s to wait for a moment in which nobody else uses a file.
 PATIENCE = 10.0
+
+
+@cache
+def _nothing_of_replstore() -> Control:
+    """A name for control tables that no table has, so that replstore's own are shown. Making one takes longer than reading a catalog."""
+    return Control(None, "sqlite_")
 
 
 class SQLite(Database):
@@ -95,7 +102,7 @@ class SQLite(Database):
         connection.exec_driver_sql("UPDATE replstore_mark SET mark = ?", (mark,))
 
     def orphan_table(self, connection: Connection) -> Table:
-        (table,) = catalog.tables(connection, Control(None, "sqlite_"), only={"replstore_orphan"})
+        (table,) = catalog.tables(connection, _nothing_of_replstore(), only={"replstore_orphan"})
         return table
 
     def tables(self, connection: Connection, only: Collection[str] | None = None) -> list[Table]:
