@@ -8,13 +8,14 @@ node that is down is brought to the revision when it is back: by the next ``migr
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
-from sqlalchemy import Connection, MetaData, delete, insert, select
+from sqlalchemy import Connection, MetaData, delete, insert, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase
 
@@ -114,7 +115,7 @@ def _migrate(pair: Pair, user: UserMigration) -> Migrated:
             log.warning("%s is not reached (%s): it is brought to this revision when it is back", follower.name, answer.error)
         elif answer.state.role == "follower":
             copied = _migrate_follower(writer, follower, user, changed)
-            pair.ship_from(writer)
+            pair.ship_from(writer, math.inf)  # a copy takes its time; a node that doesn't answer ends it
     pair.look()
     with writer.snapshot() as connection:
         tables = replicated(writer, connection)
@@ -239,6 +240,10 @@ def _create_control(pair: Pair, node: Node, uuid: str, term: Term, role: str) ->
         for name, value in pair.settings.pair_values().items():
             connection.execute(insert(control.setting).values(name=name, value=value))
         database.set_guard(connection, term_no=term.number, writing=role == "writer")
+        state = database.state(connection)
+        if role == "writer" and state is not None and pair.policy.on_follower_down == "solo":
+            # the follower has nothing and can't take over: programs go on while it is copied, as after a takeover (HAZARDS 2)
+            connection.execute(update(control.acknowledge).values(solo=True, boot=state.boot, reason="the follower has nothing yet"))
 
 
 def _complete(*nodes: Node) -> None:

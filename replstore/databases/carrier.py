@@ -23,6 +23,19 @@ class Moved(CompareFailed):
 
 
 @dataclass(frozen=True)
+class Part:
+    """Some of a table's rows by their keys, in the order that the writer's database has of them.
+
+    Attributes:
+        after: the key before the first one, as JSON; None: from the beginning.
+        upto: the last key; None: to the end.
+    """
+
+    after: str | None
+    upto: str | None
+
+
+@dataclass(frozen=True)
 class Keys:
     """Which rows of a table to carry.
 
@@ -30,11 +43,14 @@ class Keys:
         journal: the keys that the journal names as not shipped.
         extra: more keys, each a JSON array of the key's values as the catalog's types print them.
         whole: every row of the table; all others are removed from the follower.
+        part: these rows alone, without those that the journal names: a value that a changed row no longer has may be another's by now, and is still
+            on the follower.  None is removed there, but with ``whole`` all are.
     """
 
     journal: bool = True
     extra: tuple[str, ...] = ()
     whole: bool = False
+    part: Part | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +93,7 @@ class Landing:
         rejoin: the node, a fenced former writer or a follower that lost its place, becomes a follower by this.
         journal_seen: with ``rejoin``: the former writer's journal as its orphans were read from it, count and last number; compared.
         forget: with ``rejoin``: ids of the former writer's markers that the writer doesn't have; None: all of them.
+        to_copy: by id of each table that must still be copied whole, the last key that the follower has of it; None: the follower has everything.
     """
 
     base: NodeState
@@ -87,6 +104,7 @@ class Landing:
     rejoin: bool = False
     journal_seen: str | None = None
     forget: tuple[str, ...] | None = ()
+    to_copy: Mapping[str, str | None] | None = None
 
 
 def capture_faults(recorded: Mapping[str, str], found: Mapping[str, str]) -> dict[str, str]:
@@ -126,6 +144,19 @@ class Carrier(ABC):
     @abstractmethod
     def tables(self) -> Mapping[str, Table]:
         """The replicated tables as the snapshot's control tables define them."""
+
+    @abstractmethod
+    def boundary(self, name: str, after: str | None, rows: int) -> str | None:
+        """The last key of a part of a table, in the snapshot.
+
+        Args:
+            name: the table's id.
+            after: the key before the part's first one; None: the table's beginning.
+            rows: how many rows the part has.
+
+        Returns:
+            The key as JSON; None: there are no more rows than these.
+        """
 
     @abstractmethod
     def tick(self, *, batch: int, held: str | None) -> str:

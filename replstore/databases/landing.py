@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from replstore.control import Control
 from replstore.databases.carrier import Landing
 from replstore.timestamps import now
 
+#: The setting of a follower that says which tables are still to be copied, and how far each has come.
+TO_COPY = "copying"
 Statement = tuple[str, tuple[Any, ...], str | None]
 
 
@@ -26,8 +29,9 @@ def landing_statements(control: Control, landing: Landing) -> list[Statement]:
     base, writer = landing.base, landing.writer
     position, role = control.name("position"), control.name("role")
     eligible = base.boot if landing.eligible else None if landing.rejoin else base.eligible_boot
+    copying = landing.to_copy is not None
     landed = (
-        writer.node, writer.term_no, writer.term_uuid, landing.position, landing.tick, (base.batch or 0) + 1, eligible, False, writer.schema_no, now()
+        writer.node, writer.term_no, writer.term_uuid, landing.position, landing.tick, (base.batch or 0) + 1, eligible, copying, writer.schema_no, now()
     )  # fmt: skip
     columns = ("source", "term_no", "term_uuid", "position", "tick", "batch", "eligible_boot", "copying", "schema_no", "shipped_at")
     follows = f"EXISTS (SELECT 1 FROM {role} WHERE role = 'follower' AND term_no = ? AND term_uuid = ?)"
@@ -55,4 +59,10 @@ def landing_statements(control: Control, landing: Landing) -> list[Statement]:
         update = f"UPDATE {position} SET {sets} WHERE position = ? AND tick = ? AND {follows}"
         compared = (base.position, base.tick, writer.term_no, writer.term_uuid)
         statements.append((update, (*landed, *compared), "the follower's role, term or position moved since the batch began"))
+    if copying:
+        setting = control.name("setting")
+        statements += [
+            (f"DELETE FROM {setting} WHERE name = ?", (TO_COPY,), None),
+            (f"INSERT INTO {setting} (name, value) VALUES (?, ?)", (TO_COPY, json.dumps(landing.to_copy)), None),
+        ]
     return statements

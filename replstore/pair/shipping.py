@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from replstore.replication.journal.group import GroupCommit
 from replstore.replication.journal.ship import Shipped, Shipper
 
 log = logging.getLogger("replstore.pair")
+#: s between two looks at the nodes while a batch without a deadline runs.
+LOOK = 2.0
 
 
 class Shipping:
@@ -44,7 +47,7 @@ class Shipping:
 
         Args:
             node: the writer.
-            deadline: on the monotonic clock; None: in 30 s.
+            deadline: on the monotonic clock, or infinite; None: in 30 s.
 
         Raises:
             TimeoutError, NotTheWriter, ReplicationStopped, CompareFailed, driver errors.
@@ -57,13 +60,13 @@ class Shipping:
         deadline = time.monotonic() + 30.0 if deadline is None else deadline
         if self._is_watched():
             return group.cover(deadline)
-        alarm = threading.Timer(max(0.0, deadline - time.monotonic()), shipper.interrupt)  # a frozen node answers never
-        alarm.daemon = True
+        done = threading.Event()
+        alarm = threading.Thread(target=_free, args=(shipper, deadline, done), name="replstore alarm", daemon=True)
         alarm.start()
         try:
             return group.cover(deadline)
         finally:
-            alarm.cancel()
+            done.set()
 
     def _ship(self, shipper: Shipper) -> Shipped:
         began = time.monotonic()
@@ -119,3 +122,17 @@ def _refused(shipper: Shipper, error: Exception) -> str:
         f"batch_refused: a batch from {writer} to {follower} fails ({one_line(error)}); `replstore check` says how their tables differ, "
         f"`replstore migrate` makes {follower}'s as {writer}'s are"
     )
+
+
+def _free(shipper: Shipper, deadline: float, done: threading.Event) -> None:
+    """Frees who waits for a frozen node, which would never answer: at the deadline; without one, when a node has been silent twice in a row."""
+    if deadline < math.inf:
+        if not done.wait(max(0.0, deadline - time.monotonic())):
+            shipper.interrupt()
+        return
+    silent = 0
+    while silent < 2:
+        if done.wait(LOOK):
+            return
+        silent = silent + 1 if any(node.observe(LOOK).fault is Fault.SILENT for node in (shipper.writer, shipper.follower)) else 0
+    shipper.interrupt()

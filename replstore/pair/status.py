@@ -10,12 +10,14 @@ from sqlalchemy import Connection
 
 from replstore.databases.base import Unshipped
 from replstore.databases.suspended import stored
+from replstore.node import Node
 from replstore.pair.appoint import appointed, strange_witness
 from replstore.pair.decide import Acknowledge, Action, Decision, NodeView, Reach, Role, View
 from replstore.pair.meaning import meaning
 from replstore.pair.pair import Pair, named
 from replstore.replication import captured
 from replstore.replication.journal.orphans import open_orphans
+from replstore.replication.mirror import to_copy
 from replstore.urls import obstacle, shown
 
 
@@ -197,8 +199,16 @@ def _node(pair: Pair, view: View, decision: Decision, name: str, waiting: int | 
         waiting=waiting,
         position=state.position if follows and state else None,
         shipped_at=state.shipped_at if follows and state else None,
-        state=f"{meaning(view, decision, seen, other)}{f'; but {hindered}' if hindered else ''}",
+        state=f"{meaning(view, decision, seen, other)}{_to_go(node) if state and state.copying else ''}{f'; but {hindered}' if hindered else ''}",
     )
+
+
+def _to_go(node: Node) -> str:
+    """How far a copy has come."""
+    with node.snapshot() as connection:
+        left = to_copy(node, connection)
+    under_way = next((f", {name} up to key {key}" for name, key in left.items() if key is not None), "")
+    return f"; {len(left)} table(s) to go{under_way}"
 
 
 def _waiting(pair: Pair, writer: str, views: dict[str, NodeView]) -> Unshipped | None:

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, delete, insert, select, update
 
 from replstore.databases.catalog import Table
+from replstore.databases.landing import TO_COPY
 from replstore.databases.suspended import Restore
 from replstore.errors import MigrationFailed, ReplicationStopped
 from replstore.node import Node
 
 log = logging.getLogger("replstore.mirror")
-#: The follower's setting that names the tables to be copied with the next batch.
-TO_COPY = "copying"
 
 
 @dataclass(frozen=True)
@@ -146,12 +145,14 @@ def _mirror(follower: Node, source: Connection, target: Connection, wanted: dict
             target.execute(delete(control.replicated).where(control.replicated.c.tbl == name))
     now = {table.id: table for table in [*database.tables(target, only=list(wanted)), orphans]}
     install(follower, target, [now[name] for name in wanted if name in now], schema_no=schema_no)
-    copied = sorted({table.id for table in differ} | captured | (set(copy) & set(wanted)) | _unfinished(follower, target))
+    whole = {table.id for table in differ} | captured | (set(copy) & set(wanted))
+    unfinished = {name: key for name, key in _unfinished(follower, target).items() if name in wanted and name not in whole}
+    copied = sorted({*whole, *unfinished})
     target.exec_driver_sql(f"DELETE FROM {control.name('journal')}")
     if copied or altered:
         target.execute(update(control.position).values(copying=True))
         target.execute(delete(control.setting).where(control.setting.c.name == TO_COPY))
-        target.execute(insert(control.setting).values(name=TO_COPY, value=json.dumps(copied)))
+        target.execute(insert(control.setting).values(name=TO_COPY, value=json.dumps({name: unfinished.get(name) for name in copied})))
     return Mirrored(tuple(table.id for table in differ), tuple(table.id for table in gone), tuple(copied))
 
 
@@ -218,16 +219,16 @@ def _referrers(tables: Collection[Table], present: Collection[Table]) -> list[st
     return found
 
 
-def _unfinished(follower: Node, connection: Connection) -> set[str]:
-    """Tables that an earlier mirroring named, if they weren't copied yet."""
+def _unfinished(follower: Node, connection: Connection) -> dict[str, str | None]:
+    """What an earlier copy has left, with how far it has come."""
     control = follower.database.control
     if not connection.execute(select(control.position.c.copying)).scalar():
-        return set()
+        return {}
     return to_copy(follower, connection)
 
 
-def to_copy(follower: Node, connection: Connection) -> set[str]:
-    """The tables that the next batch must carry whole while the follower is ``copying``."""
+def to_copy(follower: Node, connection: Connection) -> dict[str, str | None]:
+    """By id of each table that must still be copied whole while the follower is ``copying``: the last key that it has; None: it has none."""
     setting = follower.database.control.setting
     value = connection.execute(select(setting.c.value).where(setting.c.name == TO_COPY)).scalar()
-    return set(json.loads(value)) if value else set()
+    return json.loads(value) if value else {}

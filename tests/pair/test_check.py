@@ -193,7 +193,7 @@ def test_a_truncated_table_is_on_its_way_as_a_whole(postgresql_lab: Lab) -> None
 def test_a_table_that_is_being_copied_is_on_its_way_as_a_whole(lab: Lab) -> None:
     store = lab.migrated(background=False)
     fill(store, range(5))
-    copying = json.dumps([table(store.check(), "account").name])
+    copying = json.dumps({table(store.check(), "account").name: None})
     lab.sql(
         "standby",
         f"UPDATE {lab.name('position')} SET copying = (1 = 1)",

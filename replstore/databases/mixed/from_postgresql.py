@@ -25,6 +25,7 @@ from replstore.databases.mixed.names import name_here
 from replstore.databases.mixed.refused import refused
 from replstore.databases.postgresql.capture import qualified, text
 from replstore.databases.postgresql.carrier import UNSHIPPED, PostgreSQLCarrier
+from replstore.databases.postgresql.rows import between, unchanged
 from replstore.databases.postgresql.sessions import Session
 from replstore.databases.sqlite.dialect import StoreConnection, open_file
 from replstore.databases.sqlite.parse import parse_table
@@ -146,7 +147,7 @@ class PostgreSQLToSQLite(PostgreSQLCarrier):
         of_key, of_data = kinds(table, table.key), kinds(table, table.data_columns)
         found, read = self._stream(table, keys), 0
         while piece := list(islice(found, PIECE)):
-            if not keys.whole:
+            if not keys.whole and keys.part is None:
                 given = [[kind.to_sqlite(value) for value, kind in zip(row[:width], of_key, strict=True)] for row in piece]
                 file.executemany(f"INSERT INTO temp.keys_{number} VALUES ({', '.join('?' * width)})", given)
             here = [
@@ -162,9 +163,10 @@ class PostgreSQLToSQLite(PostgreSQLCarrier):
         """The batch's keys of a table, whether there is such a row, and its values."""
         of_key, of_data = kinds(table, table.key), kinds(table, table.data_columns)
         data = ", ".join(kind.out(f"t.{quote(name)}") for name, kind in zip(table.data_columns, of_data, strict=True))
-        if keys.whole:
+        if keys.whole or keys.part is not None:
             nothing = ", ".join(["NULL"] * len(table.key))
-            statement = f"SELECT {nothing}, true, {data} FROM {qualified(table)} t"
+            where = "true" if keys.part is None else f"{between(table, keys.part)} AND {unchanged(table, self._from)}"
+            statement = f"SELECT {nothing}, true, {data} FROM {qualified(table)} t WHERE {where}"
         else:
             key = ", ".join(kind.out(f"j.k{number}") for number, kind in enumerate(of_key))
             source = f"({self._wanted(table, keys)}) j LEFT JOIN {qualified(table)} t ON {on(table)}"
@@ -185,6 +187,8 @@ class PostgreSQLToSQLite(PostgreSQLCarrier):
         return f"SELECT DISTINCT {postgresql_columns(table, 'e.v')} FROM ({' UNION ALL '.join(sources) or 'SELECT NULL::jsonb WHERE false'}) e(v)"
 
     def _delete(self, number: int, table: Table, keys: Keys) -> None:
+        if keys.part is not None and not keys.whole:
+            return
         where = "" if keys.whole else f" WHERE ({quoted(table.key)}) IN (SELECT * FROM temp.keys_{number})"
         self._in_batch().execute(f"DELETE FROM main.{quote(name_here(table.id))}{where}")
 

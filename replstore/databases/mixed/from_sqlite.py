@@ -17,7 +17,7 @@ import psycopg
 from sqlalchemy import Engine
 
 from replstore.control import MARKER_COLUMNS
-from replstore.databases.carrier import CompareFailed, Keys, Landing, Snapshot, capture_faults
+from replstore.databases.carrier import CompareFailed, Keys, Landing, Part, Snapshot, capture_faults
 from replstore.databases.catalog import Table, quote, quoted
 from replstore.databases.mixed.keys import crosses, key_of_sqlite, kinds, natives, on, postgresql_columns
 from replstore.databases.mixed.kinds import CannotCross, Kind
@@ -58,7 +58,7 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
         self._path, self._timeout = writer, timeout
         self._file: StoreConnection | None = None
         self._ticks: StoreConnection | None = None
-        self._since = 0
+        self._since, self._first = 0, True
         self._many = False
         self._known: tuple[int, int, int] | None = None
         self._capture_faults: dict[str, str] = {}
@@ -80,7 +80,8 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
 
     def snapshot(self, *, since: str | None, held: str | None) -> Snapshot:
         self._file = file = self._opened(self._file)
-        self._since = int(since) if since and since.isdigit() else 0
+        self._first = not (since and since.isdigit())
+        self._since = 0 if self._first else int(since or 0)
         file.execute("BEGIN")
         state = node_state(file.execute(select_node_state(file.identity)).fetchone())
         position = self._one("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'replstore_journal'")
@@ -123,6 +124,21 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
         self._capture_faults = capture_faults({row[0]: row[2] for row in rows}, {shared_id(name): print for name, print in found.items()})
         self._known = known
 
+    def boundary(self, name: str, after: str | None, rows: int) -> str | None:
+        table = self._tables[name]
+        of, (where, values) = kinds(table, table.key), self._between(table, Part(after, None))
+        columns = quoted(table.key)
+        statement = f"SELECT {columns} FROM {quote(name_here(name))} WHERE {where} ORDER BY {columns} LIMIT 1 OFFSET {rows - 1}"
+        row = self._in_snapshot().execute(statement, values).fetchone()
+        return None if row is None else key_of_sqlite(row, of)
+
+    def _between(self, table: Table, part: Part) -> tuple[str, list[Any]]:
+        """The condition that a row belongs to a part, and the values to bind."""
+        of, bounds = kinds(table, table.key), [(sign, key) for sign, key in ((">", part.after), ("<=", part.upto)) if key is not None]
+        row = f"({', '.join('?' * len(of))})"
+        where = " AND ".join(f"({quoted(table.key)}) {sign} {row}" for sign, _ in bounds) or "true"
+        return where, [value for _, key in bounds for value in natives(key, of)]
+
     def tick(self, *, batch: int, held: str | None) -> str:
         tick = str(uuid4())
         self._ticks = ticks = self._opened(self._ticks)
@@ -145,7 +161,7 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
 
     def apply(self, rows: Mapping[str, Keys], landing: Landing) -> int:
         self._in_snapshot()
-        if self._many or any(keys.whole for keys in rows.values()):  # SQLite may take a while until it gives the first row
+        if self._many or any(keys.whole or keys.part for keys in rows.values()):  # SQLite may take a while until it gives the first row
             self._follower.last_result("SET LOCAL idle_in_transaction_session_timeout = '60s'")
         for name, keys in rows.items():
             self._delete(self._tables[name], keys)
@@ -163,6 +179,7 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
     def _delete(self, table: Table, keys: Keys) -> None:
         if keys.whole:
             self._follower.last_result(f"DELETE FROM {qualified(table)}")
+        if keys.whole or keys.part is not None:
             return
         wanted = self._wanted(table, keys)
         while piece := list(islice(wanted, PIECE)):  # no parameter: a percent sign in a name would be one too
@@ -192,6 +209,12 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
     def _select(self, table: Table, keys: Keys) -> tuple[str, Sequence[Any]]:
         columns = quoted((*table.key, *table.data_columns))
         select = f"SELECT {columns} FROM {quote(name_here(table.id))}"
+        if keys.part is not None:
+            where, bound = self._between(table, keys.part)
+            if self._first:
+                return f"{select} WHERE {where}", bound
+            journaled = f"SELECT {_places(table)} FROM replstore_journal WHERE tbl = ? AND seq > ? AND k1 IS NOT NULL"
+            return f"{select} WHERE {where} AND ({quoted(table.key)}) NOT IN ({journaled})", [*bound, *self._of(table)]
         if keys.whole:
             return select, ()
         of = kinds(table, table.key)

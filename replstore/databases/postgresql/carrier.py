@@ -176,6 +176,10 @@ class PostgreSQLCarrier(Carrier):
     def tables(self) -> Mapping[str, Table]:
         return self._tables
 
+    def boundary(self, name: str, after: str | None, number: int) -> str | None:
+        found = self._writer.ask(rows.boundary(self._tables[name], after, number)).rows
+        return str(found[0][0]) if found else None
+
     # -- 3: the tick, on its way while the batch is written
 
     def tick(self, *, batch: int, held: str | None) -> str:
@@ -193,7 +197,7 @@ class PostgreSQLCarrier(Carrier):
     # -- 4: the batch
 
     def apply(self, rows: Mapping[str, Keys], landing: Landing) -> int:
-        plain = not landing.rejoin and not any(keys.whole or keys.extra for keys in rows.values())
+        plain = not landing.rejoin and not any(keys.whole or keys.extra or keys.part for keys in rows.values())
         few = plain and self._few is not None and self._markers is not None
         written = self._write_few(rows) if few else self._write_many(rows, landing)
         self._land(landing)
@@ -234,7 +238,9 @@ class PostgreSQLCarrier(Carrier):
         written = 0
         for name, keys in wanted.items():
             table, condition = self._tables[name], "true"
-            if not keys.whole:
+            if keys.part is not None:
+                condition = f"{rows.between(table, keys.part)} AND {rows.unchanged(table, self._shipped)}"
+            elif not keys.whole:
                 condition = rows.among(table, rows.each_key(arrays[name], keys.extra), many=(self._counts.get(name) or 0) > rows.ARRAY)
             written += rows.copy(table, rows.select(table, condition), writer, follower)
         if landing.forget is None:

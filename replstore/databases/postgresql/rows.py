@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from replstore.control import MARKER_COLUMNS
+from replstore.databases.carrier import Part
 from replstore.databases.catalog import Column, Table, quoted
 from replstore.databases.postgresql.capture import qualified, quote, text
 from replstore.databases.postgresql.sessions import Session
@@ -54,6 +55,34 @@ def among(table: Table, keys: str, *, many: bool = False) -> str:
         return f"t.{quote(table.key[0])} = ANY(ARRAY(SELECT {_cast(table, 0)} FROM {keys} k(v)))"
     values = ", ".join(_cast(table, n) for n in range(len(table.key)))
     return f"({', '.join(f't.{quote(column)}' for column in table.key)}) IN (SELECT {values} FROM {keys} k(v))"
+
+
+def between(table: Table, part: Part) -> str:
+    """The condition that a row of ``t`` belongs to a part."""
+    columns = ", ".join(f"t.{quote(column)}" for column in table.key)
+    bounds = [(">", part.after), ("<=", part.upto)]
+    return " AND ".join(f"({columns}) {sign} ({_values(table, key)})" for sign, key in bounds if key is not None) or "true"
+
+
+def _values(table: Table, key: str) -> str:
+    return ", ".join(f"({text(key)}::jsonb->>{n})::{table.column(column).type}" for n, column in enumerate(table.key))
+
+
+def unchanged(table: Table, position: str | None) -> str:
+    """The condition that the journal doesn't name a row of ``t``."""
+    if position is None:
+        return "true"
+    same = " AND ".join(f"t.{quote(column)} = j.k{n}" for n, column in enumerate(table.key))
+    columns = ", ".join(f"{_cast(table, n)} AS k{n}" for n in range(len(table.key)))
+    keys = f"SELECT {columns} FROM ({journal_keys(table, position)}) a(keys), jsonb_array_elements(a.keys) k(v)"
+    return f"NOT EXISTS (SELECT FROM ({keys}) j WHERE {same})"
+
+
+def boundary(table: Table, after: str | None, number: int) -> str:
+    """The SELECT of the last key of a part."""
+    columns = ", ".join(f"t.{quote(column)}" for column in table.key)
+    condition = between(table, Part(after, None))
+    return f"SELECT jsonb_build_array({columns})::text FROM {qualified(table)} t WHERE {condition} ORDER BY {columns} OFFSET {number - 1} LIMIT 1"
 
 
 def select(table: Table, condition: str = "true") -> str:

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from replstore.control import MARKER_COLUMNS
 from replstore.databases.base import NodeState
-from replstore.databases.carrier import Carrier, CompareFailed, Keys, Landing, Moved, Snapshot, capture_faults
+from replstore.databases.carrier import Carrier, CompareFailed, Keys, Landing, Moved, Part, Snapshot, capture_faults
 from replstore.databases.catalog import Table
 from replstore.databases.landing import landing_statements
 from replstore.databases.sqlite.capture import KEYS, MARKER, quote, text
@@ -47,7 +47,7 @@ class SQLiteCarrier(Carrier):
         self._fingerprints: dict[str, str] = {}
         self._known: tuple[int, int, int] | None = None
         self._faults: dict[str, str] = {}
-        self._since = 0
+        self._since, self._first = 0, True
 
     def _open(self) -> StoreConnection:
         writer, follower = self._paths
@@ -95,7 +95,7 @@ class SQLiteCarrier(Carrier):
 
     def snapshot(self, *, since: str | None, held: str | None) -> Snapshot:
         both = self._in_batch()
-        self._since = int(since) if since else 0
+        self._since, self._first = int(since) if since else 0, since is None
         state = node_state(both.execute(select_node_state(self._writer_identity, "src.")).fetchone())
         position = self._one("SELECT coalesce(max(seq), 0) FROM src.sqlite_sequence WHERE name = 'replstore_journal'")
         self._check_capture(state)
@@ -138,6 +138,13 @@ class SQLiteCarrier(Carrier):
 
     def tables(self) -> Mapping[str, Table]:
         return self._tables
+
+    def boundary(self, name: str, after: str | None, rows: int) -> str | None:
+        table = self._tables[name]
+        columns, (where, values) = ", ".join(quote(column) for column in table.key), between(table, Part(after, None))
+        statement = f"SELECT {columns} FROM src.{quote(table.name)} WHERE {where} ORDER BY {columns} LIMIT 1 OFFSET {rows - 1}"
+        row = self._in_batch().execute(statement, values).fetchone()
+        return None if row is None else json.dumps([to_json(value) for value in row])
 
     def tick(self, *, batch: int, held: str | None) -> str:
         tick = str(uuid4())
@@ -198,21 +205,33 @@ class SQLiteCarrier(Carrier):
             given = ", ".join(place for place, _ in values)
             places = ", ".join(f"k{n}" for n in range(1, len(values) + 1))
             self._both.execute(f"INSERT INTO temp.extra (tbl, {places}) VALUES (?, {given})", (table.id, *(value for _, value in values)))
+        if keys.part is not None and not keys.whole:
+            return
         where = "" if keys.whole else f"WHERE {self._wanted(table, keys)}"
         self._both.execute(f"DELETE FROM main.{quote(table.name)} {where}")
 
     def _insert(self, table: Table, keys: Keys) -> int:
         assert self._both is not None
         columns = ", ".join(quote(column) for column in table.data_columns)
-        where = "" if keys.whole else f"WHERE {self._wanted(table, keys)}"
-        done = self._both.execute(f"INSERT INTO main.{quote(table.name)} ({columns}) SELECT {columns} FROM src.{quote(table.name)} {where}")
+        if keys.part is not None:
+            where, values = between(table, keys.part)
+            if not self._first:
+                where += f" AND ({', '.join(quote(column) for column in table.key)}) NOT IN ({self._journaled(table)} AND k1 IS NOT NULL)"
+        else:
+            where, values = "true" if keys.whole else self._wanted(table, keys), []
+        insert = f"INSERT INTO main.{quote(table.name)} ({columns}) SELECT {columns} FROM src.{quote(table.name)} WHERE {where}"
+        done = self._both.execute(insert, values)
         return max(0, done.rowcount)
+
+    def _journaled(self, table: Table) -> str:
+        places = ", ".join(f"k{n}" for n in range(1, len(table.key) + 1))
+        return f"SELECT {places} FROM src.replstore_journal WHERE tbl = {text(table.id)} AND seq > {self._since}"
 
     def _wanted(self, table: Table, keys: Keys) -> str:
         places = ", ".join(f"k{n}" for n in range(1, len(table.key) + 1))
         sources = [f"SELECT {places} FROM temp.extra WHERE tbl = {text(table.id)}"]
         if keys.journal:
-            sources.append(f"SELECT {places} FROM src.replstore_journal WHERE tbl = {text(table.id)} AND seq > {self._since}")
+            sources.append(self._journaled(table))
         return f"({', '.join(quote(column) for column in table.key)}) IN ({' UNION ALL '.join(sources)})"
 
     def _advance_sequences(self) -> None:
@@ -236,6 +255,17 @@ class SQLiteCarrier(Carrier):
                 with suppress(Exception):
                     connection.close()
         self._both = self._ticker = None
+
+
+def between(table: Table, part: Part) -> tuple[str, list[Any]]:
+    """The condition that a row belongs to a part, and the values to bind."""
+    columns, conditions, bound = ", ".join(quote(column) for column in table.key), [], []
+    for sign, key in ((">", part.after), ("<=", part.upto)):
+        if key is not None:
+            values = [_from_json(value) for value in json.loads(key)]
+            conditions.append(f"({columns}) {sign} ({', '.join(place for place, _ in values)})")
+            bound += [value for _, value in values]
+    return " AND ".join(conditions) or "true", bound
 
 
 def _from_json(value: Any) -> tuple[str, Any]:

@@ -34,7 +34,7 @@ class GroupCommit(Generic[Result]):
         """Returns the result of a run that began after this call did.
 
         Args:
-            deadline: on the monotonic clock.
+            deadline: on the monotonic clock; may be infinite.
 
         Raises:
             TimeoutError: the deadline passed; the run goes on for others.
@@ -45,7 +45,7 @@ class GroupCommit(Generic[Result]):
             needed = self._started + 1
             while self._running:
                 remaining = deadline - time.monotonic()
-                if remaining <= 0 or not self._changed.wait(remaining):
+                if remaining <= 0 or not self._changed.wait(min(remaining, threading.TIMEOUT_MAX)):
                     raise TimeoutError("the batch under way didn't end in time")
                 if self._finished >= needed:
                     return self._result(self._last)

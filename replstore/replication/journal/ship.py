@@ -30,7 +30,8 @@ from replstore.databases.database import Database
 from replstore.errors import NeedsCopy, NotTheWriter, ReplicationStopped
 from replstore.node import Node
 from replstore.replication.captured import capture_missing
-from replstore.replication.mirror import replicated, to_copy
+from replstore.replication.journal.copying import Copying, NextPart
+from replstore.replication.mirror import replicated
 from replstore.timestamps import now
 
 log = logging.getLogger("replstore.ship")
@@ -70,21 +71,20 @@ class Shipper:
     def __init__(self, writer: Node, follower: Node, *, turn: float = 2.0) -> None:
         self.writer, self.follower, self._turn = writer, follower, turn
         self.carrier: Carrier = writer.database.carrier(writer.service, follower.service)
+        self._copying = Copying(self.carrier, follower)
         self._remembered: set[tuple[int, frozenset[str]]] = set()
 
-    def ship(self, *, copy: Collection[str] = ()) -> Shipped:
+    def ship(self) -> Shipped:
         """Ships everything that was committed on the writer before the call.
-
-        Args:
-            copy: ids of tables to carry whole.
 
         Raises:
             NotTheWriter: the nodes' roles or terms aren't those of a writer and its follower.
             ReplicationStopped: a state that needs a migration, a copy or a person.
             Exception: a driver's error, from either node.
         """
-        required, last = False, ""
-        for _ in range(ATTEMPTS):
+        required, last, attempts = False, "", 0
+        while attempts < ATTEMPTS:
+            attempts += 1
             try:
                 base = self._read_follower()
                 snapshot = self.carrier.snapshot(since=base.position, held=base.tick)
@@ -94,13 +94,17 @@ class Shipper:
                     self.carrier.abandon()
                     self._remember_faults(snapshot)
                 check_continuity(base, snapshot)
+                if (part := self._copying.next_part(base)) is not None:
+                    self._land_part(base, snapshot, part)
+                    attempts = 0
+                    continue
                 if resync and (not required or snapshot.state.solo):
                     self.carrier.abandon()
                     self._disown_follower(base)
                     self.require_follower(snapshot.state)
                     required = True
                     continue
-                return self._finish(base, snapshot, resync, copy)
+                return self._finish(base, snapshot, resync)
             except CompareFailed as error:
                 last = str(error)
                 log.debug("batch begins again: %s", last)
@@ -112,10 +116,16 @@ class Shipper:
     def _read_follower(self) -> NodeState:
         return self.carrier.follower(wait=self._turn)
 
-    def _finish(self, base: NodeState, snapshot: Snapshot, resync: bool, copy: Collection[str]) -> Shipped:
-        if base.copying:
-            with self.follower.snapshot() as connection:
-                copy = {*copy, *to_copy(self.follower, connection)}
+    def _land_part(self, base: NodeState, snapshot: Snapshot, part: NextPart) -> None:
+        """One part of a copy: the follower keeps the position that it began with."""
+        tick = self.carrier.tick(batch=(base.batch or 0) + 1, held=base.tick)
+        position = base.position if base.position is not None else snapshot.position
+        self.carrier.apply(part.rows, Landing(base, snapshot.state, position, tick, eligible=False, to_copy=part.to_copy))
+        self.carrier.still_there()
+        self.carrier.land()
+
+    def _finish(self, base: NodeState, snapshot: Snapshot, resync: bool) -> Shipped:
+        copy = self._copying.left(base) if base.copying else ()
         rows = self._rows(base, snapshot, copy)
         if snapshot.empty and not resync and not copy and not base.copying:
             return Shipped(0, False, snapshot.state.req, base.batch or 0, base.term_no, base.term_uuid)
