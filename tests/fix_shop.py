@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import ForeignKey, NullPool, create_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from replstore import local
 from replstore.store import Store
@@ -69,6 +69,30 @@ def sql(url: str, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
 def both(pair: local.Pair, statement: str) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
     """The rows of a query on the primary and on the standby."""
     return sql(pair.primary_url, statement), sql(pair.standby_url, statement)
+
+
+COUNT = "SELECT count(*) FROM orders"
+
+
+def on_both(store: Store, statement: str = COUNT) -> tuple[Any, Any]:
+    """One value of a query on the primary and on the standby."""
+    values = [sql(node.url.render_as_string(hide_password=False), statement)[0][0] for node in store.pair.nodes.values()]
+    return values[0], values[1]
+
+
+def markers(store: Store) -> int:
+    """How many commit markers the writer has."""
+    lead = store.pair.current(0.0)
+    with lead.node.snapshot() as connection:
+        return int(connection.exec_driver_sql(f"SELECT count(*) FROM {lead.node.database.control.name('marker')}").scalar_one())
+
+
+def add(session: Session, item: str = "tea", **values: Any) -> int:
+    """One order more; returns its id."""
+    order = Order(item=item, **values)
+    session.add(order)
+    session.flush()
+    return order.id
 
 
 def wait_until(true: Callable[[], Any], seconds: float = 10.0) -> Any:

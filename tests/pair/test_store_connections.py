@@ -1,0 +1,152 @@
+"""What users do with a connection of a Store happens inside its transaction, or is refused."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import exc, select, text
+from sqlalchemy.orm import Session
+
+from replstore import (
+    Store,
+)
+from replstore.databases.dialect import raw
+from tests.fix_shop import Order, add, markers, on_both
+
+
+def test_deallocate_all_in_the_users_session_breaks_nothing(pg: Store) -> None:
+    for _ in range(12):  # more often than it takes the driver to prepare a statement
+        pg.run(add)
+    pg.run(lambda session: session.execute(text("DEALLOCATE ALL")))
+    for _ in range(12):
+        pg.run(add)
+    assert on_both(pg) == (24, 24)
+
+
+def test_a_raw_cursor_as_the_first_use_of_a_transaction_is_inside_it(store: Store) -> None:
+    def by_cursor(session: Session, *, fail: bool) -> None:
+        cursor = session.connection().connection.cursor()
+        cursor.execute("INSERT INTO orders (item) VALUES ('raw')")
+        cursor.executemany(f"INSERT INTO orders (item) VALUES ({'?' if store.pair.primary.database.name == 'sqlite' else '%s'})", [("a",), ("b",)])
+        cursor.close()
+        if fail:
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        store.run(lambda session: by_cursor(session, fail=True))
+    assert on_both(store) == (0, 0)
+    store.run(lambda session: by_cursor(session, fail=False))
+    assert on_both(store) == (3, 3)
+    assert markers(store) == 1
+
+
+def test_copy_as_the_first_use_of_a_transaction_is_inside_it(pg: Store) -> None:
+    def load(session: Session, *, fail: bool) -> None:
+        driver: psycopg.Connection[Any] = raw(session.connection().connection)
+        with driver.cursor() as cursor, cursor.copy("COPY orders (item) FROM STDIN") as rows:
+            for item in ("a", "b", "c"):
+                rows.write_row((item,))
+        if fail:
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        pg.run(lambda session: load(session, fail=True))
+    assert on_both(pg) == (0, 0)
+    pg.run(lambda session: load(session, fail=False))
+    assert on_both(pg) == (3, 3)
+    assert markers(pg) == 1
+
+
+def test_the_drivers_own_execute_and_a_named_cursor_are_inside_the_transaction(pg: Store) -> None:
+    with pytest.raises(RuntimeError):
+
+        def own(session: Session) -> None:
+            raw(session.connection().connection).execute("INSERT INTO orders (item) VALUES ('a')")
+            raise RuntimeError
+
+        pg.run(own)
+    assert on_both(pg) == (0, 0)
+    pg.run(add)
+
+    def named(session: Session) -> list[Any]:
+        with raw(session.connection().connection).cursor("named") as cursor:  # needs a transaction
+            cursor.execute("SELECT item FROM orders")
+            return list(cursor)
+
+    assert pg.run(named) == [("tea",)]
+    with pg.read() as session:
+        assert [order.item for order in session.scalars(select(Order).execution_options(stream_results=True))] == ["tea"]
+
+
+def test_several_statements_in_one_string_are_inside_the_transaction(pg: Store) -> None:
+    def several(session: Session, *, fail: bool) -> None:
+        session.connection().exec_driver_sql("INSERT INTO orders (item) VALUES ('a'); INSERT INTO orders (item) VALUES ('b')")
+        if fail:
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        pg.run(lambda session: several(session, fail=True))
+    assert on_both(pg) == (0, 0)
+    pg.run(lambda session: several(session, fail=False))
+    assert on_both(pg) == (2, 2)
+    assert markers(pg) == 1
+
+
+@pytest.mark.parametrize("end", ["COMMIT", "rollback", " END"])
+def test_a_statement_that_ends_the_transaction_is_no_success(store: Store, end: str) -> None:
+    def end_it(session: Session) -> None:
+        add(session)
+        session.execute(text(end))
+
+    with pytest.raises(exc.DBAPIError, match="block"):
+        store.run(end_it)
+    store.run(add)
+
+
+def test_a_script_would_commit_half_of_a_transaction_and_is_refused(lite: Store) -> None:
+    def script(session: Session) -> None:
+        add(session)
+        session.connection().connection.cursor().executescript("INSERT INTO orders (item) VALUES ('by script')")
+
+    with pytest.raises(sqlite3.ProgrammingError, match="executescript"):
+        lite.run(script)
+    assert on_both(lite) == (0, 0)
+
+
+def test_savepoints_roll_back_alone(store: Store) -> None:
+    def nested(session: Session) -> None:
+        add(session, "kept")
+        with pytest.raises(RuntimeError), session.begin_nested():
+            add(session, "dropped")
+            raise RuntimeError
+        add(session, "kept too")
+
+    store.run(nested)
+    assert on_both(store) == (2, 2)
+
+
+def test_an_isolation_level_holds_for_its_transaction_only(pg: Store) -> None:
+    def level(session: Session) -> str:
+        return str(session.scalar(text("SHOW transaction_isolation")))
+
+    assert pg.run(level, isolation="SERIALIZABLE") == "serializable"
+    assert pg.run(level) == "read committed"
+    with pg.begin(isolation="REPEATABLE READ") as session:
+        assert level(session) == "repeatable read"
+    for attempt in pg.attempts(isolation="SERIALIZABLE"):
+        with attempt as session:
+            assert level(session) == "serializable"
+    assert pg.run(level) == "read committed"
+
+
+def test_autocommit_is_refused_where_a_transaction_is_promised(store: Store) -> None:
+    with pytest.raises(ValueError, match="AUTOCOMMIT"):
+        store.run(add, isolation="AUTOCOMMIT")
+    with pytest.raises(ValueError, match="AUTOCOMMIT"), store.begin(isolation="AUTOCOMMIT"):
+        pass
+    assert on_both(store) == (0, 0)
+    store.run(add)
+    assert on_both(store) == (1, 1)
