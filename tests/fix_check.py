@@ -6,7 +6,7 @@ from typing import Any
 
 from replstore.reconcile.report import Report, TableReport
 from replstore.store import Store
-from tests.fix_stores import Lab
+from tests.fix_stores import Lab, put
 
 
 def adopted(lab: Lab, *tables: str, **settings: Any) -> Store:
@@ -15,6 +15,13 @@ def adopted(lab: Lab, *tables: str, **settings: Any) -> Store:
     store = lab.store(background=False, **settings)
     store.migrate()
     return store
+
+
+def fill(store: Store, ids: range) -> None:
+    """Accounts with these ids, in one transaction."""
+    with store.begin() as session:
+        for id in ids:
+            put(id)(session)
 
 
 def behind_the_guard(lab: Lab, node: str, *statements: str) -> None:
