@@ -9,7 +9,7 @@ demo: .venv/ready  ## Two nodes, several writers, one of the nodes killed: what 
 	@$(BIN)/replstore demo $(ARGS)
 
 test: .venv/ready  ## All tests, on real databases
-	@$(BIN)/python -m pytest -n $(WORKERS) -q $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q $(ARGS)
 
 bench: .venv/ready  ## Measurements, about six minutes: docs/benchmarks.md (ARGS=--quick: one)
 	@$(BIN)/python -m benchmarks.journal $(ARGS)
