@@ -302,6 +302,9 @@ class Steps(Carrier):
     def tables(self) -> Any:
         return self.carrier.tables()
 
+    def recorded(self, node: str, term_no: int) -> Any:
+        return self.carrier.recorded(node, term_no)
+
     def tick(self, *, batch: int, held: str | None) -> str:
         return self._step("tick", lambda: self.carrier.tick(batch=batch, held=held))  # type: ignore[no-any-return]
 

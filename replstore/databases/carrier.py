@@ -7,7 +7,7 @@ A carrier belongs to one direction and one thread at a time.  Order of calls for
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from replstore.databases.base import NodeState
@@ -41,14 +41,14 @@ class Keys:
 
     Attributes:
         journal: the keys that the journal names as not shipped.
-        extra: more keys, each a JSON array of the key's values as the catalog's types print them.
+        recorded: also the keys of the orphans that the writer has on record from this node, by name and term number.
         whole: every row of the table; all others are removed from the follower.
         part: these rows alone, without those that the journal names: a value that a changed row no longer has may be another's by now, and is still
             on the follower.  None is removed there, but with ``whole`` all are.
     """
 
     journal: bool = True
-    extra: tuple[str, ...] = ()
+    recorded: tuple[str, int] | None = None
     whole: bool = False
     part: Part | None = None
 
@@ -103,7 +103,7 @@ class Landing:
     eligible: bool
     rejoin: bool = False
     journal_seen: str | None = None
-    forget: tuple[str, ...] | None = ()
+    forget: Iterable[str] | None = ()
     to_copy: Mapping[str, str | None] | None = None
 
 
@@ -157,6 +157,10 @@ class Carrier(ABC):
         Returns:
             The key as JSON; None: there are no more rows than these.
         """
+
+    @abstractmethod
+    def recorded(self, node: str, term_no: int) -> Mapping[str, int]:
+        """By table id, how many orphans of a node and a term the snapshot has on record."""
 
     @abstractmethod
     def tick(self, *, batch: int, held: str | None) -> str:

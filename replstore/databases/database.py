@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
+import sqlalchemy
 from sqlalchemy import Connection, Engine, literal, select
 from sqlalchemy import table as sql_table
 from sqlalchemy.engine import URL
@@ -323,12 +324,26 @@ class Database(ABC):
         """
 
     @abstractmethod
-    def entries(self, connection: Connection, since: str) -> list[Entry]:
-        """The journal's entries and markers after a position, in order; keys are in the form that ``rows`` gives them."""
+    def entries(self, connection: Connection, since: str) -> Iterator[Entry]:
+        """The journal's entries and markers after a position, in order, as they are read; keys are in the form that ``rows`` gives them."""
 
     @abstractmethod
     def journaled(self, connection: Connection) -> set[str]:
         """Ids of the tables that the node's own journal names."""
+
+    # -- recording what a former writer had alone
+
+    @abstractmethod
+    def take_time(self, connection: Connection) -> None:
+        """Lets the statements of a service engine's transaction take as long as they need, and makes its commit durable; comes first in it."""
+
+    @abstractmethod
+    def insert_new(self, connection: Connection, table: sqlalchemy.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Inserts rows into a control table, except those whose primary key is there.
+
+        Args:
+            rows: all with the same columns.
+        """
 
     # -- retention and backlog
 

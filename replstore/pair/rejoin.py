@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
@@ -23,7 +24,9 @@ from replstore.pair.flip import under_role_lock
 from replstore.pair.switchover import fence
 from replstore.pair.takeover import FORCED_JUMP
 from replstore.replication.captured import lost
-from replstore.replication.journal.orphans import Orphans, add_differences, read_orphans, record
+from replstore.replication.journal.orphans import Orphans, add_differences, read_orphans
+from replstore.replication.journal.recording import record
+from replstore.replication.journal.spool import Spool
 from replstore.replication.mirror import mirror, replicated
 
 log = logging.getLogger("replstore.pair")
@@ -59,37 +62,62 @@ def rejoin(writer: Node, former: Node, *, copy: bool = False) -> int:
         NeedsCopy: only a full copy can bring the former writer back.
         NotTheWriter: the roles have changed.
     """
-    with writer.snapshot() as source, former.snapshot() as connection:
-        ahead, behind = _state(writer, source), _state(former, connection)
-        if ahead.role != "writer":
-            raise NotTheWriter(f"{writer.name} is no longer the writer")
-        if not _may_rejoin(ahead, behind, copy):
-            raise NotTheWriter(f"{former.name} is not a former writer that waits to rejoin: its role is {behind.role}")
-        continues = behind.role == "fenced" and _continues(former, connection, ahead, behind)
-        if not continues and not copy:
-            raise NeedsCopy(
-                f"{former.name}'s history doesn't reach {writer.name}'s takeover (it went back in time, was away for too long, or missed a takeover): "
-                "run `replstore rejoin --copy`"
-            )
-        tables = replicated(former, connection)
-        # solo may be over on the former writer although not all of it had arrived; only force makes a follower the writer then (HAZARDS 32)
-        alone = behind.solo or ahead.term_no - behind.term_no >= FORCED_JUMP
-        since, common = _common(writer, source, former, connection, ahead, behind, continues)
-        orphans = read_orphans(former, connection, tables, since, common=common, maybe_acknowledged=alone)
-        emptied = {name: table for name, table in tables.items() if name in orphans.keys and orphans.keys[name] is None}
-        uncaptured = lost(former, connection)
-        suspect = {**emptied, **_as_they_are(former, connection, uncaptured)} if continues else tables
-        add_differences(orphans, former, connection, writer, source, suspect)
-    recorded = record(writer, former, ahead, behind, orphans)
-    other_tables = ahead.schema_no != behind.schema_no or bool(uncaptured)
-    whole = not continues or behind.copying or other_tables
-    if other_tables:
-        mirror(writer, former)  # on the journal's account nothing is lost by it: the orphans are recorded
-        orphans.seen = _journal(former)
-    _make_ready(former, behind)
-    _overwrite(writer, former, ahead, behind, orphans, whole=whole)
-    log.warning("%s follows %s again, term %d; %d orphan row(s) recorded", former.name, writer.name, ahead.term_no, recorded)
-    return recorded
+    with Spool() as spool:
+        with former.snapshot() as connection:
+            with writer.snapshot() as source:
+                found = _find(writer, source, former, connection, spool, copy=copy)
+            ahead, behind, orphans = found.ahead, found.behind, found.orphans
+            recorded = record(writer, former, connection, ahead, behind, orphans)
+        whole = not found.continues or behind.copying or found.other_tables
+        if found.other_tables:
+            mirror(writer, former)  # on the journal's account nothing is lost by it: the orphans are recorded
+            orphans.seen = _journal(former)
+        _make_ready(former, behind)
+        _overwrite(writer, former, ahead, behind, orphans, whole=whole)
+        log.warning("%s follows %s again, term %d; %d orphan row(s) recorded", former.name, writer.name, ahead.term_no, recorded)
+        return recorded
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """Both nodes as they were found.
+
+    Attributes:
+        ahead, behind: what the writer and the former writer say.
+        continues: the former writer's history continues the writer's.
+        other_tables: its tables aren't the writer's, or their changes went by uncaptured.
+        orphans: what it has alone.
+    """
+
+    ahead: NodeState
+    behind: NodeState
+    continues: bool
+    other_tables: bool
+    orphans: Orphans
+
+
+def _find(writer: Node, source: Connection, former: Node, connection: Connection, spool: Spool, *, copy: bool) -> _Finding:
+    ahead, behind = _state(writer, source), _state(former, connection)
+    if ahead.role != "writer":
+        raise NotTheWriter(f"{writer.name} is no longer the writer")
+    if not _may_rejoin(ahead, behind, copy):
+        raise NotTheWriter(f"{former.name} is not a former writer that waits to rejoin: its role is {behind.role}")
+    continues = behind.role == "fenced" and _continues(former, connection, ahead, behind)
+    if not continues and not copy:
+        raise NeedsCopy(
+            f"{former.name}'s history doesn't reach {writer.name}'s takeover (it went back in time, was away for too long, or missed a takeover): "
+            "run `replstore rejoin --copy`"
+        )
+    tables = replicated(former, connection)
+    # solo may be over on the former writer although not all of it had arrived; only force makes a follower the writer then (HAZARDS 32)
+    alone = behind.solo or ahead.term_no - behind.term_no >= FORCED_JUMP
+    since, common = _common(writer, source, former, connection, ahead, behind, continues)
+    orphans = read_orphans(former, connection, spool, tables, since, common=common, maybe_acknowledged=alone)
+    emptied = {name: table for name, table in tables.items() if spool.is_whole(name)}
+    uncaptured = lost(former, connection)
+    suspect = {**emptied, **_as_they_are(former, connection, uncaptured)} if continues else tables
+    add_differences(orphans, former, connection, writer, source, suspect)
+    return _Finding(ahead, behind, continues, ahead.schema_no != behind.schema_no or bool(uncaptured), orphans)
 
 
 def _as_they_are(node: Node, connection: Connection, names: Collection[str]) -> dict[str, Table]:
@@ -164,11 +192,13 @@ def _overwrite(writer: Node, former: Node, ahead: NodeState, behind: NodeState, 
         snapshot = carrier.snapshot(since=None if whole else ahead.basis, held=None)
         if snapshot.state.role != "writer" or snapshot.state.term_uuid != ahead.term_uuid:
             raise NotTheWriter(f"{snapshot.state.name} is no longer the writer of term {ahead.term_no}")
+        _refuse_missing(carrier.recorded(former.name, behind.term_no), orphans, writer)
         whole = whole or snapshot.pruned_past
         known = carrier.tables()
-        rows = {name: Keys(whole=True) for name in known} if whole else _rows(snapshot.changed, orphans, known)
+        recorded = (former.name, behind.term_no)
+        rows = {name: Keys(whole=True) for name in known} if whole else _rows(snapshot.changed, orphans, known, recorded)
         tick = carrier.tick(batch=1, held=None)
-        forget = None if whole else orphans.markers
+        forget = None if whole else orphans.spool.markers()
         landing = Landing(base, snapshot.state, snapshot.position, tick, eligible=False, rejoin=True, journal_seen=orphans.seen, forget=forget)
         carrier.apply(rows, landing)
         carrier.still_there()
@@ -183,10 +213,17 @@ def _seen(state: NodeState) -> tuple[object, ...]:
     return state.node, state.role, state.term_no, state.term_uuid, state.position, state.tick
 
 
-def _rows(changed: Mapping[str, int | None], orphans: Orphans, known: Collection[str]) -> dict[str, Keys]:
+def _refuse_missing(found: Mapping[str, int], orphans: Orphans, writer: Node) -> None:
+    """What the overwrite's own snapshot of the writer doesn't have on record isn't overwritten."""
+    missing = orphans.recorded.total() - sum(min(count, found.get(name, 0)) for name, count in orphans.recorded.items())
+    if missing:
+        raise CompareFailed(f"{missing} of {orphans.recorded.total()} orphans are no longer on record on {writer.name}")
+
+
+def _rows(changed: Mapping[str, int | None], orphans: Orphans, known: Collection[str], recorded: tuple[str, int]) -> dict[str, Keys]:
     rows = {name: Keys(whole=count is None) for name, count in changed.items() if name in known}
-    for name, keys in orphans.keys.items():
+    for name in orphans.spool.tables:
         if name in known:
-            both_whole = keys is None or (name in rows and rows[name].whole)
-            rows[name] = Keys(journal=name in rows, extra=tuple(sorted(keys or ())), whole=both_whole)
+            both_whole = orphans.spool.is_whole(name) or (name in rows and rows[name].whole)
+            rows[name] = Keys(journal=name in rows, recorded=recorded, whole=both_whole)
     return rows

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import select
 
-from replstore.databases.base import Entry
 from replstore.databases.catalog import Table
 from replstore.reconcile.report import Cause
 from replstore.reconcile.schema import Definitions
@@ -60,8 +59,8 @@ def _not_yet_recorded(both: Both, name: str) -> list[tuple[str, str | None]]:
     if former.state.role == "follower" or writer.former_node != former.state.node or writer.former_position is None:
         return []
     with reading(former.node):
-        entries: list[Entry] = former.node.database.entries(former.connection, writer.former_position)
-    return [(entry.key or WHOLE_TABLE, entry.tx) for entry in entries if entry.table == name]
+        entries = former.node.database.entries(former.connection, writer.former_position)
+        return [(entry.key or WHOLE_TABLE, entry.tx) for entry in entries if entry.table == name]
 
 
 def _as_streamed(side: Side, table: Table, orphans: dict[str, str | None]) -> dict[str, str | None]:

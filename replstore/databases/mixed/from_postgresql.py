@@ -25,7 +25,7 @@ from replstore.databases.mixed.names import name_here
 from replstore.databases.mixed.refused import refused
 from replstore.databases.postgresql.capture import qualified, text
 from replstore.databases.postgresql.carrier import UNSHIPPED, PostgreSQLCarrier
-from replstore.databases.postgresql.rows import between, unchanged
+from replstore.databases.postgresql.rows import between, recorded_keys, unchanged
 from replstore.databases.postgresql.sessions import Session
 from replstore.databases.sqlite.dialect import StoreConnection, open_file
 from replstore.databases.sqlite.parse import parse_table
@@ -182,8 +182,8 @@ class PostgreSQLToSQLite(PostgreSQLCarrier):
         if keys.journal and self._from is not None:
             unshipped = UNSHIPPED.format(name="j", position=f"{text(self._from)}::pg_snapshot")
             sources.append(f"SELECT k.v FROM replstore.journal j, jsonb_array_elements(j.keys) k(v) WHERE j.tbl = {text(table.id)} AND {unshipped}")
-        if keys.extra:
-            sources.append(f"SELECT k.v FROM jsonb_array_elements({text('[' + ','.join(keys.extra) + ']')}::jsonb) k(v)")
+        if keys.recorded:
+            sources.append(f"SELECT k.v FROM ({recorded_keys(table, keys.recorded)}) a(keys), jsonb_array_elements(a.keys) k(v)")
         return f"SELECT DISTINCT {postgresql_columns(table, 'e.v')} FROM ({' UNION ALL '.join(sources) or 'SELECT NULL::jsonb WHERE false'}) e(v)"
 
     def _delete(self, number: int, table: Table, keys: Keys) -> None:
@@ -216,7 +216,7 @@ class PostgreSQLToSQLite(PostgreSQLCarrier):
         if landing.forget is None:
             file.execute("DELETE FROM replstore_marker")
         else:
-            file.executemany("DELETE FROM replstore_marker WHERE id = ?", [(id,) for id in landing.forget])
+            file.executemany("DELETE FROM replstore_marker WHERE id = ?", ((id,) for id in landing.forget))
         places = ", ".join("?" * len(MARKER_COLUMNS))
         file.executemany(f"INSERT OR REPLACE INTO replstore_marker ({', '.join(MARKER_COLUMNS)}) VALUES ({places})", markers)
 

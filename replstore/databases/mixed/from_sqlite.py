@@ -9,7 +9,7 @@ import json
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 from uuid import uuid4
 
@@ -37,6 +37,7 @@ from replstore.timestamps import now
 MANY_KEYS = 10_000
 #: Keys, or markers, in one statement.
 PIECE = 2000
+RECORDED = "FROM replstore_orphan WHERE node = ? AND term_no = ?"
 _ADVANCE = """
 SELECT setval(w.sequence, w.value) FROM (SELECT pg_get_serial_sequence(%s, %s)::regclass, %s::bigint) w(sequence, value)
 JOIN pg_sequence s ON s.seqrelid = w.sequence WHERE coalesce(pg_sequence_last_value(w.sequence), s.seqmin - 1) < least(w.value, s.seqmax)"""
@@ -139,6 +140,9 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
         where = " AND ".join(f"({quoted(table.key)}) {sign} {row}" for sign, _ in bounds) or "true"
         return where, [value for _, key in bounds for value in natives(key, of)]
 
+    def recorded(self, node: str, term_no: int) -> Mapping[str, int]:
+        return dict(self._in_snapshot().execute(f"SELECT tbl, count(*) {RECORDED} GROUP BY tbl", (node, term_no)).fetchall())
+
     def tick(self, *, batch: int, held: str | None) -> str:
         tick = str(uuid4())
         self._ticks = ticks = self._opened(self._ticks)
@@ -189,13 +193,19 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
 
     def _wanted(self, table: Table, keys: Keys) -> Iterator[str]:
         """The keys of the batch as JSON."""
-        yield from keys.extra
+        if keys.recorded is not None:
+            yield from self._recorded_keys(table, keys.recorded)
         if keys.journal:
             of = kinds(table, table.key)
             statement = f"SELECT DISTINCT {_places(table)} FROM replstore_journal WHERE tbl = ? AND seq > ?"
             for values in self._in_snapshot().execute(statement, self._of(table)):
                 if crosses(values, of):  # what PostgreSQL can't hold it doesn't have; if the row is still here, it is refused when it is read
                     yield key_of_sqlite(values, of)
+
+    def _recorded_keys(self, table: Table, recorded: tuple[str, int]) -> Iterator[str]:
+        """The keys of the orphans that are on record, as JSON."""
+        for (key,) in self._in_snapshot().execute(f"SELECT key {RECORDED} AND tbl = ? AND key <> '*'", (*recorded, table.id)):
+            yield key
 
     def _of(self, table: Table) -> tuple[str, int]:
         return name_here(table.id), self._since
@@ -220,10 +230,13 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
         of = kinds(table, table.key)
         sources = [f"SELECT {_places(table)} FROM replstore_journal WHERE tbl = ? AND seq > ?"] if keys.journal else []
         values: list[Any] = [*self._of(table)] if keys.journal else []
-        if keys.extra:  # few: what a former writer had alone
-            row = f"({', '.join('?' * len(of))})"
-            sources.append(f"VALUES {', '.join([row] * len(keys.extra))}")
-            values += chain.from_iterable(natives(key, of) for key in keys.extra)
+        if keys.recorded is not None:
+            file = self._in_snapshot()
+            file.execute("DROP TABLE IF EXISTS temp.recorded")
+            file.execute(f"CREATE TEMP TABLE recorded ({_places(table)})")
+            into = f"INSERT INTO temp.recorded VALUES ({', '.join('?' * len(of))})"
+            file.executemany(into, (natives(key, of) for key in self._recorded_keys(table, keys.recorded)))
+            sources.append(f"SELECT {_places(table)} FROM temp.recorded")
         return f"{select} WHERE ({quoted(table.key)}) IN ({' UNION ALL '.join(sources) or 'SELECT NULL WHERE 0'})", values
 
     def _copy_rows(self, table: Table, keys: Keys, landing: Landing) -> int:
@@ -256,8 +269,10 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
     def _carry_markers(self, landing: Landing) -> None:
         if landing.forget is None:
             self._follower.last_result("DELETE FROM replstore.marker")
-        elif landing.forget:
-            self._follower.execute("DELETE FROM replstore.marker WHERE id = ANY(%s)", (list(landing.forget),))
+        else:
+            forgotten = iter(landing.forget)
+            while ids := list(islice(forgotten, PIECE)):
+                self._follower.execute("DELETE FROM replstore.marker WHERE id = ANY(%s)", (ids,))
         columns = ", ".join(MARKER_COLUMNS)
         which = "" if self._since == 0 else f"WHERE id IN (SELECT k1 FROM replstore_journal WHERE tbl = '{MARKER}' AND seq > {self._since})"
         found = self._in_snapshot().execute(f"SELECT {', '.join(MARKER_COLUMNS[:-1])}, at || '+00' FROM replstore_marker {which}")

@@ -120,7 +120,7 @@ class MixedPostgreSQL(PostgreSQL):
     def same_keys(self, connection: Connection, table: Table, keys: Collection[str]) -> Mapping[str, str]:
         return {key: key for key in keys}
 
-    def entries(self, connection: Connection, since: str) -> list[Entry]:
+    def entries(self, connection: Connection, since: str) -> Iterator[Entry]:
         return reading_postgresql.shared_entries(connection, lambda names: self._tables(connection, names), super().entries(connection, since))
 
     def rows(self, connection: Connection, table: Table, keys: Collection[str] | None = None) -> list[tuple[str, str]]:

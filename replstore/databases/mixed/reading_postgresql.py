@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection
@@ -14,6 +15,7 @@ from replstore.databases.catalog import Table, quote
 from replstore.databases.dialect import raw
 from replstore.databases.mixed.keys import kinds, on, postgresql_columns, postgresql_key
 from replstore.databases.postgresql.capture import qualified, text
+from replstore.databases.postgresql.reading_rows import keys_of
 
 Values = tuple[str | None, ...]
 FETCH = 2000
@@ -34,15 +36,14 @@ def _unpacked(keys: Collection[str]) -> str:
     return f"jsonb_array_elements({text('[' + ','.join(keys) + ']')}::jsonb) e(v)"
 
 
-def shared_entries(connection: Connection, tables: Callable[[Collection[str]], dict[str, Table]], found: list[Entry]) -> list[Entry]:
+def shared_entries(connection: Connection, tables: Callable[[Collection[str]], dict[str, Table]], found: Iterator[Entry]) -> Iterator[Entry]:
     """The journal's entries with their keys in the form that both nodes know them by."""
-    by_table: dict[str, set[str]] = {}
-    for entry in found:
-        if entry.table is not None and entry.key is not None:
-            by_table.setdefault(entry.table, set()).add(entry.key)
-    known = tables(by_table)
-    forms = {name: shared_keys(connection, known[name], keys) for name, keys in by_table.items() if name in known}
-    return [replace(entry, key=forms[entry.table][entry.key]) if entry.table in forms and entry.key is not None else entry for entry in found]
+    while piece := list(islice(found, FETCH)):
+        by_table = keys_of(piece)
+        known = tables(by_table)
+        forms = {name: shared_keys(connection, known[name], keys) for name, keys in by_table.items() if name in known}
+        for entry in piece:
+            yield replace(entry, key=forms[entry.table][entry.key]) if entry.table in forms and entry.key is not None else entry
 
 
 def rows(connection: Connection, table: Table, keys: Collection[str] | None = None) -> list[tuple[str, str]]:

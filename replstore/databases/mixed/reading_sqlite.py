@@ -16,7 +16,7 @@ from replstore.databases.mixed.keys import key_of_sqlite, kinds, natives, odd
 from replstore.databases.mixed.kinds import CannotCross, Kind
 from replstore.databases.sqlite.capture import quote
 from replstore.databases.sqlite.journal import lines
-from replstore.databases.sqlite.reading_rows import UNKNOWN, markers
+from replstore.databases.sqlite.reading_rows import markers
 
 Values = tuple[str | None, ...]
 
@@ -40,17 +40,15 @@ def unshipped_keys(connection: Connection, known: Mapping[str, Table], since: st
     return keys
 
 
-def entries(connection: Connection, known: Mapping[str, Table], since: str) -> list[Entry]:
+def entries(connection: Connection, known: Mapping[str, Table], since: str) -> Iterator[Entry]:
     """See ``Database.entries``."""
     driver = raw(connection.connection)
-    by_id = markers(driver, since)
-    found: list[Entry] = []
+    facts = markers(driver)
     for line in lines(driver, int(since)):
         table = known.get(line.table)
         if line.is_marker or table is not None:
             key = None if table is None or line.values[0] is None else _key(table, line.values)
-            found.append(Entry(table.id if table else None, key, line.tx, *by_id.get(line.tx, UNKNOWN), line.place))
-    return found
+            yield Entry(table.id if table else None, key, line.tx, *facts(line.tx), line.place)
 
 
 def _journal(connection: Connection, since: str) -> Iterator[tuple[int, str, Sequence[Any]]]:

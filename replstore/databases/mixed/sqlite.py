@@ -130,7 +130,7 @@ class MixedSQLite(SQLite):
     def same_keys(self, connection: Connection, table: Table, keys: Collection[str]) -> Mapping[str, str]:
         return {key: key for key in keys}
 
-    def entries(self, connection: Connection, since: str) -> list[Entry]:
+    def entries(self, connection: Connection, since: str) -> Iterator[Entry]:
         return reading_sqlite.entries(connection, self._known(connection), since)
 
     def journaled(self, connection: Connection) -> set[str]:

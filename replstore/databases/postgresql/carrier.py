@@ -180,6 +180,11 @@ class PostgreSQLCarrier(Carrier):
         found = self._writer.ask(rows.boundary(self._tables[name], after, number)).rows
         return str(found[0][0]) if found else None
 
+    def recorded(self, node: str, term_no: int) -> Mapping[str, int]:
+        return dict(
+            self._writer.ask("SELECT tbl, count(*) FROM replstore.orphan WHERE node = $1 AND term_no = $2::bigint GROUP BY tbl", node, term_no).rows
+        )
+
     # -- 3: the tick, on its way while the batch is written
 
     def tick(self, *, batch: int, held: str | None) -> str:
@@ -197,7 +202,7 @@ class PostgreSQLCarrier(Carrier):
     # -- 4: the batch
 
     def apply(self, rows: Mapping[str, Keys], landing: Landing) -> int:
-        plain = not landing.rejoin and not any(keys.whole or keys.extra or keys.part for keys in rows.values())
+        plain = not landing.rejoin and not any(keys.whole or keys.recorded or keys.part for keys in rows.values())
         few = plain and self._few is not None and self._markers is not None
         written = self._write_few(rows) if few else self._write_many(rows, landing)
         self._land(landing)
@@ -228,26 +233,26 @@ class PostgreSQLCarrier(Carrier):
 
     def _write_many(self, wanted: Mapping[str, Keys], landing: Landing) -> int:
         writer, follower = self._writer, self._follower
-        arrays = {name: rows.journal_keys(self._tables[name], self._shipped) if keys.journal else rows.no_keys() for name, keys in wanted.items()}
+        arrays = {name: rows.arrays(self._tables[name], keys, self._shipped) for name, keys in wanted.items()}
         for name, keys in wanted.items():
             table = self._tables[name]
             if keys.whole:
                 follower.ask(f"DELETE FROM {qualified(table)}")
             else:
-                rows.remove(table, arrays[name], keys.extra, writer, follower)
+                rows.remove(table, arrays[name], writer, follower)
         written = 0
         for name, keys in wanted.items():
             table, condition = self._tables[name], "true"
             if keys.part is not None:
                 condition = f"{rows.between(table, keys.part)} AND {rows.unchanged(table, self._shipped)}"
             elif not keys.whole:
-                condition = rows.among(table, rows.each_key(arrays[name], keys.extra), many=(self._counts.get(name) or 0) > rows.ARRAY)
+                condition = rows.among(table, rows.each_key(arrays[name]), many=(self._counts.get(name) or 0) > rows.ARRAY)
             written += rows.copy(table, rows.select(table, condition), writer, follower)
         if landing.forget is None:
             follower.ask("DELETE FROM replstore.marker")
-        elif landing.forget:
-            follower.ask(rows.delete(MARKER), json.dumps([[id] for id in landing.forget]))
-        rows.remove(MARKER, rows.marker_keys(self._shipped), (), writer, follower)
+        else:
+            rows.remove_keys(MARKER, (json.dumps([[id]]) for id in landing.forget), follower)
+        rows.remove(MARKER, rows.marker_keys(self._shipped), writer, follower)
         rows.copy(MARKER, rows.select(MARKER, rows.unshipped("t", self._shipped)), writer, follower)
         return written
 

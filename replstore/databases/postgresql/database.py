@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, ClassVar
 
+import sqlalchemy
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import QueuePool
@@ -273,11 +275,24 @@ class PostgreSQL(Database):
     def same_keys(self, connection: Connection, table: Table, keys: Collection[str]) -> Mapping[str, str]:
         return reading_rows.same_keys(connection, table, keys)
 
-    def entries(self, connection: Connection, since: str) -> list[Entry]:
+    def entries(self, connection: Connection, since: str) -> Iterator[Entry]:
         return reading_rows.entries(connection, since)
 
     def journaled(self, connection: Connection) -> set[str]:
         return reading_rows.journaled(connection)
+
+    def take_time(self, connection: Connection) -> None:
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
+
+    def insert_new(self, connection: Connection, table: sqlalchemy.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        if rows:  # one statement: it is one entry of the journal
+            columns = ", ".join(rows[0])
+            connection.exec_driver_sql(
+                f"INSERT INTO {table.fullname} ({columns}) SELECT {columns} FROM json_populate_recordset(NULL::{table.fullname}, %s::json) "
+                "ON CONFLICT DO NOTHING",
+                (json.dumps([dict(row) for row in rows], ensure_ascii=False),),
+            )
 
     def prune(self, connection: Connection, shipped: str, *, limit: int | None = None) -> int:
         return retention.prune(connection, shipped, limit=limit)

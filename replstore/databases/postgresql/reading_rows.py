@@ -25,6 +25,8 @@ TEXT_SETTINGS = (
     "SET LOCAL datestyle TO 'ISO, YMD'; SET LOCAL intervalstyle TO 'postgres'; SET LOCAL timezone TO 'UTC'; SET LOCAL extra_float_digits TO 3; "
     "SET LOCAL bytea_output TO 'hex'; SET LOCAL lc_monetary TO 'C'; SET LOCAL row_security TO off; SET LOCAL search_path TO pg_catalog"
 )
+#: Rows in one fetch.
+FETCH = 5000
 
 
 def begin_snapshot(connection: Connection) -> None:
@@ -88,27 +90,34 @@ def same_keys(connection: Connection, table: Table, keys: Collection[str]) -> di
     return same
 
 
-def entries(connection: Connection, since: str) -> list[Entry]:
+def entries(connection: Connection, since: str) -> Iterator[Entry]:
     """See ``Database.entries``.
 
     A transaction's place is the number of its last entry.  Numbers are given when a statement ends, so they aren't the commit order; but a transaction that
     changed or read what another had committed, and then changed something, comes after it.
     """
     position = f"{text(since)}::pg_snapshot"
-    rows = connection.exec_driver_sql(f"""
-        WITH j AS (SELECT j.*, max(j.id) OVER (PARTITION BY j.xid) AS place FROM replstore.journal j WHERE {UNSHIPPED.format(name="j", position=position)})
-        SELECT j.tbl, k.v::text, m.id, j.at::text, m.durability, m.outcome, m.key, j.place, j.id AS number FROM j
-        LEFT JOIN LATERAL jsonb_array_elements(j.keys) k(v) ON true LEFT JOIN replstore.marker m ON m.xid = j.xid UNION ALL
-        SELECT NULL, NULL, m.id, m.at::text, m.durability, m.outcome, m.key, (SELECT max(j.place) FROM j WHERE j.xid = m.xid), 0
-        FROM replstore.marker m WHERE {UNSHIPPED.format(name="m", position=position)}
-        ORDER BY place NULLS FIRST, number""")
-    found = [Entry(*row[:8]) for row in rows]
+    with raw(connection.connection).cursor("replstore_entries") as cursor:
+        cursor.execute(f"""
+            WITH j AS (SELECT j.*, max(j.id) OVER (PARTITION BY j.xid) AS place FROM replstore.journal j WHERE {UNSHIPPED.format(name="j", position=position)})
+            SELECT j.tbl, k.v::text, m.id, j.at::text, m.durability, m.outcome, m.key, j.place, j.id AS number FROM j
+            LEFT JOIN LATERAL jsonb_array_elements(j.keys) k(v) ON true LEFT JOIN replstore.marker m ON m.xid = j.xid UNION ALL
+            SELECT NULL, NULL, m.id, m.at::text, m.durability, m.outcome, m.key, (SELECT max(j.place) FROM j WHERE j.xid = m.xid), 0
+            FROM replstore.marker m WHERE {UNSHIPPED.format(name="m", position=position)}
+            ORDER BY place NULLS FIRST, number""")
+        while found := [Entry(*row[:8]) for row in cursor.fetchmany(FETCH)]:
+            printed = _printed(connection, keys_of(found))
+            for entry in found:
+                yield entry if entry.table is None or entry.key is None else replace(entry, key=printed[entry.table, entry.key])
+
+
+def keys_of(entries: Collection[Entry]) -> dict[str, set[str]]:
+    """By table, the keys that entries name."""
     keys: dict[str, set[str]] = {}
-    for entry in found:
+    for entry in entries:
         if entry.table is not None and entry.key is not None:
             keys.setdefault(entry.table, set()).add(entry.key)
-    printed = _printed(connection, keys)
-    return [entry if entry.table is None or entry.key is None else replace(entry, key=printed[entry.table, entry.key]) for entry in found]
+    return keys
 
 
 def journaled(connection: Connection) -> set[str]:
@@ -135,7 +144,7 @@ def stream(connection: Connection, table: Table) -> Iterator[tuple[Any, str, tup
     values = ", ".join(_value(column) for column in table.data_columns)
     key = key_of(table)
     with raw(connection.connection).cursor("replstore_stream") as cursor:
-        cursor.itersize = 5000
+        cursor.itersize = FETCH
         cursor.execute(f"SELECT sha256(convert_to({key}, 'UTF8')), {key}, {values} FROM {qualified(table)} t ORDER BY 1")
         for row in cursor:
             yield row[0], row[1], tuple(row[2:])

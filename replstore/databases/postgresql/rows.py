@@ -6,12 +6,12 @@ the journal holds, in pieces: neither they nor the rows are held here together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from replstore.control import MARKER_COLUMNS
-from replstore.databases.carrier import Part
+from replstore.databases.carrier import Keys, Part
 from replstore.databases.catalog import Column, Table, quoted
-from replstore.databases.postgresql.capture import qualified, quote, text
+from replstore.databases.postgresql.capture import CHUNK, qualified, quote, text
 from replstore.databases.postgresql.sessions import Session
 
 #: Commit markers and tombstones travel like any table's rows.
@@ -107,9 +107,20 @@ def journal_keys(table: Table, position: str | None) -> str:
     return f"SELECT j.keys FROM replstore.journal j WHERE j.tbl = {text(table.id)} AND j.keys IS NOT NULL AND {unshipped('j', position)}"
 
 
-def no_keys() -> str:
-    """A SELECT of arrays that gives none."""
-    return "SELECT NULL::jsonb WHERE false"
+def recorded_keys(table: Table, recorded: tuple[str, int]) -> str:
+    """The same of the orphans that are on record."""
+    node, term_no = recorded
+    where = f"o.tbl = {text(table.id)} AND o.key <> '*' AND o.node = {text(node)} AND o.term_no = {term_no}"
+    # many keys in one message, like the journal's: taking them in one by one, this process would leave the other server idle for too long (HAZARDS 9)
+    numbered = f"SELECT o.key::jsonb AS key, row_number() OVER () / {CHUNK} AS piece FROM replstore.orphan o WHERE {where}"
+    return f"SELECT jsonb_agg(n.key) FROM ({numbered}) n GROUP BY n.piece"
+
+
+def arrays(table: Table, keys: Keys, position: str | None) -> str:
+    """The SELECT of all arrays of keys of a table in a batch."""
+    found = [journal_keys(table, position)] if keys.journal else []
+    found += [recorded_keys(table, keys.recorded)] if keys.recorded else []
+    return " UNION ALL ".join(found) or "SELECT NULL::jsonb WHERE false"
 
 
 def marker_keys(position: str | None) -> str:
@@ -117,17 +128,19 @@ def marker_keys(position: str | None) -> str:
     return f"SELECT jsonb_build_array(jsonb_build_array(m.id)) FROM replstore.marker m WHERE {unshipped('m', position)}"
 
 
-def each_key(arrays: str, extra: Sequence[str]) -> str:
-    """What stands in FROM and gives each key of a SELECT of arrays, and these besides."""
-    more = f" UNION ALL SELECT e.v FROM jsonb_array_elements({text(_array(extra))}::jsonb) e(v)" if extra else ""
-    return f"(SELECT e.v FROM ({arrays}) a(keys), jsonb_array_elements(a.keys) e(v){more})"
+def each_key(arrays: str) -> str:
+    """What stands in FROM and gives each key of a SELECT of arrays."""
+    return f"(SELECT e.v FROM ({arrays}) a(keys), jsonb_array_elements(a.keys) e(v))"
 
 
-def remove(table: Table, arrays: str, extra: Sequence[str], writer: Session, follower: Session) -> None:
-    """Removes from the follower the rows of a table with the keys that a SELECT of arrays on the writer gives, and with these."""
-    for piece in _pieces(_copied(writer.copy_out(f"COPY (SELECT a.keys::text FROM ({arrays}) a(keys)) TO STDOUT (FORMAT binary)"))):
-        follower.ask(delete(table), piece)
-    for piece in _pieces(f"[{key}]" for key in extra):
+def remove(table: Table, arrays: str, writer: Session, follower: Session) -> None:
+    """Removes from the follower the rows of a table with the keys that a SELECT of arrays on the writer gives."""
+    remove_keys(table, _copied(writer.copy_out(f"COPY (SELECT a.keys::text FROM ({arrays}) a(keys)) TO STDOUT (FORMAT binary)")), follower)
+
+
+def remove_keys(table: Table, arrays: Iterable[str], follower: Session) -> None:
+    """The same of keys in JSON arrays."""
+    for piece in _pieces(arrays):
         follower.ask(delete(table), piece)
 
 

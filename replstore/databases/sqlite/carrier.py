@@ -28,6 +28,8 @@ from replstore.databases.sqlite.state import CONTROL, select_node_state
 from replstore.databases.state import node_state
 from replstore.timestamps import now
 
+RECORDED = "FROM src.replstore_orphan WHERE node = ? AND term_no = ?"
+
 
 class SQLiteCarrier(Carrier):
     """Moves batches between two SQLite files.
@@ -146,6 +148,9 @@ class SQLiteCarrier(Carrier):
         row = self._in_batch().execute(statement, values).fetchone()
         return None if row is None else json.dumps([to_json(value) for value in row])
 
+    def recorded(self, node: str, term_no: int) -> Mapping[str, int]:
+        return dict(self._in_batch().execute(f"SELECT tbl, count(*) {RECORDED} GROUP BY tbl", (node, term_no)).fetchall())
+
     def tick(self, *, batch: int, held: str | None) -> str:
         tick = str(uuid4())
         ticker = self._ticker_connection()
@@ -183,7 +188,7 @@ class SQLiteCarrier(Carrier):
         if landing.forget is None:
             both.execute("DELETE FROM main.replstore_marker")
         else:
-            both.executemany("DELETE FROM main.replstore_marker WHERE id = ?", [(id,) for id in landing.forget])
+            both.executemany("DELETE FROM main.replstore_marker WHERE id = ?", ((id,) for id in landing.forget))
         columns = ", ".join(MARKER_COLUMNS)
         which = "" if self._since == 0 else f"WHERE id IN (SELECT k1 FROM src.replstore_journal WHERE tbl = '{MARKER}' AND seq > {self._since})"
         both.execute(f"INSERT OR REPLACE INTO main.replstore_marker ({columns}) SELECT {columns} FROM src.replstore_marker {which}")
@@ -200,11 +205,12 @@ class SQLiteCarrier(Carrier):
 
     def _delete(self, table: Table, keys: Keys) -> None:
         assert self._both is not None
-        for key in keys.extra:
-            values = [_from_json(value) for value in json.loads(key)]
-            given = ", ".join(place for place, _ in values)
-            places = ", ".join(f"k{n}" for n in range(1, len(values) + 1))
-            self._both.execute(f"INSERT INTO temp.extra (tbl, {places}) VALUES (?, {given})", (table.id, *(value for _, value in values)))
+        if keys.recorded is not None:
+            for (key,) in self._both.execute(f"SELECT key {RECORDED} AND tbl = ? AND key <> '*'", (*keys.recorded, table.id)):
+                values = [_from_json(value) for value in json.loads(key)]
+                given = ", ".join(place for place, _ in values)
+                places = ", ".join(f"k{n}" for n in range(1, len(values) + 1))
+                self._both.execute(f"INSERT INTO temp.extra (tbl, {places}) VALUES (?, {given})", (table.id, *(value for _, value in values)))
         if keys.part is not None and not keys.whole:
             return
         where = "" if keys.whole else f"WHERE {self._wanted(table, keys)}"

@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any, ClassVar
 
+import sqlalchemy
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.pool import QueuePool
@@ -210,11 +211,20 @@ class SQLite(Database):
     def same_keys(self, connection: Connection, table: Table, keys: Collection[str]) -> Mapping[str, str]:
         return reading_rows.same_keys(connection, table, keys)
 
-    def entries(self, connection: Connection, since: str) -> list[Entry]:
+    def entries(self, connection: Connection, since: str) -> Iterator[Entry]:
         return reading_rows.entries(connection, since)
 
     def journaled(self, connection: Connection) -> set[str]:
         return reading_rows.journaled(connection)
+
+    def take_time(self, connection: Connection) -> None:
+        """No statement of a file has a limit, and every commit is durable."""
+
+    def insert_new(self, connection: Connection, table: sqlalchemy.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        if rows:
+            columns, places = ", ".join(rows[0]), ", ".join("?" * len(rows[0]))
+            statement = f"INSERT INTO {table.name} ({columns}) VALUES ({places}) ON CONFLICT DO NOTHING"
+            raw(connection.connection).executemany(statement, [tuple(row.values()) for row in rows])
 
     def prune(self, connection: Connection, shipped: str, *, limit: int | None = None) -> int:
         return retention.prune(connection, shipped, limit=limit)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection
@@ -54,26 +55,25 @@ def same_keys(connection: Connection, table: Table, keys: Collection[str]) -> di
     return same
 
 
-def entries(connection: Connection, since: str) -> list[Entry]:
+def entries(connection: Connection, since: str) -> Iterator[Entry]:
     """See ``Database.entries``."""
     driver = raw(connection.connection)
-    known = markers(driver, since)
+    facts = markers(driver)
     widths = _key_widths(connection)
-    found: list[Entry] = []
     for line in lines(driver, int(since)):
         key = None if line.is_marker or line.values[0] is None else key_of(line.values[: widths.get(line.table, 1)])
-        found.append(Entry(None if line.is_marker else line.table, key, line.tx, *known.get(line.tx, UNKNOWN), line.place))
-    return found
+        yield Entry(None if line.is_marker else line.table, key, line.tx, *facts(line.tx), line.place)
 
 
-def markers(connection: sqlite3.Connection, since: str) -> dict[str | None, tuple[Any, Any, Any, Any]]:
-    """By id of each marker that the journal names after a position: when, durability, outcome, key."""
-    rows = connection.execute(
-        "SELECT id, at, durability, outcome, key FROM replstore_marker WHERE id IN "
-        f"(SELECT k1 FROM replstore_journal WHERE tbl = '{MARKER}' AND seq > ?)",
-        (int(since),),
-    )
-    return {id: (at, durability, outcome, key) for id, at, durability, outcome, key in rows}
+def markers(connection: sqlite3.Connection) -> Callable[[str | None], tuple[Any, Any, Any, Any]]:
+    """What gives of a marker, by id: when, durability, outcome, key.  Entries of one transaction come one after the other: the last is remembered."""
+    select = "SELECT at, durability, outcome, key FROM replstore_marker WHERE id = ?"
+
+    @lru_cache(1)
+    def facts(id: str | None) -> tuple[Any, Any, Any, Any]:
+        return connection.execute(select, (id,)).fetchone() or UNKNOWN
+
+    return facts
 
 
 def journaled(connection: Connection) -> set[str]:

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from typing import Any, Self
 
 #: An orphan's key where a whole table was concerned.
 WHOLE_TABLE = "*"
+#: The table's name in the row that is no orphan but the mark of a recording in several pieces.
+NO_TABLE = ""
+
+
+class Recording(StrEnum):
+    """What the mark of a recording says in place of a state."""
+
+    UNDER_WAY = "recording"
+    DONE = "recorded"
 
 
 class State(StrEnum):
@@ -50,7 +59,7 @@ class Change:
 
     def as_json(self) -> dict[str, Any]:
         """What differs from the defaults."""
-        return {name: value for name, value in asdict(self).items() if value != getattr(type(self), name, ...)}
+        return {name: value for name, value in vars(self).items() if value != getattr(type(self), name, ...)}
 
 
 @dataclass(frozen=True)
