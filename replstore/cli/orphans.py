@@ -49,16 +49,22 @@ def orphans(context: typer.Context) -> None:
 
 @command.command("list", cls=SectionedCommand)
 @with_options
-def list_(options: Options) -> None:
+def list_(
+    options: Options,
+    limit: Annotated[int, typer.Option("--limit", help="How many rows to list; 0: all.", metavar="N", min=0)] = 200,
+    after: Annotated[int, typer.Option("--after", help="How many to leave out first.", metavar="N", min=0)] = 0,
+) -> None:
     """List the recorded rows, newest transaction first."""
     with looking(options) as book:
-        found = book.records()
+        found, count = book.records(limit=limit or None, after=after), book.count()
     if options.json:
         print_json(found)
-    elif not found:
+    elif not count:
         console().print("No orphans: no row was found that only a lost writer had.")
     else:
         console().print(_table(found))
+        if (shown := after + len(found)) < count:
+            console().print(f"{len(found)} of {count} rows; `--after {shown}` goes on, `--limit 0` lists all.", markup=False)
         console().print(
             "`replstore orphans show ID` compares the two versions of a row; `replstore orphans replay` plans a replay.", style="dim", markup=False
         )
@@ -69,9 +75,9 @@ def list_(options: Options) -> None:
 def show(options: Options, id: Annotated[str, typer.Argument(help="The record's id, or the first letters of it.", metavar="ID")]) -> None:
     """Show one recorded row: what the lost writer had, what the writer had then, and whether it may have been acknowledged."""
     with looking(options) as book:
-        found = [record for record in book.records() if record["id"].startswith(id)]
+        found = book.records(id, limit=2) if id else []
     if len(found) != 1:
-        how_many = f"{len(found)} records begin" if found else "no record begins"
+        how_many = "several records begin" if found else "no record begins"
         raise ConfigError(f"{id}: {how_many} with that; `replstore orphans list` shows them")
     if options.json:
         print_json(found[0])

@@ -71,10 +71,10 @@ def name_of(table: Table) -> str:
     return f"{quote(table.schema)}.{quote(table.name)}" if table.schema else quote(table.name)
 
 
-def pieces(keys: Collection[str]) -> list[list[str]]:
+def pieces(keys: Collection[str], size: int = PIECE) -> list[list[str]]:
     """Keys in portions that fit into one statement."""
     ordered = sorted(keys)
-    return [ordered[begin : begin + PIECE] for begin in range(0, len(ordered), PIECE)]
+    return [ordered[begin : begin + size] for begin in range(0, len(ordered), size)]
 
 
 def equal(columns: Sequence[str], alias: str, others: Sequence[str], other: str) -> str:

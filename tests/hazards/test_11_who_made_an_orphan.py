@@ -132,5 +132,5 @@ def test_the_file_of_a_mixed_pair_knows_whose_its_entries_are(file_first: MixedL
     (ours,) = lab.markers("primary")
     lab.sql("primary", insert(2))
     with node.snapshot() as connection:
-        found = node.database.entries(connection, since)
+        found = [*node.database.entries(connection, since)]
     assert {entry.key: (entry.tx, entry.durability) for entry in found if entry.table} == {"[1]": (ours, "replicated"), "[2]": (None, None)}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
-from replstore import ConfigError
+from replstore import ConfigError, NotTheWriter
 from replstore.pair import rejoin as rejoining
 from replstore.replication.journal import replay as replaying
 from tests.fix_orphans import ASYNC, Change, Parting, order, outcomes
@@ -83,15 +83,20 @@ def test_one_that_replays_and_one_that_discards(parting: Parting) -> None:
 def test_a_frozen_rejoin_that_wakes_up_opens_no_decision_again(parting: Parting, monkeypatch: pytest.MonkeyPatch) -> None:
     parting.lost(order(1))
     parting.pair.start("primary")
-    records: list[Any] = []
-    rejoining_record = rejoining.record
-    with monkeypatch.context() as patch:
-        patch.setattr(rejoining, "record", lambda *given: records.append(given) or rejoining_record(*given))
+    pair, record = parting.store.pair, rejoining.record
+    known: dict[str, str] = {}
+
+    def frozen(*given: Any) -> int:
+        monkeypatch.undo()
+        rejoining.rejoin(pair.standby, pair.primary)  # another program
+        parting.store.sync()
+        parting.store.orphans.replay()
+        known.update(parting.states())
+        return record(*given)  # and this one wakes up
+
+    monkeypatch.setattr(rejoining, "record", frozen)
+    with pytest.raises(NotTheWriter, match="primary is no longer fenced under term 1"):
         parting.store.rejoin()
-    parting.store.sync()
-    parting.store.orphans.replay()
-    known = parting.states()
-    rejoining_record(*records[0])
     parting.store.sync()
     assert parting.states() == known == {"orders [1]": "replayed"}
     with pytest.raises(ConfigError):

@@ -16,6 +16,8 @@ from replstore.databases.sqlite.capture import text
 from replstore.databases.sqlite.reading_rows import key_of
 
 INFINITE = {"inf": "9e999", "-inf": "-9e999"}
+#: Keys that are looked for at once in the journal.
+NAMED = 10_000
 
 
 class SQLiteReplaying(Replaying):
@@ -56,7 +58,7 @@ class SQLiteReplaying(Replaying):
             return set(keys)
         collated = [f" COLLATE {table.column(column).collation}" if table.column(column).collation else "" for column in table.key]
         found: set[str] = set()
-        for piece in pieces(keys):
+        for piece in pieces(keys, NAMED):  # each one walks through the journal
             rows = ", ".join(f"({number}, {', '.join(_literal(value) for value in json.loads(key))})" for number, key in enumerate(piece))
             names = ", ".join(f"k{n}" for n in range(1, len(table.key) + 1))
             on = " AND ".join(f"j.k{n} = w.k{n}{collation}" for n, collation in enumerate(collated, 1))

@@ -8,15 +8,16 @@ what it was when the orphan was recorded; rows that refer to one another can't b
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections import ChainMap, Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from replstore.databases.catalog import ForeignKey, Table, quote
 from replstore.databases.replaying import Replaying, equal, name_of, pieces
 from replstore.errors import ConfigError, NotTheWriter
 from replstore.node import Node
-from replstore.replication.journal.groups import Group, Record, State
+from replstore.replication.journal.groups import NO_TABLE, Group, History, Record, State
 
 Row = dict[str, str | None]
 
@@ -27,9 +28,10 @@ class Ground:
     Args:
         node: the writer.
         connection: in the transaction, with ``Replaying.reading`` on.
+        known: what had become of each record, as far as this program knows; asked again if another one has decided on any.
     """
 
-    def __init__(self, node: Node, connection: Connection) -> None:
+    def __init__(self, node: Node, connection: Connection, known: dict[str, State] | None = None) -> None:
         self.node, self.connection = node, connection
         self.replaying = replaying(node)
         state = node.database.state(connection)
@@ -38,7 +40,11 @@ class Ground:
         self.state = state
         tables = [*node.database.tables(connection), node.database.orphan_table(connection)]
         self.tables: dict[str, Table] = {table.id: table for table in tables}
-        self.states = states(node, connection)
+        if known is None or Counter(known.values()) != counts(node, connection):
+            known = states(node, connection)
+        self.states: ChainMap[str, State] = ChainMap({}, known)
+        self.passed: dict[History, int] = {}
+        """By history, how many of its first groups are known to be replayed."""
 
     def outcomes(self, ids: Sequence[str]) -> dict[str, str]:
         """How the writer knows transactions: by id, 'committed' or 'lost'."""
@@ -74,11 +80,11 @@ class Ground:
 
     # -- touched
 
-    def touched(self, group: Group, replayed: Collection[Record]) -> str | None:
+    def touched(self, group: Group, replayed: Callable[[], Collection[Record]]) -> str | None:
         """What the writer has changed since, in a sentence; None: nothing that concerns the group.
 
         Args:
-            replayed: records whose own changes don't count.
+            replayed: gives the records whose own changes don't count.
         """
         common = next((record.common for record in group.records if record.common is None), group.records[0].common)
         if common is None:
@@ -118,14 +124,16 @@ class Ground:
             return f"whether the writer has changed rows of {child.id} and {parent.id} that refer to one another isn't known any more: its journal begins later"
         return None
 
-    def _neighbour(self, child: Table, key: ForeignKey, parent: Table, group: Group, since: str, replayed: Collection[Record]) -> str | None:
+    def _neighbour(
+        self, child: Table, key: ForeignKey, parent: Table, group: Group, since: str, replayed: Callable[[], Collection[Record]]
+    ) -> str | None:
         """A row that refers to one of the group's, or that one of them refers to, and was changed."""
         for table, keys in ((parent, self.referring(child, key, parent, group)), (child, self.referred(child, key, parent, group))):
             other = child if table is parent else parent
             keys -= group.rows().get(other.id, set())
             for piece in pieces(keys):
                 named = self.replaying.named(self.connection, other, piece, since)
-                named -= self._by_replay(other, named, replayed)
+                named -= self._by_replay(other, named, replayed()) if named else set()
                 if named:
                     how = "refers" if other is child else "is referred"
                     return f"the writer has changed row {min(named)} of {other.id} since, which {how} to{'' if other is child else ' by'} one of the group's"
@@ -160,9 +168,10 @@ class Ground:
             on = equal(key.ref_columns, "t", key.columns, "c")
             rest = f"JOIN {name_of(child)} c ON {on} WHERE {self.replaying.among(child, piece, 'c')}"
             found |= self.replaying.keys(self.connection, parent, rest)
-        for record in group.records:
-            if record.table == child.id and record.former_row is not None and all(record.former_row.get(name) is not None for name in key.columns):
-                values = [self.replaying.value(child.column(name), record.former_row[name]) for name in key.columns]
+        become = (record.former_row for record in group.records if record.table == child.id and record.former_row is not None)
+        for shown in {tuple(row.get(name) for name in key.columns) for row in become}:
+            if None not in shown:
+                values = [self.replaying.value(child.column(name), value) for name, value in zip(key.columns, shown, strict=True)]
                 on = equal_to(key.ref_columns, values)
                 found |= self.replaying.keys(self.connection, parent, f"WHERE {on}")
         return found
@@ -185,7 +194,14 @@ def replaying(node: Node) -> Replaying:
     return found
 
 
+def counts(node: Node, connection: Connection) -> Counter[State]:
+    """How many records are in each state.  Only open ones are decided on, and only discarded ones taken up again: equal counts are equal states."""
+    orphan = node.database.control.orphan.c
+    found = connection.execute(select(orphan.state, func.count()).where(orphan.tbl != NO_TABLE).group_by(orphan.state))
+    return Counter({State(state): count for state, count in found})
+
+
 def states(node: Node, connection: Connection) -> dict[str, State]:
     """What became of each record, by id."""
     orphan = node.database.control.orphan.c
-    return {row.id: State(row.state) for row in connection.execute(select(orphan.id, orphan.state))}
+    return {row.id: State(row.state) for row in connection.execute(select(orphan.id, orphan.state).where(orphan.tbl != NO_TABLE))}

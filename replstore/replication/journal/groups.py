@@ -10,13 +10,16 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
+from sys import intern
 from typing import Any, Self
 
 #: An orphan's key where a whole table was concerned.
 WHOLE_TABLE = "*"
 #: The table's name in the row that is no orphan but the mark of a recording in several pieces.
 NO_TABLE = ""
+#: A term and the node that wrote in it.
+History = tuple[int, str]
 
 
 class Recording(StrEnum):
@@ -62,7 +65,13 @@ class Change:
         return {name: value for name, value in vars(self).items() if value != getattr(type(self), name, ...)}
 
 
-@dataclass(frozen=True)
+@lru_cache(1000)
+def _changes(text: str) -> tuple[Change, ...]:
+    """The transactions that a record names; a transaction can have a million of records, which name the same."""
+    return tuple(Change(**facts) for facts in json.loads(text))
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One recorded row, as the orphan table has it."""
 
@@ -85,20 +94,19 @@ class Record:
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
         """A record from its row."""
-        changes = tuple(Change(**facts) for facts in json.loads(row["changed_by"] or "[]"))
         return cls(
             id=row["id"],
-            node=row["node"],
+            node=intern(row["node"]),
             term_no=row["term_no"],
-            table=row["tbl"],
+            table=intern(row["tbl"]),
             key=row["key"],
             former_row=None if row["former_row"] is None else json.loads(row["former_row"]),
             writer_row=None if row["writer_row"] is None else json.loads(row["writer_row"]),
-            changes=changes,
-            common=row["common"],
-            common_term=row["common_term"],
+            changes=_changes(row["changed_by"] or "[]"),
+            common=intern(row["common"]) if row["common"] else None,
+            common_term=intern(row["common_term"]) if row["common_term"] else None,
             touched=row["touched"],
-            shape=row["shape"],
+            shape=intern(row["shape"]) if row["shape"] else None,
             state=State(row["state"]),
             decided_at=row["decided_at"],
             reason=row["reason"],
@@ -127,7 +135,8 @@ class Group:
     @cached_property
     def changes(self) -> tuple[Change, ...]:
         """The transactions, in commit order."""
-        found = {(change.place, change.tx): change for record in self.records for change in record.changes}
+        named = {id(record.changes): record.changes for record in self.records}  # mostly the same for many
+        found = {(change.place, change.tx): change for changes in named.values() for change in changes}
         return tuple(found[key] for key in sorted(found, key=lambda key: (key[0], key[1] or "")))
 
     @cached_property
@@ -136,7 +145,7 @@ class Group:
         return tuple(dict.fromkeys(change.tx for change in self.changes if change.tx is not None))
 
     @property
-    def history(self) -> tuple[int, str]:
+    def history(self) -> History:
         """The term and the node that committed them."""
         return self.records[0].term_no, self.records[0].node
 
@@ -154,6 +163,11 @@ class Group:
     def state(self) -> State:
         """What had become of it when the records were read."""
         return self.now({})
+
+    @cached_property
+    def undecided(self) -> bool:
+        """Whether nobody had decided on one of its rows."""
+        return any(record.state is State.OPEN for record in self.records)
 
     def now(self, states: Mapping[str, State]) -> State:
         """Discarded if any row is; replayed if all are.

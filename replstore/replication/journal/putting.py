@@ -12,12 +12,14 @@ from graphlib import CycleError, TopologicalSorter
 
 from replstore.databases.base import Fault
 from replstore.databases.catalog import Table, execute, quote, quoted
-from replstore.databases.replaying import equal, name_of, pieces
+from replstore.databases.replaying import PIECE, equal, name_of, pieces
 from replstore.node import one_line
 from replstore.replication.journal.ground import Ground, Row
 from replstore.replication.journal.groups import Group
 
 Write = Callable[[], None]
+#: Rows of a group up to which each is tried by itself to find an order in which constraints let them be written.
+ONE_BY_ONE = 10_000
 
 
 class Withheld(Exception):
@@ -53,6 +55,7 @@ class Putting:
                 rest = ground.replaying.keys(ground.connection, ground.tables[record.table]) - set(self.wanted[record.table])
                 self.wanted[record.table].update(dict.fromkeys(rest))
         self.here = {table.id: ground.rows(table, self.wanted[table.id]) for table in self.tables}
+        self.cascades = any(table.foreign_keys for table in self.tables)
 
     def put(self) -> None:
         """See :func:`put`."""
@@ -98,15 +101,16 @@ class Putting:
     # -- the writing
 
     def _write(self) -> None:
-        """Everything at once; where a constraint wants another order, one by one, until nothing gets any further."""
-        writes = list(self._writes())
+        """Everything at once; where a constraint wants another order, one by one (of very many: piece by piece), until nothing gets any further."""
         try:
             with self.ground.connection.begin_nested():
-                for write in writes:
+                for write in self._writes(PIECE):
                     write()
             return
         except Exception as error:
             self._raise_unless_refused(error)
+        many = sum(len(wanted) for wanted in self.wanted.values()) > ONE_BY_ONE
+        writes = list(self._writes(PIECE if many else 1))
         while writes:
             left, refused = [], None
             for write in writes:
@@ -125,17 +129,24 @@ class Putting:
         if self.ground.node.database.classify(error) is not Fault.CALLER:
             raise error
 
-    def _writes(self) -> Iterator[Write]:
-        """Deletes, children first; then the others, parents first."""
+    def _writes(self, size: int) -> Iterator[Write]:
+        """Deletes, children first; then the others, parents first.
+
+        Args:
+            size: rows in one statement; an update has one.
+        """
         ordered = self._parents_first()
         for table in reversed(ordered):
-            for name in self.here[table.id]:
-                if self.wanted[table.id][name] is None:
-                    yield self._deleting(table, name)
+            going = [name for name in self.here[table.id] if self.wanted[table.id][name] is None]
+            for piece in pieces(going, size):
+                yield self._deleting(table, piece)
         for table in ordered:
-            for name, row in self.wanted[table.id].items():
-                if row is not None and row != self.here[table.id].get(name):
-                    yield self._putting(table, name, row)
+            here, coming = self.here[table.id], {name: row for name, row in self.wanted[table.id].items() if row is not None}
+            for piece in pieces([name for name in coming if name not in here], size):
+                yield self._inserting(table, [coming[name] for name in piece])
+            for name, row in coming.items():
+                if name in here and row != here[name]:
+                    yield self._updating(table, name, row, here[name])
 
     def _parents_first(self) -> list[Table]:
         by_id = {table.id: table for table in self.tables}
@@ -145,23 +156,28 @@ class Putting:
         except CycleError:
             return self.tables
 
-    def _deleting(self, table: Table, name: str) -> Write:
-        statement = f"DELETE FROM {name_of(table)} AS t WHERE {self.ground.replaying.among(table, [name], 't')}"
-        return lambda: execute(self.ground.connection, [statement])
+    def _deleting(self, table: Table, names: Sequence[str]) -> Write:
+        return lambda: execute(self.ground.connection, [f"DELETE FROM {name_of(table)} AS t WHERE {self.ground.replaying.among(table, names, 't')}"])
 
-    def _putting(self, table: Table, name: str, row: Row) -> Write:
-        replaying, here = self.ground.replaying, self.here[table.id].get(name)
-        values = {column: replaying.value(table.column(column), row[column]) for column in table.data_columns}
-        insert = f"INSERT INTO {name_of(table)} ({quoted(values)}) {replaying.identity_override(table)}VALUES ({', '.join(values.values())})"
-        changed = [f"{quote(column)} = {value}" for column, value in values.items() if here is None or row[column] != here[column]]
-        update = f"UPDATE {name_of(table)} AS t SET {', '.join(changed)} WHERE {replaying.among(table, [name], 't')}"
+    def _inserting(self, table: Table, rows: Sequence[Row]) -> Write:
+        return lambda: execute(self.ground.connection, [self._insert(table, rows)])
 
+    def _insert(self, table: Table, rows: Sequence[Row]) -> str:
+        values = ", ".join(f"({', '.join(self._values(table, row).values())})" for row in rows)
+        override = self.ground.replaying.identity_override(table)
+        return f"INSERT INTO {name_of(table)} ({quoted(table.data_columns)}) {override}VALUES {values}"
+
+    def _values(self, table: Table, row: Row) -> dict[str, str]:
+        return {column: self.ground.replaying.value(table.column(column), row[column]) for column in table.data_columns}
+
+    def _updating(self, table: Table, name: str, row: Row, here: Row) -> Write:
         def write() -> None:
-            connection = self.ground.connection
-            if here is None or not self.ground.rows(table, [name]):  # a cascade within the group may have taken it
-                execute(connection, [insert])
-            else:
-                execute(connection, [update])
+            connection, replaying = self.ground.connection, self.ground.replaying
+            if self.cascades and not self.ground.rows(table, [name]):  # a cascade within the group may have taken it
+                execute(connection, [self._insert(table, [row])])
+                return
+            changed = ", ".join(f"{quote(column)} = {value}" for column, value in self._values(table, row).items() if row[column] != here[column])
+            execute(connection, [f"UPDATE {name_of(table)} AS t SET {changed} WHERE {replaying.among(table, [name], 't')}"])
 
         return write
 

@@ -12,15 +12,19 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import Connection, insert, update
+from sqlalchemy import Connection, insert, select, update
 
 from replstore.databases.dialect import raw
+from replstore.databases.replaying import pieces
 from replstore.node import Node
 from replstore.replication.journal.ground import Ground, replaying, states
-from replstore.replication.journal.groups import Change, Group, Record, State, merged, order
+from replstore.replication.journal.groups import Change, Group, History, Record, State, merged, order
 from replstore.replication.journal.orphans import shape
 from replstore.replication.journal.putting import Withheld, put
 from replstore.timestamps import now
+
+#: Groups of which a plan says what would come of them.
+REHEARSED = 1000
 
 
 class Outcome(StrEnum):
@@ -74,26 +78,36 @@ class Replay:
     Args:
         found: all groups, whatever became of them.
         wish: what a person asked for.
+        unfinished: the histories of which not everything was on record when these groups were read.
     """
 
-    def __init__(self, found: Sequence[Group], wish: Wish) -> None:
-        self.found, self.wish = found, wish
+    def __init__(self, found: Sequence[Group], wish: Wish, unfinished: Collection[History] = ()) -> None:
+        self.found, self.wish, self.unfinished = found, wish, unfinished
         chosen = [group for group in found if (wish.has(group) if wish.named is not None else group.state is State.OPEN)]
         in_order = not wish.out_of_order
         together = [group for group in chosen if in_order and (group.state is State.OPEN or wish.reopen)]
         apart = [group for group in chosen if not (in_order and (group.state is State.OPEN or wish.reopen))]
         self.work = sorted([*merged(together), *apart], key=order)
+        self._states = {record.id: record.state for group in found for record in group.records}
+        self._in_order: dict[History, list[Group]] = {}
+        for group in sorted(found, key=order):
+            if group.first is not None:
+                self._in_order.setdefault(group.history, []).append(group)
 
     def once(self, node: Node, connection: Connection, group: Group) -> Verdict:
         """Replays one group in the caller's transaction, which is left as it was where the group is withheld."""
         with replaying(node).reading(connection):
-            return self._try(Ground(node, connection), group)
+            return self._try(Ground(node, connection, self._states), group)
+
+    def committed(self, group: Group) -> None:
+        """The transaction in which a group was replayed is committed."""
+        self._states.update(dict.fromkeys((record.id for record in group.records), State.REPLAYED))
 
     def rehearse(self, node: Node, connection: Connection) -> list[Verdict]:
         """Replays all of them in the caller's transaction, which is to be rolled back: what would come of it."""
         with replaying(node).reading(connection):
             ground = Ground(node, connection)
-            return [self._try(ground, group) for group in self.work]
+            return [self._try(ground, group) for group in self.work[:REHEARSED]]
 
     def _try(self, ground: Ground, group: Group) -> Verdict:
         if group.now(ground.states) is State.REPLAYED:
@@ -103,7 +117,7 @@ class Replay:
                 reason = next(filter(None, (rule(self, ground, group) for rule in RULES)), None)
                 if reason is not None:
                     raise Withheld(reason)
-                _decide(ground.node, ground.connection, group, State.REPLAYED, self.wish)
+                _decide(ground.node, ground.connection, group.records, State.REPLAYED, self.wish)
                 put(ground, group)
                 _mark(ground, group)
         except Withheld as withheld:
@@ -112,6 +126,11 @@ class Replay:
         return Verdict(group, Outcome.REPLAYED)
 
     # -- the rules, in order; each says why the group is withheld, or None
+
+    def _unfinished(self, ground: Ground, group: Group) -> str | None:
+        if group.history not in self.unfinished:
+            return None
+        return f"not all of it is on record: {group.history[1]} was being let rejoin, and has to come to its end with that first (`replstore rejoin`)"
 
     def _without_transaction(self, ground: Ground, group: Group) -> str | None:
         if group.first is None:
@@ -157,16 +176,20 @@ class Replay:
         return None
 
     def _touched(self, ground: Ground, group: Group) -> str | None:
-        return ground.touched(group, self._replayed(ground, group))
+        return ground.touched(group, lambda: self._replayed(ground, group))
 
     def _before(self, ground: Ground, group: Group) -> str | None:
         """Nothing after a withheld orphan: it may have read what that one wrote, and what was read is not on record (HAZARDS 31)."""
         if self.wish.out_of_order:
             return None
         inside = {record.id for record in group.records}
-        for other in self.found:
-            if other.history != group.history or other.first is None or group.last is None or other.first > group.last:
-                continue
+        in_order, passed = self._in_order.get(group.history, []), ground.passed.get(group.history, 0)
+        while passed < len(in_order) and in_order[passed].now(ground.states) is State.REPLAYED:
+            passed += 1
+        ground.passed[group.history] = passed
+        for other in in_order[passed:]:
+            if other.first is None or group.last is None or other.first > group.last:
+                break
             if other.records[0].id not in inside and other.now(ground.states) is not State.REPLAYED:
                 return f"{other.name()} was committed before, may have been read, and is not replayed; `--out-of-order` replays it all the same"
         return None
@@ -182,6 +205,7 @@ class Replay:
 
 
 RULES: tuple[Callable[[Replay, Ground, Group], str | None], ...] = (
+    Replay._unfinished,
     Replay._without_transaction,
     Replay._known,
     Replay._decided,
@@ -200,24 +224,26 @@ def discard(node: Node, connection: Connection, found: Collection[Group], reason
     now_is = states(node, connection)
     for group in found:
         state = group.now(now_is)
-        if state is State.OPEN:
-            _decide(node, connection, group, State.DISCARDED, Wish(reason=reason))
+        undecided = [record for record in group.records if now_is.get(record.id) is State.OPEN]
+        if undecided and state is not State.REPLAYED:
+            _decide(node, connection, undecided, State.DISCARDED, Wish(reason=reason))
         verdicts.append(Verdict(group, Outcome.BEFORE if state is State.REPLAYED else Outcome.DISCARDED))
     return verdicts
 
 
-def _decide(node: Node, connection: Connection, group: Group, state: State, wish: Wish) -> None:
+def _decide(node: Node, connection: Connection, records: Sequence[Record], state: State, wish: Wish) -> None:
     """Marks the records: the row locks keep a second program waiting, and the count tells it that it comes second."""
     orphan = node.database.control.orphan
     undecided = (State.OPEN, State.DISCARDED) if wish.reopen else (State.OPEN,)
+    by_id = {record.id: record for record in records}
     hook = getattr(raw(connection.connection), "hook", None)
-    for record in group.records:
-        done = connection.execute(
-            update(orphan)
-            .where(orphan.c.id == record.id, orphan.c.state.in_([each.value for each in undecided]))
-            .values(state=state.value, decided_at=now(), decided_tx=getattr(hook, "id", None), reason=wish.reason)
-        )
-        if done.rowcount != 1:
+    values = {"state": state.value, "decided_at": now(), "decided_tx": getattr(hook, "id", None), "reason": wish.reason}
+    for piece in pieces(by_id):
+        of_piece = orphan.c.id.in_(piece)
+        done = connection.execute(update(orphan).where(of_piece, orphan.c.state.in_([each.value for each in undecided])).values(values))
+        if done.rowcount != len(piece):
+            by_others = select(orphan.c.id).where(of_piece, orphan.c.decided_tx.is_distinct_from(values["decided_tx"]))
+            record = by_id[next(iter(connection.execute(by_others).scalars()), piece[0])]
             raise Withheld(f"another program has decided on row {record.key} of {record.table} in the meantime")
 
 
