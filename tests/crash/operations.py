@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 from sqlalchemy import Column, Integer, MetaData, String, Table
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from replstore import local
+from replstore import ConfigError, local
+from replstore.replication.journal import recording
 from replstore.store import Store
 
 SHORT: dict[str, Any] = {
@@ -282,6 +283,91 @@ class RejoinByCopy(Rejoin):
     copy = True
 
 
+class RejoinInPieces(Rejoin):
+    """The same with more orphans than one transaction records; who comes after the crash records more at once."""
+
+    def operate(self, place: Place) -> None:
+        recording.PIECE = 1
+        super().operate(place)
+
+    def verify(self, place: Place) -> None:
+        for node in ("primary", "standby"):
+            marks = place.rows(node, "SELECT state FROM replstore_orphan WHERE tbl = ''")  # type: ignore[arg-type]
+            assert marks in ([], [("recorded",)]), marks
+            records = place.rows(node, "SELECT key, former_row IS NULL, writer_row IS NULL FROM replstore_orphan WHERE tbl <> '' ORDER BY key")  # type: ignore[arg-type]
+            assert records == [("[1]", 0, 0), ("[2]", 1, 0), ("[5]", 0, 1)], records
+
+
+class Replay(Rejoin):
+    """What the former writer had alone is done on the new one: two transactions on one account, and one apart from them."""
+
+    def prepare(self, place: Place) -> None:
+        super(Rejoin, self).prepare(place)
+        with place.store() as store:
+            store.sync()
+            store.run(add(1, 1))
+            store.run(add(1, 10), key="lost")
+            store.run(lambda session: session.delete(session.get_one(Account, 2)))
+        place.pair.kill("primary")
+        with place.store() as store:
+            store.run(add(6, 600))
+        place.pair.start("primary")
+        with place.store() as store:
+            store.rejoin()
+            store.sync()
+
+    def operate(self, place: Place) -> None:
+        with place.store() as store:
+            with contextlib.suppress(ConfigError):  # there is nothing more to decide on
+                store.orphans.replay(reason="wanted")
+            assert store.run(add(1, 10), key="lost") == 111  # known by its key, and done once
+            place.acknowledge()
+
+    def again(self, place: Place, store: Store) -> None:
+        before = {state for (state,) in place.rows("standby", "SELECT DISTINCT state FROM replstore_orphan WHERE key = '[1]'")}
+        amount = {id: amount for id, _, amount in place.rows("standby")}[1]
+        assert (before, amount) in (({"open"}, 100), ({"replayed"}, 111))  # both transactions of the group, or none
+        self.operate(place)
+
+    def acknowledged(self, place: Place) -> None:
+        for node in ("primary", "standby"):
+            assert {id: amount for id, _, amount in place.rows(node)}[1] == 111  # type: ignore[arg-type]
+
+    def expected(self) -> dict[int, int]:
+        return {1: 111, 6: 600}
+
+    def verify(self, place: Place) -> None:
+        for node in ("primary", "standby"):
+            assert place.rows(node, "SELECT key, state, reason FROM replstore_orphan ORDER BY key") == [  # type: ignore[arg-type]
+                ("[1]", "replayed", "wanted"),
+                ("[2]", "replayed", "wanted"),
+            ]
+
+
+class Discard(Replay):
+    """A person decides against it."""
+
+    def operate(self, place: Place) -> None:
+        with place.store() as store:
+            with contextlib.suppress(ConfigError):
+                store.orphans.discard(everything=True, reason="not wanted")
+            place.acknowledge()
+
+    def again(self, place: Place, store: Store) -> None:
+        assert len(place.rows("standby", "SELECT DISTINCT state FROM replstore_orphan")) == 1  # all of it, or nothing
+        self.operate(place)
+
+    def acknowledged(self, place: Place) -> None:
+        for node in ("primary", "standby"):
+            assert place.rows(node, "SELECT DISTINCT state FROM replstore_orphan") == [("discarded",)]  # type: ignore[arg-type]
+
+    def expected(self) -> dict[int, int]:
+        return {1: 100, 2: 200, 6: 600}
+
+    def verify(self, place: Place) -> None:
+        self.acknowledged(place)
+
+
 class Resync(Operation):
     """The follower was away, and the writer acknowledged alone."""
 
@@ -350,6 +436,9 @@ OPERATIONS: dict[str, type[Operation]] = {
     "switchover": Switchover,
     "rejoin": Rejoin,
     "rejoin by copy": RejoinByCopy,
+    "rejoin in pieces": RejoinInPieces,
+    "replay of orphans": Replay,
+    "discard of orphans": Discard,
     "resync": Resync,
     "first migration": FirstMigration,
     "migration": Migration,
