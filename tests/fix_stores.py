@@ -302,6 +302,9 @@ class Steps(Carrier):
     def tables(self) -> Any:
         return self.carrier.tables()
 
+    def boundary(self, name: str, after: str | None, rows: int) -> str | None:
+        return self.carrier.boundary(name, after, rows)
+
     def recorded(self, node: str, term_no: int) -> Any:
         return self.carrier.recorded(node, term_no)
 
