@@ -1,4 +1,4 @@
-"""The real command, in a process of its own: one that is forked with other packages imported (`forking`), which takes a quarter of the time, or an
+"""The real command, in a process of its own: one that is forked with other packages imported (`forking`), which takes half of the time, or an
 interpreter from its start."""
 
 from __future__ import annotations
