@@ -11,6 +11,7 @@ import functools
 import shutil
 import sqlite3
 import tempfile
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -81,7 +82,15 @@ def _template(places: dict[local.Name, Place], metadata: MetaData, settings: dic
     template = {node: fresh if fresh and isinstance(place, FreshPair) else files for node, place in places.items()}
     with Store(primary=template["primary"].url("primary"), standby=template["standby"].url("standby"), background=False, **settings) as store:
         store.migrate(metadata)
+    for node, place in template.items():
+        if isinstance(place, local.SqlitePair):  # what is in the log still is in this copy's file
+            with contextlib.closing(sqlite3.connect(place.path(node))) as file, contextlib.closing(sqlite3.connect(_ready(place, node))) as ready:
+                file.backup(ready)
     return template
+
+
+def _ready(template: local.SqlitePair, node: local.Name) -> Path:
+    return template.directory / f"{node}.ready"
 
 
 def _copy(template: Place, place: Place, node: local.Name) -> None:
@@ -90,7 +99,7 @@ def _copy(template: Place, place: Place, node: local.Name) -> None:
         place.make(node, template)
     else:
         assert isinstance(template, local.SqlitePair)
-        shutil.copyfile(template.path(node), place.path(node))
+        shutil.copyfile(_ready(template, node), place.path(node))
 
 
 def _give_identity(places: dict[local.Name, Place]) -> None:
