@@ -22,7 +22,7 @@ from replstore.replication.journal.groups import NO_TABLE, Group, History, Recor
 from replstore.replication.journal.replay import REHEARSED, Outcome, Replay, Verdict, Wish, discard
 
 Run = Callable[..., Any]
-#: Records that are read at once to make groups of them; each takes one to two kilobytes of memory.
+#: Records that are read at once to make groups of them; each takes about a kilobyte of memory, and two and a half while it is replayed.
 MOST = 1_000_000
 #: Rows in one fetch.
 FETCH = 5000
