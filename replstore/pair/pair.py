@@ -273,7 +273,9 @@ class Pair:
                     if lead is not None and lead.term.number >= above:
                         return lead
             except Busy as error:
-                raise NoWriter(f"{error}; nobody is known to write until it has come to its end: repeat it then") from None
+                before = self.decision
+                known = f"{self._why_nobody(before)}; " if before is not None and before.action is not Action.WRITE else ""
+                raise NoWriter(f"{known}{error}; nobody is known to write until it has come to its end: repeat it then") from None
             if self._is_no_pair():
                 raise NotAPair("these two databases are no pair yet: store.migrate(…) or `replstore migrate` makes one of them")
             forbidden = decision.action is Action.TAKE_OVER and not self.acts

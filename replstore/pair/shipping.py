@@ -76,7 +76,9 @@ class Shipping:
             self.stop(str(error))
             raise
         except Exception as error:
-            if not isinstance(error, ReplstoreError) and shipper.writer.database.classify(error) is Fault.CALLER:  # what no repetition mends
+            # whichever node's error it is: each kind of database says CALLER of the other's
+            faults = {node.database.classify(error) for node in (shipper.writer, shipper.follower)}
+            if not isinstance(error, ReplstoreError) and faults == {Fault.CALLER}:  # no repetition mends it
                 self.stop(_refused(shipper, error))
             raise
         if shipped.resynced or self._vouch:
