@@ -56,8 +56,9 @@ def landing_statements(control: Control, landing: Landing) -> list[Statement]:
         statements.append((insert, (*landed, writer.term_no, writer.term_uuid), "another shipper was the first, or the node is no longer a follower"))
     else:
         sets = ", ".join(f"{column} = ?" for column in columns)
-        update = f"UPDATE {position} SET {sets} WHERE position = ? AND tick = ? AND {follows}"
-        compared = (base.position, base.tick, writer.term_no, writer.term_uuid)
+        # the batch's number: whoever gave the follower something to copy in the meantime has counted it up
+        update = f"UPDATE {position} SET {sets} WHERE position = ? AND tick = ? AND batch = ? AND {follows}"
+        compared = (base.position, base.tick, base.batch, writer.term_no, writer.term_uuid)
         statements.append((update, (*landed, *compared), "the follower's role, term or position moved since the batch began"))
     if copying:
         setting = control.name("setting")

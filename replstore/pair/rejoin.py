@@ -105,8 +105,8 @@ def _find(writer: Node, source: Connection, former: Node, connection: Connection
     continues = behind.role == "fenced" and _continues(former, connection, ahead, behind)
     if not continues and not copy:
         raise NeedsCopy(
-            f"{former.name}'s history doesn't reach {writer.name}'s takeover (it went back in time, was away for too long, or missed a takeover): "
-            "run `replstore rejoin --copy`"
+            f"{former.name}'s history doesn't reach {writer.name}'s takeover (it went back in time, was away for too long or missed a takeover, or "
+            f"{writer.name} was half copied): run `replstore rejoin --copy`"
         )
     tables = replicated(former, connection)
     # solo may be over on the former writer although not all of it had arrived; only force makes a follower the writer then (HAZARDS 32)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from replstore.databases.base import Fault
+from replstore.databases.carrier import CompareFailed
 from replstore.errors import ReplicationStopped, ReplstoreError
 from replstore.node import Node, one_line
 from replstore.pair.decide import Term
@@ -55,7 +56,7 @@ class Shipping:
         with self._lock:
             if node.name not in self._shippers:
                 shipper = Shipper(node, self._other(node))
-                self._shippers[node.name] = (shipper, GroupCommit(lambda: self._ship(shipper)))
+                self._shippers[node.name] = (shipper, GroupCommit(lambda limit: self._ship(shipper, limit)))
             shipper, group = self._shippers[node.name]
         deadline = time.monotonic() + 30.0 if deadline is None else deadline
         if self._is_watched():
@@ -68,12 +69,14 @@ class Shipping:
         finally:
             done.set()
 
-    def _ship(self, shipper: Shipper) -> Shipped:
+    def _ship(self, shipper: Shipper, deadline: float) -> Shipped:
         began = time.monotonic()
         try:
-            shipped = shipper.ship()
+            shipped = shipper.ship(deadline)
         except ReplicationStopped as error:
             self.stop(str(error))
+            raise
+        except CompareFailed:  # others were faster: the next batch goes on
             raise
         except Exception as error:
             # whichever node's error it is: each kind of database says CALLER of the other's

@@ -116,15 +116,18 @@ def _refusal(state: NodeState, seen: NodeView, compare_heartbeat: bool, promised
 def _become_writer(node: Node, connection: Connection, state: NodeState, term: Term, reason: str, forced: bool, margin: int) -> None:
     control, database = node.database.control, node.database
     basis = database.position(connection)
+    followed = state.role == "follower"
+    # half a copy (by force alone) holds less than its position says: the other node comes back by comparing every row
+    whole = followed and not state.copying
     connection.execute(
         update(control.role).values(
             role="writer",
             term_no=term.number,
             term_uuid=term.uuid,
             basis=basis,
-            former_node=state.source if state.role == "follower" else None,
-            former_position=state.position if state.role == "follower" else None,
-            former_tick=state.tick if state.role == "follower" else None,
+            former_node=state.source if followed else None,
+            former_position=state.position if whole else None,
+            former_tick=state.tick if whole else None,
             fenced_by_no=None,
             fenced_by_uuid=None,
             reason=("forced: " if forced else "") + reason,

@@ -150,7 +150,8 @@ def _mirror(follower: Node, source: Connection, target: Connection, wanted: dict
     copied = sorted({*whole, *unfinished})
     target.exec_driver_sql(f"DELETE FROM {control.name('journal')}")
     if copied or altered:
-        target.execute(update(control.position).values(copying=True))
+        # counted up, so that a batch under way, which began before this, doesn't land and say that nothing is to be copied
+        target.execute(update(control.position).values(copying=True, batch=control.position.c.batch + 1))
         target.execute(delete(control.setting).where(control.setting.c.name == TO_COPY))
         target.execute(insert(control.setting).values(name=TO_COPY, value=json.dumps({name: unfinished.get(name) for name in copied})))
     return Mirrored(tuple(table.id for table in differ), tuple(table.id for table in gone), tuple(copied))

@@ -173,7 +173,7 @@ def test_a_migration_during_the_copy_begins_anew_what_it_changed_and_only_that(l
     batches = watched(store, monkeypatch, lambda batch: None)
     store.migrate()
     assert parts(batches)[0] == ("[29]", "[39]")
-    assert (None, "[9]") in parts(batches)  # zoo's first one
+    assert len(parts(batches)) == 2  # zoo comes once, whole, with what its journal says
     assert store.check().equal
 
 

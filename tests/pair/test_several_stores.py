@@ -120,7 +120,7 @@ def write(path: Path, stop: threading.Event) -> None:
 def test_nothing_is_closed_under_a_batch_that_runs() -> None:
     entered, leave = threading.Event(), threading.Event()
 
-    def run() -> str:
+    def run(deadline: float) -> str:
         entered.set()
         leave.wait(10)
         return "done"

@@ -19,7 +19,7 @@ class Gate:
         self.runs = 0
         self.ends: dict[int, BaseException] = {}
 
-    def run(self) -> int:
+    def run(self, deadline: float) -> int:
         self.runs += 1
         self.entered.set()
         assert self.open.wait(10)

@@ -63,6 +63,7 @@ class SQLiteCarrier(Carrier):
         if self._both is None:
             self._writer_identity = file_identity(writer)
             both = open_file(follower, timeout=self._timeout)
+            both.text_factory = lambda data: data.decode("utf-8", "surrogateescape")  # a key where a part ends may be text that is no UTF-8
             try:
                 both.execute("ATTACH DATABASE ? AS src", (f"file:{url_quote(self._ticker_connection().path)}?mode=rw",))
                 both.execute(f"CREATE TEMP TABLE extra (tbl TEXT, {', '.join(f'k{n}' for n in range(1, KEYS + 1))})")

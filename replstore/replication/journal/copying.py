@@ -12,7 +12,7 @@ import logging
 from dataclasses import dataclass
 
 from replstore.databases.base import NodeState
-from replstore.databases.carrier import Carrier, Keys, Part
+from replstore.databases.carrier import Carrier, Keys, Part, Snapshot
 from replstore.node import Node
 from replstore.replication.mirror import to_copy
 
@@ -46,18 +46,21 @@ class Copying:
         self._carrier, self._follower = carrier, follower
         self._small: set[str] = set()
 
-    def next_part(self, base: NodeState) -> NextPart | None:
+    def next_part(self, base: NodeState, snapshot: Snapshot) -> NextPart | None:
         """The next part of a table that is copied in parts; None: what is left comes with one batch.
 
         Args:
             base: the follower, as the batch began.
+            snapshot: of the writer; a table that its journal names as a whole comes with the last batch, so no part of it would last.
         """
         if base.position is not None and not base.copying:
+            self._small.clear()  # the next copy finds other sizes
             return None
         known = self._carrier.tables()
         left = self.left(base)
         for name, after in left.items():
-            if name not in known or (after is None and name in self._small):
+            whole = name in snapshot.changed and snapshot.changed[name] is None
+            if name not in known or whole or (after is None and name in self._small):
                 continue
             upto = self._carrier.boundary(name, after, ROWS)
             if upto is None and after is None:

@@ -18,10 +18,10 @@ class GroupCommit(Generic[Result]):
     """Runs a function for many callers at once.
 
     Args:
-        run: what one caller does for all.
+        run: what one caller does for all; it is given that caller's deadline.
     """
 
-    def __init__(self, run: Callable[[], Result]) -> None:
+    def __init__(self, run: Callable[[float], Result]) -> None:
         self._run = run
         self._changed = threading.Condition()
         self._started = 0
@@ -55,7 +55,7 @@ class GroupCommit(Generic[Result]):
             self._started += 1
         outcome: Result | Exception = InterruptedError("the thread that shipped was interrupted")  # what the others see if that happens
         try:
-            outcome = self._run()
+            outcome = self._run(deadline)
         except Exception as error:
             outcome = error
         finally:

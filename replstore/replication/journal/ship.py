@@ -17,6 +17,7 @@ What it doesn't promise: that nothing waits.  An empty batch costs two round tri
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -74,10 +75,14 @@ class Shipper:
         self._copying = Copying(self.carrier, follower)
         self._remembered: set[tuple[int, frozenset[str]]] = set()
 
-    def ship(self) -> Shipped:
+    def ship(self, deadline: float = math.inf) -> Shipped:
         """Ships everything that was committed on the writer before the call.
 
+        Args:
+            deadline: on the monotonic clock; no part of a copy is begun after it.
+
         Raises:
+            TimeoutError: a copy is under way, and isn't done at the deadline; the next call goes on with it.
             NotTheWriter: the nodes' roles or terms aren't those of a writer and its follower.
             ReplicationStopped: a state that needs a migration, a copy or a person.
             Exception: a driver's error, from either node.
@@ -94,7 +99,9 @@ class Shipper:
                     self.carrier.abandon()
                     self._remember_faults(snapshot)
                 check_continuity(base, snapshot)
-                if (part := self._copying.next_part(base)) is not None:
+                if (part := self._copying.next_part(base, snapshot)) is not None:
+                    if time.monotonic() >= deadline:
+                        raise TimeoutError(f"{base.name} is being copied, {len(part.to_copy)} table(s) to go; the next batch goes on with it")
                     self._land_part(base, snapshot, part)
                     attempts = 0
                     continue
