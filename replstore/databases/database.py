@@ -298,9 +298,9 @@ class Database(ABC):
         """
         return bring_back(self, connection, insist=insist)
 
-    def replaying(self) -> Replaying | None:
-        """What puts back rows that a former writer had; None: this kind of pair can't yet."""
-        return None
+    @abstractmethod
+    def replaying(self) -> Replaying:
+        """What puts back rows that a former writer had."""
 
     # -- reading for check and rejoin
 

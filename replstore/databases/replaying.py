@@ -33,6 +33,10 @@ class Replaying(ABC):
     def loud(self, connection: Connection, tables: Sequence[Table]) -> None:
         """Brings the triggers back, exactly as they were; constraints that waited are checked first."""
 
+    def name(self, table: Table) -> str:
+        """A table's name in SQL."""
+        return name_of(table)
+
     @abstractmethod
     def value(self, column: Column, shown: str | None) -> str:
         """A value as an SQL expression of the column's own type.

@@ -77,6 +77,10 @@ class Kind(ABC):
         """The canonical text of a native value."""
         return str(value)
 
+    def native(self, canonical: str) -> Native:
+        """The native value of a canonical text."""
+        return canonical
+
     def key(self, value: Native) -> Any:
         """The value in a key's JSON."""
         return self.canonical(value)
@@ -107,6 +111,9 @@ class Integer(Kind):
         if not -self._limit <= value < self._limit:
             raise CannotCross(f"is out of the range of type {self.type}")
         return value
+
+    def native(self, canonical: str) -> Native:
+        return int(canonical)
 
     def key(self, value: Native) -> Any:
         return value
@@ -153,6 +160,9 @@ class Float(Kind):
 
     def canonical(self, value: Native) -> str:
         return repr(value)
+
+    def native(self, canonical: str) -> Native:
+        return float(canonical)
 
 
 class Numeric(Kind):
@@ -301,6 +311,9 @@ class Blob(Kind):
     def canonical(self, value: Native) -> str:
         assert isinstance(value, bytes)
         return "\\x" + value.hex()
+
+    def native(self, canonical: str) -> Native:
+        return bytes.fromhex(canonical[2:])
 
 
 class Uuid(Kind):

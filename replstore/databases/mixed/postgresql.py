@@ -14,6 +14,7 @@ from replstore.databases.catalog import Difference, Table, quote
 from replstore.databases.dialect import raw
 from replstore.databases.mixed import compare, guards, making_postgresql, reading_postgresql
 from replstore.databases.mixed.from_postgresql import PostgreSQLToSQLite
+from replstore.databases.mixed.replaying import MixedPostgreSQLReplaying
 from replstore.databases.postgresql.capture import qualified
 from replstore.databases.postgresql.database import PostgreSQL
 from replstore.errors import CannotReplicate
@@ -42,8 +43,8 @@ class MixedPostgreSQL(PostgreSQL):
     def is_same(self, one: Connection, other: Connection) -> bool:
         return False
 
-    def replaying(self) -> None:
-        """Not yet: what a record holds is in the form that both nodes share."""
+    def replaying(self) -> MixedPostgreSQLReplaying:
+        return MixedPostgreSQLReplaying()
 
     # -- tables
 

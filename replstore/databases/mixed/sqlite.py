@@ -20,6 +20,7 @@ from replstore.databases.dialect import raw
 from replstore.databases.mixed import compare, guards, making_sqlite, reading_sqlite
 from replstore.databases.mixed.from_sqlite import SQLiteToPostgreSQL
 from replstore.databases.mixed.names import ORPHAN, name_here, shared_id
+from replstore.databases.mixed.replaying import MixedSQLiteReplaying
 from replstore.databases.mixed.types import agree, default_type
 from replstore.databases.sqlite import sequences
 from replstore.databases.sqlite.catalog import refusal
@@ -48,8 +49,8 @@ class MixedSQLite(SQLite):
     def is_same(self, one: Connection, other: Connection) -> bool:
         return False
 
-    def replaying(self) -> None:
-        """Not yet: what a record holds is in the form that both nodes share."""
+    def replaying(self) -> MixedSQLiteReplaying:
+        return MixedSQLiteReplaying()
 
     # -- tables
 

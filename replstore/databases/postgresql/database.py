@@ -263,7 +263,7 @@ class PostgreSQL(Database):
         suspended.wait_longer(connection)
         return super().resume(connection, insist=insist)
 
-    def replaying(self) -> PostgreSQLReplaying | None:
+    def replaying(self) -> PostgreSQLReplaying:
         return PostgreSQLReplaying()
 
     def begin_snapshot(self, connection: Connection) -> None:

@@ -199,7 +199,7 @@ class SQLite(Database):
     def disregard(self, table: Table, other: Table) -> Table:
         return replace(table, triggers=other.triggers)
 
-    def replaying(self) -> SQLiteReplaying | None:
+    def replaying(self) -> SQLiteReplaying:
         return SQLiteReplaying()
 
     def begin_snapshot(self, connection: Connection) -> None:

@@ -49,7 +49,7 @@ class SQLiteReplaying(Replaying):
 
     def among(self, table: Table, keys: Collection[str], alias: str) -> str:
         columns = ", ".join(f"{alias}.{quote(column)}" for column in table.key)
-        rows = ", ".join(f"({', '.join(_literal(value) for value in json.loads(key))})" for key in keys)
+        rows = ", ".join(f"({', '.join(literal(value) for value in json.loads(key))})" for key in keys)
         return f"(({columns}) IN (VALUES {rows}))" if keys else "0"
 
     def named(self, connection: Connection, table: Table, keys: Collection[str], since: str) -> set[str]:
@@ -59,7 +59,7 @@ class SQLiteReplaying(Replaying):
         collated = [f" COLLATE {table.column(column).collation}" if table.column(column).collation else "" for column in table.key]
         found: set[str] = set()
         for piece in pieces(keys, NAMED):  # each one walks through the journal
-            rows = ", ".join(f"({number}, {', '.join(_literal(value) for value in json.loads(key))})" for number, key in enumerate(piece))
+            rows = ", ".join(f"({number}, {', '.join(literal(value) for value in json.loads(key))})" for number, key in enumerate(piece))
             names = ", ".join(f"k{n}" for n in range(1, len(table.key) + 1))
             on = " AND ".join(f"j.k{n} = w.k{n}{collation}" for n, collation in enumerate(collated, 1))
             statement = (
@@ -77,10 +77,12 @@ class SQLiteReplaying(Replaying):
         return ""
 
 
-def _literal(value: Any) -> str:
-    """A key's value, as a journal's or a record's JSON has it, as a literal."""
+def literal(value: Any) -> str:
+    """A value as a literal: the driver's, or a key's as a journal's or a record's JSON has it."""
     if isinstance(value, dict):
         return f"x'{value['blob']}'"
+    if isinstance(value, bytes):
+        return f"x'{value.hex()}'"
     if isinstance(value, str):
         return _text(value)
     return INFINITE.get(repr(value), repr(value)) if value is not None else "NULL"

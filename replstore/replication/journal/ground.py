@@ -14,8 +14,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from sqlalchemy import Connection, func, select
 
 from replstore.databases.catalog import ForeignKey, Table, quote
-from replstore.databases.replaying import Replaying, equal, name_of, pieces
-from replstore.errors import ConfigError, NotTheWriter
+from replstore.databases.replaying import equal, pieces
+from replstore.errors import NotTheWriter
 from replstore.node import Node
 from replstore.replication.journal.groups import NO_TABLE, Group, History, Record, State
 
@@ -33,7 +33,7 @@ class Ground:
 
     def __init__(self, node: Node, connection: Connection, known: dict[str, State] | None = None) -> None:
         self.node, self.connection = node, connection
-        self.replaying = replaying(node)
+        self.replaying = node.database.replaying()
         state = node.database.state(connection)
         if state is None or state.role != "writer":
             raise NotTheWriter(f"{node.name} is not the writer")
@@ -157,7 +157,7 @@ class Ground:
         found: set[str] = set()
         for piece in pieces(wanted):
             on = equal(key.ref_columns, "p", key.columns, "t")
-            rest = f"JOIN {name_of(parent)} p ON {on} WHERE {self.replaying.among(parent, piece, 'p')}"
+            rest = f"JOIN {self.replaying.name(parent)} p ON {on} WHERE {self.replaying.among(parent, piece, 'p')}"
             found |= self.replaying.keys(self.connection, child, rest)
         return found
 
@@ -166,7 +166,7 @@ class Ground:
         found: set[str] = set()
         for piece in pieces(group.rows().get(child.id, set())):
             on = equal(key.ref_columns, "t", key.columns, "c")
-            rest = f"JOIN {name_of(child)} c ON {on} WHERE {self.replaying.among(child, piece, 'c')}"
+            rest = f"JOIN {self.replaying.name(child)} c ON {on} WHERE {self.replaying.among(child, piece, 'c')}"
             found |= self.replaying.keys(self.connection, parent, rest)
         become = (record.former_row for record in group.records if record.table == child.id and record.former_row is not None)
         for shown in {tuple(row.get(name) for name in key.columns) for row in become}:
@@ -180,18 +180,6 @@ class Ground:
 def equal_to(columns: Sequence[str], values: Sequence[str]) -> str:
     """The condition that columns of ``t`` have these values, given as SQL expressions."""
     return " AND ".join(f"t.{quote(column)} = {value}" for column, value in zip(columns, values, strict=True))
-
-
-def replaying(node: Node) -> Replaying:
-    """The database's part in replay.
-
-    Raises:
-        ConfigError: this kind of pair has none.
-    """
-    found = node.database.replaying()
-    if found is None:
-        raise ConfigError("orphans can't be replayed in a pair of two kinds of databases yet")
-    return found
 
 
 def counts(node: Node, connection: Connection) -> Counter[State]:

@@ -12,7 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 
 from replstore.databases.base import Fault
 from replstore.databases.catalog import Table, execute, quote, quoted
-from replstore.databases.replaying import PIECE, equal, name_of, pieces
+from replstore.databases.replaying import PIECE, equal, pieces
 from replstore.node import one_line
 from replstore.replication.journal.ground import Ground, Row
 from replstore.replication.journal.groups import Group
@@ -157,7 +157,9 @@ class Putting:
             return self.tables
 
     def _deleting(self, table: Table, names: Sequence[str]) -> Write:
-        return lambda: execute(self.ground.connection, [f"DELETE FROM {name_of(table)} AS t WHERE {self.ground.replaying.among(table, names, 't')}"])
+        return lambda: execute(
+            self.ground.connection, [f"DELETE FROM {self.ground.replaying.name(table)} AS t WHERE {self.ground.replaying.among(table, names, 't')}"]
+        )
 
     def _inserting(self, table: Table, rows: Sequence[Row]) -> Write:
         return lambda: execute(self.ground.connection, [self._insert(table, rows)])
@@ -165,7 +167,7 @@ class Putting:
     def _insert(self, table: Table, rows: Sequence[Row]) -> str:
         values = ", ".join(f"({', '.join(self._values(table, row).values())})" for row in rows)
         override = self.ground.replaying.identity_override(table)
-        return f"INSERT INTO {name_of(table)} ({quoted(table.data_columns)}) {override}VALUES {values}"
+        return f"INSERT INTO {self.ground.replaying.name(table)} ({quoted(table.data_columns)}) {override}VALUES {values}"
 
     def _values(self, table: Table, row: Row) -> dict[str, str]:
         return {column: self.ground.replaying.value(table.column(column), row[column]) for column in table.data_columns}
@@ -177,7 +179,7 @@ class Putting:
                 execute(connection, [self._insert(table, [row])])
                 return
             changed = ", ".join(f"{quote(column)} = {value}" for column, value in self._values(table, row).items() if row[column] != here[column])
-            execute(connection, [f"UPDATE {name_of(table)} AS t SET {changed} WHERE {replaying.among(table, [name], 't')}"])
+            execute(connection, [f"UPDATE {self.ground.replaying.name(table)} AS t SET {changed} WHERE {replaying.among(table, [name], 't')}"])
 
         return write
 
@@ -202,7 +204,7 @@ class Putting:
             there = [name for name, row in self.wanted.get(child.id, {}).items() if row is not None]
             for piece in pieces(there):
                 given = " AND ".join(f"t.{quote(column)} IS NOT NULL" for column in key.columns)
-                found = f"SELECT 1 FROM {name_of(parent)} p WHERE {equal(key.ref_columns, 'p', key.columns, 't')}"
+                found = f"SELECT 1 FROM {self.ground.replaying.name(parent)} p WHERE {equal(key.ref_columns, 'p', key.columns, 't')}"
                 rest = f"WHERE {self.ground.replaying.among(child, piece, 't')} AND {given} AND NOT EXISTS ({found})"
                 if dangling := self.ground.replaying.keys(self.ground.connection, child, rest):
                     raise Withheld(f"row {min(dangling)} of {child.id} refers to a row of {parent.id} that isn't there")

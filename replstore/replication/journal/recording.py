@@ -220,7 +220,7 @@ class _Recorder:
 
     def _touched(self, connection: Connection, table: Table | None, keys: list[str]) -> set[str] | None:
         common, replaying = self._orphans.common, self._writer.database.replaying()
-        if table is None or common is None or replaying is None or not keys:
+        if table is None or common is None or not keys:
             return None
         return replaying.named(connection, table, keys, common)
 

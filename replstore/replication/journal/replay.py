@@ -17,7 +17,7 @@ from sqlalchemy import Connection, insert, select, update
 from replstore.databases.dialect import raw
 from replstore.databases.replaying import pieces
 from replstore.node import Node
-from replstore.replication.journal.ground import Ground, replaying, states
+from replstore.replication.journal.ground import Ground, states
 from replstore.replication.journal.groups import Change, Group, History, Record, State, merged, order
 from replstore.replication.journal.orphans import shape
 from replstore.replication.journal.putting import Withheld, put
@@ -96,7 +96,7 @@ class Replay:
 
     def once(self, node: Node, connection: Connection, group: Group) -> Verdict:
         """Replays one group in the caller's transaction, which is left as it was where the group is withheld."""
-        with replaying(node).reading(connection):
+        with node.database.replaying().reading(connection):
             return self._try(Ground(node, connection, self._states), group)
 
     def committed(self, group: Group) -> None:
@@ -105,7 +105,7 @@ class Replay:
 
     def rehearse(self, node: Node, connection: Connection) -> list[Verdict]:
         """Replays all of them in the caller's transaction, which is to be rolled back: what would come of it."""
-        with replaying(node).reading(connection):
+        with node.database.replaying().reading(connection):
             ground = Ground(node, connection)
             return [self._try(ground, group) for group in self.work[:REHEARSED]]
 
