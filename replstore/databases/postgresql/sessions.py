@@ -189,8 +189,8 @@ class Session:
 
     def rollback(self) -> None:
         """Ends an open transaction; a connection that can't, or that still owes an answer, is closed."""
-        if self._connection is None:
-            return
+        if self._connection is None or (not self._pipeline.failed and self._status() == TransactionStatus.IDLE):
+            return  # as after every batch that landed
         try:
             if self._pipeline.failed or self._status() in (TransactionStatus.ACTIVE, TransactionStatus.UNKNOWN):
                 self.close()
