@@ -72,7 +72,11 @@ def appoint(nodes: dict[str, Node], states: dict[str, NodeState], witness: Witne
     known = {_appointed(node) for node in nodes.values()} - {""}
     seen = witness.view(next(iter(states.values())).pair)
     if known and not anew and known != {witness.identity}:
-        log.warning("the witness %s isn't the pair's: %s", witness.shown, witness.error or "it is another one")
+        log.warning(
+            "the witness %s isn't the pair's (%s): name the pair's, or run `replstore migrate --replace witness` to make this one the pair's",
+            witness.shown,
+            witness.error or "it is another one",
+        )
         return
     writer = next((state for state in states.values() if state.role == "writer"), None)
     follows = {state.role for state in states.values()} == {"writer", "follower"} and len({state.term_uuid for state in states.values()}) == 1

@@ -121,7 +121,9 @@ class Witness:
                 with self.engine.connect() as connection:
                     row = connection.execute(select(witness)).one_or_none()
                 if row is None:
-                    self.error = "it knows no pair; `replstore migrate` makes it this one's"
+                    self.error = (
+                        "it knows no pair; `replstore migrate` makes it this one's, or `replstore migrate --replace witness` if the pair has had one"
+                    )
                 elif pair is not None and row.pair != pair:
                     row, self.error = None, "it belongs to another pair"
         except SQLAlchemyError as error:

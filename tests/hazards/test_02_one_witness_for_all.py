@@ -122,7 +122,9 @@ def test_a_pair_whose_making_broke_off_before_its_witness_gets_it_with_the_next_
     engine.dispose()
     for node in ("primary", "standby"):
         sqlite_lab.sql(node, "UPDATE replstore_setting SET value = '' WHERE name = 'witness'")
-    assert store.status().witness == "silent: it knows no pair; `replstore migrate` makes it this one's"
+    assert store.status().witness.startswith(
+        "silent: it knows no pair; `replstore migrate` makes it this one's, or `replstore migrate --replace witness`"
+    )
     store.migrate(Base)
     assert store.status().witness == "up"
 
@@ -168,3 +170,25 @@ def test_a_store_that_was_opened_before_its_pair_was_made_compares_the_settings_
         early.run(put(1))
     with pytest.raises(SettingsDiffer, match="the pair has been made by another program, with on_follower_down block: open the Store anew"):
         silent.run(put(1))
+
+
+def test_a_program_that_dies_before_it_has_made_the_witness_leaves_one_to_replace(
+    sqlite_lab: Lab, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The nodes know it first; an empty database may as well stand in a lost one's place, so a person decides, and is told how."""
+
+    class Dies(Exception):
+        pass
+
+    def die(*_: object) -> None:
+        raise Dies
+
+    sqlite_lab.migrated(background=False)
+    store = sqlite_lab.store(background=False, witness=url)
+    with monkeypatch.context() as patch, pytest.raises(Dies):
+        patch.setattr(Witness, "create", die)
+        store.migrate(Base)
+    store.migrate(Base)
+    assert "run `replstore migrate --replace witness`" in caplog.text
+    store.migrate(Base, replace="witness")
+    assert in_sync(url) == {"primary"}
