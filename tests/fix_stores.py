@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -195,6 +197,11 @@ class Lab:
     def kill(self, node: str) -> None:
         """SIGKILL to the server; a file is moved away."""
         self.pair.kill(node)  # type: ignore[arg-type]
+
+    def hold_log(self, node: str) -> None:
+        """Until the server is killed nothing is written but what a commit waits for: the process that writes in between stands still."""
+        ((pid,),) = self.sql(node, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'")
+        os.kill(pid, signal.SIGSTOP)
 
     def start(self, node: str) -> None:
         """Brings a node back as it was."""

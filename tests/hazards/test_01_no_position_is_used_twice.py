@@ -26,6 +26,7 @@ def test_a_change_after_a_crash_is_shipped_although_its_transaction_has_an_old_n
     lab = forgetful_lab
     lab.migrated(background=False)
     program = lab.connect("primary")
+    lab.hold_log("primary")
     program.execute("SET synchronous_commit = off")
     program.execute(insert(1))
     program.commit()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from replstore.errors import ReplicationStopped
-from tests.fix_stores import Batch, Lab, Steps, insert, put
+from tests.fix_stores import Batch, Lab, Steps, insert, put, until
 
 
 def test_a_change_committed_after_the_tick_is_not_in_the_batch_even_if_the_writer_then_loses_it(forgetful_lab: Lab) -> None:
@@ -15,8 +15,12 @@ def test_a_change_committed_after_the_tick_is_not_in_the_batch_even_if_the_write
     lab.sql("primary", insert(2))
     program = lab.connect("primary")
     program.execute("SET synchronous_commit = off")
+    ticks = f"SELECT count(*) FROM {lab.name('tick')}"
+    ((before,),) = lab.sql("primary", ticks)
 
     def commit_without_waiting() -> None:
+        until(lambda: lab.sql("primary", ticks) > [(before,)], "the tick is on the disk: writing it would take along what is in the log")
+        lab.hold_log("primary")
         program.execute(insert(3))
         program.commit()
 
@@ -34,6 +38,7 @@ def test_a_writer_that_crashes_between_snapshot_and_tick_ships_nothing_of_that_s
     store = lab.migrated(background=False)
     store.run(put(1))
     program = lab.connect("primary")
+    lab.hold_log("primary")
     program.execute("SET synchronous_commit = off")
     program.execute(insert(2))
     program.commit()
@@ -138,6 +143,7 @@ def test_a_marker_that_the_writer_loses_between_snapshot_and_tick_is_not_shipped
     store.run(put(1))
     before = lab.markers("standby")
     program = lab.connect("primary")
+    lab.hold_log("primary")
     program.execute("SET synchronous_commit = off")
     program.execute(f"INSERT INTO {lab.name('marker')} (id, outcome, durability, term_no) VALUES ('lost', 'committed', 'async', 1)")
     program.commit()
