@@ -1,7 +1,7 @@
 # Everything here needs only python3 (3.11 or later) and make: .venv is made on the way, by uv where it is installed.
 PYTHON ?= python3
 BIN := .venv/bin
-WORKERS ?= 2
+WORKERS ?= 3
 
 .PHONY: demo test bench lint format wheel clean
 
