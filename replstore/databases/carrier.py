@@ -94,6 +94,7 @@ class Landing:
         journal_seen: with ``rejoin``: the former writer's journal as its orphans were read from it, count and last number; compared.
         forget: with ``rejoin``: ids of the former writer's markers that the writer doesn't have; None: all of them.
         to_copy: by id of each table that must still be copied whole, the last key that the follower has of it; None: the follower has everything.
+        left: of a follower that is being copied: the same as the batch began; compared.
     """
 
     base: NodeState
@@ -105,6 +106,7 @@ class Landing:
     journal_seen: str | None = None
     forget: Iterable[str] | None = ()
     to_copy: Mapping[str, str | None] | None = None
+    left: Mapping[str, str | None] | None = None
 
 
 def capture_faults(recorded: Mapping[str, str], found: Mapping[str, str]) -> dict[str, str]:

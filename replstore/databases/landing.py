@@ -58,7 +58,10 @@ def landing_statements(control: Control, landing: Landing) -> list[Statement]:
         sets = ", ".join(f"{column} = ?" for column in columns)
         # the batch's number: whoever gave the follower something to copy in the meantime has counted it up
         update = f"UPDATE {position} SET {sets} WHERE position = ? AND tick = ? AND batch = ? AND {follows}"
-        compared = (base.position, base.tick, base.batch, writer.term_no, writer.term_uuid)
+        compared: tuple[Any, ...] = (base.position, base.tick, base.batch, writer.term_no, writer.term_uuid)
+        if landing.left is not None:
+            update += f" AND (SELECT value FROM {control.name('setting')} WHERE name = ?) = ?"
+            compared += (TO_COPY, json.dumps(landing.left))
         statements.append((update, (*landed, *compared), "the follower's role, term or position moved since the batch began"))
     if copying:
         setting = control.name("setting")

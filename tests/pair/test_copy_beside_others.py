@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from replstore.databases.carrier import CompareFailed
 from replstore.errors import CommittedNotReplicated, NeedsCopy
 from replstore.replication.journal import copying, ship
 from replstore.replication.mirror import mirror
@@ -51,6 +52,20 @@ def test_a_part_that_began_before_its_table_was_made_anew_does_not_count(lab: La
     shipper.carrier = Steps(shipper.carrier, before={"tick": lambda: mirror(lab.nodes["primary"], lab.nodes["standby"])})
     shipper.ship()
     assert lab.accounts("standby") == lab.accounts("primary") == {id: id for id in range(45)}
+
+
+def test_a_part_lands_only_where_the_copy_is_as_far_as_it_was_when_the_part_began(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever let the other one in: how far the copy is, is compared in the transaction that takes it further."""
+    half_copied(lab, monkeypatch)
+    name = "public.account" if lab.postgresql else "account"
+    anew = f"UPDATE {lab.name('setting')} SET value = '{{\"{name}\": null}}' WHERE name = 'copying'"
+    shipper = lab.shipper()
+    shipper.carrier = Steps(shipper.carrier, before={"tick": lambda: lab.sql("standby", anew)})
+    with monkeypatch.context() as patch, pytest.raises(CompareFailed, match="moved since the batch began"):
+        patch.setattr(ship, "ATTEMPTS", 1)
+        shipper.ship()
+    lab.ship()
+    assert lab.accounts("standby") == lab.accounts("primary")
 
 
 def test_half_a_copy_that_is_forced_to_write_gets_back_what_it_lacks_only_by_a_comparison(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,6 +115,19 @@ def test_a_follower_that_others_keep_changing_is_no_reason_to_stop(lab: Lab, mon
         watched(store, patch, lambda batch: lab.sql("standby", f"UPDATE {lab.name('position')} SET batch = batch + 1") and None)
         store.pair.ship()
     assert store.status().stopped == ""
+
+
+def test_heartbeats_on_the_follower_keep_no_batch_from_landing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading the writer may take longer than the time between two of them: a copy beside a large journal would never come on."""
+    lab.migrated(background=False)
+    lab.sql("primary", "INSERT INTO account VALUES (1, 'a', 1)")
+    monkeypatch.setattr(ship, "ATTEMPTS", 1)
+    shipper = lab.shipper()
+    beat = f"UPDATE {lab.name('heartbeat')} SET no = no + 1"
+    lab.sql("standby", beat)
+    shipper.carrier = Steps(shipper.carrier, after={"snapshot": lambda: lab.sql("standby", beat), "tick": lambda: lab.sql("standby", beat)})
+    shipper.ship()
+    assert lab.accounts("standby") == {1: 1}
 
 
 def test_parts_may_end_at_a_key_that_is_no_utf_8(sqlite_lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,9 @@
 """Shipping from SQLite to SQLite: one connection has both files, so rows move inside SQLite, whatever their storage class.
 
-The follower's file is the main database, the writer's is attached and only read.  The transaction begins deferred: both are read first, and the
-follower's write lock is taken at the first change, which SQLite refuses (BUSY_SNAPSHOT) if the follower changed in the meantime (HAZARDS 25).  The
-lock is never held across a wait of this process for anything but its own statements (HAZARDS 9).
+The follower's file is the main database, the writer's is attached and only read.  The follower is read first, outside of the transaction, which begins
+deferred with the writer's snapshot: reading that may take longer than the time between two heartbeats.  The follower's write lock is taken at the first
+change, and what the batch began from is then compared (HAZARDS 25).  The lock is never held across a wait of this process for anything but its own
+statements (HAZARDS 9).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import sqlite3
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote as url_quote
 from uuid import uuid4
@@ -29,6 +31,9 @@ from replstore.databases.state import node_state
 from replstore.timestamps import now
 
 RECORDED = "FROM src.replstore_orphan WHERE node = ? AND term_no = ?"
+
+#: ms to wait for the follower's write lock; whoever has it for longer may well be another shipper, and the batch begins again.
+LOCK_WAIT = 10
 
 
 class SQLiteCarrier(Carrier):
@@ -83,7 +88,12 @@ class SQLiteCarrier(Carrier):
         both = self._open()
         both.execute(f"PRAGMA busy_timeout = {int(wait * 1000)}")
         both.execute("DELETE FROM temp.extra")
+        state = self._read_follower(both)
         both.execute("BEGIN")
+        return state
+
+    @staticmethod
+    def _read_follower(both: StoreConnection) -> NodeState:
         row = both.execute(select_node_state(both.identity, "main.")).fetchone()
         if row is None:
             raise CompareFailed("the follower has no control tables' rows")
@@ -171,16 +181,8 @@ class SQLiteCarrier(Carrier):
             raise CompareFailed("the writer's file was replaced since the snapshot")
 
     def apply(self, rows: Mapping[str, Keys], landing: Landing) -> int:
+        self._take_lock(landing)
         both = self._in_batch()
-        try:
-            both.execute("UPDATE main.replstore_mark SET mark = 'apply'")
-        except sqlite3.OperationalError as error:
-            # plain BUSY too: who writes there now will have changed the follower, and SQLite doesn't wait once this transaction has read
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
-                who = "".join(f", or {each} is writing to it" for each in holders(self._paths[1]))
-                raise Moved(f"the follower changed since the batch began{who}") from error
-            raise
-        both.check_file()
         written = 0
         for name, keys in rows.items():
             self._delete(self._tables[name], keys)
@@ -199,6 +201,21 @@ class SQLiteCarrier(Carrier):
                 raise Moved(failure)
         both.execute("UPDATE main.replstore_mark SET mark = NULL")
         return written
+
+    def _take_lock(self, landing: Landing) -> None:
+        """Nobody else writes to the follower from here on, and it is what the batch began from; but for the heartbeat, which goes on while it is read."""
+        both = self._in_batch()
+        both.execute(f"PRAGMA busy_timeout = {LOCK_WAIT}")
+        try:
+            both.execute("UPDATE main.replstore_mark SET mark = 'apply'")
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+                who = "".join(f", or {each} is writing to it" for each in holders(self._paths[1]))
+                raise Moved(f"the follower changed since the batch began{who}") from error
+            raise
+        both.check_file()
+        if replace(self._read_follower(both), heartbeat=landing.base.heartbeat) != landing.base:
+            raise Moved("the follower changed since the batch began")
 
     def land(self) -> None:
         assert self._both is not None

@@ -28,10 +28,12 @@ class NextPart:
     Attributes:
         rows: the part, by the table's id.
         to_copy: what is left after it, as ``Landing`` has it.
+        left: what was left before it; None: nothing was ever shipped.
     """
 
     rows: dict[str, Keys]
     to_copy: dict[str, str | None]
+    left: dict[str, str | None] | None
 
 
 class Copying:
@@ -68,7 +70,7 @@ class Copying:
                 continue
             rest = {**left, name: upto} if upto is not None else {other: key for other, key in left.items() if other != name}
             log.info("%s: table %s is copied up to key %s; %d table(s) to go", base.name, name, upto or "(its end)", len(rest))
-            return NextPart({name: Keys(journal=False, whole=after is None, part=Part(after, upto))}, rest)
+            return NextPart({name: Keys(journal=False, whole=after is None, part=Part(after, upto))}, rest, left if base.copying else None)
         return None
 
     def left(self, base: NodeState) -> dict[str, str | None]:

@@ -127,17 +127,18 @@ class Shipper:
         """One part of a copy: the follower keeps the position that it began with."""
         tick = self.carrier.tick(batch=(base.batch or 0) + 1, held=base.tick)
         position = base.position if base.position is not None else snapshot.position
-        self.carrier.apply(part.rows, Landing(base, snapshot.state, position, tick, eligible=False, to_copy=part.to_copy))
+        self.carrier.apply(part.rows, Landing(base, snapshot.state, position, tick, eligible=False, to_copy=part.to_copy, left=part.left))
         self.carrier.still_there()
         self.carrier.land()
 
     def _finish(self, base: NodeState, snapshot: Snapshot, resync: bool) -> Shipped:
-        copy = self._copying.left(base) if base.copying else ()
+        left = self._copying.left(base) if base.copying else None
+        copy = left or ()
         rows = self._rows(base, snapshot, copy)
         if snapshot.empty and not resync and not copy and not base.copying:
             return Shipped(0, False, snapshot.state.req, base.batch or 0, base.term_no, base.term_uuid)
         tick = self.carrier.tick(batch=(base.batch or 0) + 1, held=base.tick)
-        written = self.carrier.apply(rows, Landing(base, snapshot.state, snapshot.position, tick, eligible=resync))
+        written = self.carrier.apply(rows, Landing(base, snapshot.state, snapshot.position, tick, eligible=resync, left=left))
         self.carrier.still_there()
         self.carrier.land()
         if resync:
