@@ -183,11 +183,9 @@ def _add_follower(pair: Pair, node: Node, writer: Node, known: NodeState) -> Non
         wanted = [table.id for table in writer.database.tables(connection)]
     node.forget_pair()
     _refuse_strangers(node, writer, wanted)
-    _create_control(pair, node, known.pair, Term(known.term_no, known.term_uuid), "follower")
     with writer.snapshot() as connection:
         witness = appointed(writer, connection)
-    with node.begin() as connection:
-        store_appointed(node, connection, witness)
+    _create_control(pair, node, known.pair, Term(known.term_no, known.term_uuid), "follower", witness)
     _complete(writer, node)
 
 
@@ -220,7 +218,7 @@ def _refuse_strangers(node: Node, writer: Node, wanted: Collection[str]) -> None
             )
 
 
-def _create_control(pair: Pair, node: Node, uuid: str, term: Term, role: str) -> None:
+def _create_control(pair: Pair, node: Node, uuid: str, term: Term, role: str, witness: str = "") -> None:
     database, control = node.database, node.database.control
     if database.may_create(node.url):
         database.create(node.url)
@@ -239,6 +237,7 @@ def _create_control(pair: Pair, node: Node, uuid: str, term: Term, role: str) ->
         connection.execute(insert(control.retention).values(id=1))
         for name, value in pair.settings.pair_values().items():
             connection.execute(insert(control.setting).values(name=name, value=value))
+        store_appointed(node, connection, witness)
         database.set_guard(connection, term_no=term.number, writing=role == "writer")
         state = database.state(connection)
         if role == "writer" and state is not None and pair.policy.on_follower_down == "solo":

@@ -6,14 +6,13 @@ A program that knew no witness, or another one, could otherwise let one node go 
 from __future__ import annotations
 
 import logging
-from uuid import uuid4
 
 from sqlalchemy import Connection, delete, insert, select
 
 from replstore.databases.base import NodeState
 from replstore.errors import ConfigError, NotTheWriter, TakeoverRefused
 from replstore.node import Node
-from replstore.pair.decide import Term
+from replstore.pair.decide import Reach, Term
 from replstore.pair.flip import under_role_lock
 from replstore.pair.witness import Witness
 
@@ -57,7 +56,7 @@ def strange_witness(known: str, asked: str) -> str:
 def appoint(nodes: dict[str, Node], states: dict[str, NodeState], witness: Witness, *, anew: bool = False) -> None:
     """Makes a witness the pair's if the pair has none, or in place of one that was lost; tells it of a takeover that was forced without it.
 
-    The nodes learn it first: no program that knows no witness can act any more when it begins to count.
+    Its row is there before it counts, which it does from the moment when both nodes name it: a program that knows no witness can't act any more then.
 
     Args:
         nodes: both, by name.
@@ -69,9 +68,10 @@ def appoint(nodes: dict[str, Node], states: dict[str, NodeState], witness: Witne
         ConfigError: the nodes aren't a writer and its follower of one term, or the witness doesn't answer.
         NotAPair: the witness is another pair's.
     """
-    known = {_appointed(node) for node in nodes.values()} - {""}
+    named = {_appointed(node) for node in nodes.values()}
+    known = named - {""}
     seen = witness.view(next(iter(states.values())).pair)
-    if known and not anew and known != {witness.identity}:
+    if known and not anew and (seen.reach is not Reach.UP or known != {witness.identity}):
         log.warning(
             "the witness %s isn't the pair's (%s): name the pair's, or run `replstore migrate --replace witness` to make this one the pair's",
             witness.shown,
@@ -85,13 +85,11 @@ def appoint(nodes: dict[str, Node], states: dict[str, NodeState], witness: Witne
             return
         raise ConfigError("a witness is made while both nodes are there and one follows the other: see `replstore status`, and repeat")
     term = Term(writer.term_no, writer.term_uuid)
-    if known and not anew and not term.outranks(seen.term):
+    if named == {witness.identity} and not anew and not term.outranks(seen.term):
         return
-    identity = witness.prepare(writer.pair) or str(uuid4())
+    identity = witness.create(writer.pair, term, writer.name)
+    witness.force(term, writer.name)  # the row may be older, of a time when it counted; the next batch puts the follower in sync
     _set(nodes, term, identity)
-    witness.create(writer.pair, identity, term, writer.name)
-    if term.outranks(witness.view().term):
-        witness.force(term, writer.name)
     log.info("the witness of the pair is %s", witness.shown)
 
 

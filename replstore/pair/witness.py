@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from typing import Any
+from uuid import uuid4
 
 from sqlalchemy import BigInteger, Column, Engine, Integer, MetaData, String, Table, Text, create_engine, event, insert, inspect, select, update
 from sqlalchemy.engine import URL
@@ -77,11 +78,11 @@ class Witness:
         """Its URL, without password."""
         return shown(self._url)
 
-    def prepare(self, pair: str) -> str | None:
-        """Creates its table.
+    def create(self, pair: str, term: Term, writer: str) -> str:
+        """Creates the table and its row, if there is none, with the writer alone.
 
         Returns:
-            Identity of the row that is there already; None: there is none.
+            The row's identity.
 
         Raises:
             NotAPair: the witness is another pair's.
@@ -89,23 +90,14 @@ class Witness:
         """
         self.open()
         metadata.create_all(self.engine)
-        with self.engine.connect() as connection:
-            found = connection.execute(select(witness.c.pair, witness.c.identity)).one_or_none()
-        if found is not None and found.pair != pair:
-            raise NotAPair(f"the witness {self.shown} belongs to another pair: give each pair a witness of its own")
-        return found.identity if found is not None else None
-
-    def create(self, pair: str, identity: str, term: Term, writer: str) -> None:
-        """Creates the row, if there is none, with the writer alone: the next batch puts the follower in sync.
-
-        Raises:
-            NotAPair: another program was faster, with another row.
-        """
-        values = {"pair": pair, "identity": identity, "term_no": term.number, "term_uuid": term.uuid, "writer": writer}
+        values = {"pair": pair, "identity": str(uuid4()), "term_no": term.number, "term_uuid": term.uuid, "writer": writer}
         with suppress(IntegrityError), self.engine.begin() as connection:
             connection.execute(insert(witness).values(id=1, in_sync=writer, req=-1, **values))
-        if self.prepare(pair) != identity:
-            raise NotAPair(f"another program made the witness {self.shown} at the same time: run `replstore migrate` again")
+        with self.engine.connect() as connection:
+            found = connection.execute(select(witness.c.pair, witness.c.identity)).one()
+        if found.pair != pair:
+            raise NotAPair(f"the witness {self.shown} belongs to another pair: give each pair a witness of its own")
+        return str(found.identity)
 
     def view(self, pair: str | None = None) -> WitnessView:
         """What the witness says now; silent if it doesn't answer, or belongs to another pair.

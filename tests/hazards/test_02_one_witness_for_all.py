@@ -9,6 +9,7 @@ from sqlalchemy import create_engine, delete
 from sqlalchemy.engine import make_url
 
 from replstore.errors import ConfigError, NotAPair, NoWriter, SettingsDiffer, TakeoverRefused
+from replstore.pair.appoint import appoint
 from replstore.pair.decide import Action, Reach
 from replstore.pair.watch import node_view
 from replstore.pair.witness import Witness, witness
@@ -129,6 +130,25 @@ def test_a_pair_whose_making_broke_off_before_its_witness_gets_it_with_the_next_
     assert store.status().witness == "up"
 
 
+def test_a_making_that_broke_off_between_the_nodes_is_finished_by_the_next_migration(sqlite_lab: Lab, url: str) -> None:
+    store = sqlite_lab.migrated(background=False, witness=url)
+    sqlite_lab.sql("standby", "UPDATE replstore_setting SET value = '' WHERE name = 'witness'")
+    store.migrate(Base)
+    named = [sqlite_lab.sql(node, "SELECT value FROM replstore_setting WHERE name = 'witness'") for node in ("primary", "standby")]
+    assert named[0] == named[1] != [("",)]
+
+
+def test_a_witness_that_is_taken_up_again_knows_nothing_of_before(sqlite_lab: Lab, url: str) -> None:
+    store = sqlite_lab.migrated(background=False, witness=url)
+    store.pair.act(*store.pair.look())
+    assert in_sync(url) == {"primary", "standby"}
+    store.migrate(Base, drop_witness=True)
+    with sqlite_lab.store(background=False) as unaware:
+        unaware.solo()
+    appoint(store.pair.nodes, {node: sqlite_lab.state(node) for node in ("primary", "standby")}, Witness(make_url(url)))
+    assert in_sync(url) == {"primary"}
+
+
 def test_a_takeover_that_was_forced_without_the_witness_is_told_to_it_when_it_is_back(sqlite_lab: Lab, url: str, tmp_path: Path) -> None:
     lab = sqlite_lab
     store = lab.migrated(background=False, witness=url)
@@ -172,11 +192,9 @@ def test_a_store_that_was_opened_before_its_pair_was_made_compares_the_settings_
         silent.run(put(1))
 
 
-def test_a_program_that_dies_before_it_has_made_the_witness_leaves_one_to_replace(
-    sqlite_lab: Lab, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_program_that_dies_before_both_nodes_name_the_witness_leaves_one_that_does_not_count(
+    sqlite_lab: Lab, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The nodes know it first; an empty database may as well stand in a lost one's place, so a person decides, and is told how."""
-
     class Dies(Exception):
         pass
 
@@ -186,8 +204,23 @@ def test_a_program_that_dies_before_it_has_made_the_witness_leaves_one_to_replac
     sqlite_lab.migrated(background=False)
     store = sqlite_lab.store(background=False, witness=url)
     with monkeypatch.context() as patch, pytest.raises(Dies):
-        patch.setattr(Witness, "create", die)
+        patch.setattr("replstore.pair.appoint._set", die)
         store.migrate(Base)
+    assert any("the pair has no witness, and this program names one" in warning for warning in store.status().warnings)
+    store.migrate(Base)
+    assert store.status().witness == "up"
+    assert not any("witness" in warning for warning in store.status().warnings)
+
+
+def test_an_empty_database_in_a_witness_s_place_is_told_with_the_command_that_makes_it_one(
+    sqlite_lab: Lab, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may be a lost one's, or a wrong URL: a person decides."""
+    store = sqlite_lab.migrated(background=False, witness=url)
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(delete(witness))
+    engine.dispose()
     store.migrate(Base)
     assert "run `replstore migrate --replace witness`" in caplog.text
     store.migrate(Base, replace="witness")

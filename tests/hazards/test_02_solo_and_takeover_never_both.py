@@ -272,8 +272,7 @@ def test_of_solo_and_takeover_the_witness_lets_exactly_one_win(lab: Lab, tmp_pat
 def test_the_witness_takes_a_resync_back_only_if_the_follower_was_required_again(tmp_path_factory: pytest.TempPathFactory) -> None:
     witness = Witness(make_url(f"sqlite:///{tmp_path_factory.mktemp('witness') / 'witness.db'}"))
     term, both = Term(1, str(uuid4())), frozenset({"primary", "standby"})
-    witness.prepare("pair")
-    witness.create("pair", str(uuid4()), term, "primary")
+    witness.create("pair", term, "primary")
     assert witness.grant_resync(term, "primary", both, req=4)
     assert witness.grant_solo(term, "primary", both, req=5)
     assert not witness.grant_resync(term, "primary", both, req=5)  # shipped before the solo
