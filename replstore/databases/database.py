@@ -254,6 +254,14 @@ class Database(ABC):
         """The last value of every user sequence; None: never used."""
 
     @abstractmethod
+    def advance_sequences(self, connection: Connection, values: Mapping[str, int | None]) -> None:
+        """Moves sequences on to the given values, never back.
+
+        Args:
+            values: as ``sequences`` reads them from the other node.
+        """
+
+    @abstractmethod
     def lagging_sequences(self, connection: Connection, values: Mapping[str, int | None]) -> dict[str, bool | None]:
         """Which sequences stand before the given values here.
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 from replstore.errors import ConfigError, NotTheWriter, NoWriter, SwitchoverFailed, TakeoverRefused
-from replstore.node import one_line
+from replstore.node import Node, one_line
 from replstore.pair.decide import Reach, Role
 from replstore.pair.pair import Lead, Pair, named
 from replstore.pair.rejoin import fence_former, rejoin
@@ -40,6 +40,7 @@ def switchover(pair: Pair, *, seconds: float = 10.0) -> Lead:
                 granted=view.witness,
                 writer=lead.node.name,
                 margin=0,
+                given=_sequences(lead.node),
             )
         except Exception as error:
             if _still_follows(pair, lead):
@@ -79,6 +80,11 @@ def _alone(pair: Pair, what: str, deadline: float, *, maintenance: bool = False)
         except Busy as error:
             raise SwitchoverFailed(f"{what} has to wait: {error}; repeat it") from None
         yield
+
+
+def _sequences(node: Node) -> dict[str, int | None]:
+    with node.snapshot() as connection:
+        return node.database.sequences(connection)
 
 
 def _still_follows(pair: Pair, lead: Lead) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from uuid import uuid4
 
 from sqlalchemy import Connection, update
@@ -36,6 +37,7 @@ def take_over(
     writer: str = "",
     forced: bool = False,
     margin: int = SEQUENCE_MARGIN,
+    given: Mapping[str, int | None] | None = None,
     seconds: float = 5.0,
 ) -> Term:
     """Makes a follower the writer.
@@ -51,6 +53,7 @@ def take_over(
         writer: name of the writer so far.
         forced: a person decided; eligibility isn't asked for, and the term jumps.
         margin: how far sequences jump; 0 where nothing can have been lost.
+        given: how far the writer's sequences have come: no batch carries what was given without a row, or what is about to have one.
         seconds: limit for waiting for a batch under way.
 
     Returns:
@@ -76,7 +79,10 @@ def take_over(
         refusal = None if forced else _refusal(state, seen, compare_heartbeat, promised)
         if refusal:
             raise TakeoverRefused(f"{node.name} can't take over: {refusal}")
-        _become_writer(node, connection, state, term, reason, forced, margin)
+        _become_writer(node, connection, state, term, reason, forced)
+        node.database.advance_sequences(connection, given or {})
+        if margin:
+            node.database.jump_sequences(connection, margin)
 
     under_role_lock(node, change, seconds=seconds)
     settle_guard(node)
@@ -113,7 +119,7 @@ def _refusal(state: NodeState, seen: NodeView, compare_heartbeat: bool, promised
     return None
 
 
-def _become_writer(node: Node, connection: Connection, state: NodeState, term: Term, reason: str, forced: bool, margin: int) -> None:
+def _become_writer(node: Node, connection: Connection, state: NodeState, term: Term, reason: str, forced: bool) -> None:
     control, database = node.database.control, node.database
     basis = database.position(connection)
     followed = state.role == "follower"
@@ -139,5 +145,3 @@ def _become_writer(node: Node, connection: Connection, state: NodeState, term: T
         update(control.acknowledge).values(solo=True, boot=state.boot, req=control.acknowledge.c.req + 1, reason="took over", since=now())
     )
     database.resume(connection, insist=not forced)
-    if margin:
-        database.jump_sequences(connection, margin)

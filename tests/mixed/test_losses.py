@@ -11,6 +11,7 @@ from replstore.store import Token
 from tests.fix_mixed import MixedLab
 from tests.fix_stores import Account, insert, put, until
 from tests.fix_things import Thing, ThingBase
+from tests.hazards.test_22_clocks_pauses_sequences import Numbered, NumberedBase
 
 
 def test_a_lost_writer_comes_back_as_the_follower_and_what_it_had_alone_is_kept(mixed_lab: MixedLab) -> None:
@@ -44,6 +45,18 @@ def test_keys_given_by_a_lost_writer_are_not_given_again(mixed_lab: MixedLab) ->
     keys = sorted(mixed_lab.accounts("standby"))
     assert len(keys) == 2
     assert keys[0] == 1 < keys[1]
+
+
+def test_keys_given_without_a_row_are_not_given_again_after_a_switchover(mixed_lab: MixedLab) -> None:
+    """By the server's sequence; the counter of a file moves with its rows alone."""
+    store = mixed_lab.migrated(NumberedBase.metadata, background=False)
+    if mixed_lab.sqlite == "primary":
+        store.switchover()
+    given = mixed_lab.sql(mixed_lab.server, "SELECT nextval('numbered_id_seq') FROM generate_series(1, 7)")
+    for _ in range(2):
+        store.switchover()
+        store.run(lambda session: session.add(Numbered(name="new")))
+    assert mixed_lab.sql("primary", "SELECT id FROM numbered ORDER BY id") == [(len(given) + 1,), (len(given) + 2,)]
 
 
 def test_a_former_writer_that_missed_too_much_is_copied_whole(mixed_lab: MixedLab) -> None:

@@ -38,7 +38,8 @@ MANY_KEYS = 10_000
 #: Keys, or markers, in one statement.
 PIECE = 2000
 RECORDED = "FROM replstore_orphan WHERE node = ? AND term_no = ?"
-_ADVANCE = """
+#: Moves the sequence of a table's key on; values: the table, the key, how far.
+ADVANCE = """
 SELECT setval(w.sequence, w.value) FROM (SELECT pg_get_serial_sequence(%s, %s)::regclass, %s::bigint) w(sequence, value)
 JOIN pg_sequence s ON s.seqrelid = w.sequence WHERE coalesce(pg_sequence_last_value(w.sequence), s.seqmin - 1) < least(w.value, s.seqmax)"""
 
@@ -295,7 +296,7 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
         highest = self._one(f"SELECT max({quote(table.key[0])}) FROM {quote(name_here(table.id))}")
         value = max((each for each in (counted, highest) if each is not None), default=0)
         if value > 0:
-            self._follower.execute(_ADVANCE, (qualified(table), table.key[0], value))
+            self._follower.execute(ADVANCE, (qualified(table), table.key[0], value))
 
     def abandon(self) -> None:
         super().abandon()

@@ -14,6 +14,7 @@ from replstore.databases.catalog import Difference, Table, quote
 from replstore.databases.dialect import raw
 from replstore.databases.mixed import compare, guards, making_postgresql, reading_postgresql
 from replstore.databases.mixed.from_postgresql import PostgreSQLToSQLite
+from replstore.databases.mixed.from_sqlite import ADVANCE
 from replstore.databases.mixed.replaying import MixedPostgreSQLReplaying
 from replstore.databases.postgresql.capture import qualified
 from replstore.databases.postgresql.database import PostgreSQL
@@ -94,6 +95,12 @@ class MixedPostgreSQL(PostgreSQL):
         tables = [table for table in self.tables(connection) if compare.counts(table)]
         known = counted(connection, tables)
         return {table.id: known.get(table.id) for table in tables}
+
+    def advance_sequences(self, connection: Connection, values: Mapping[str, int | None]) -> None:
+        known = {id: value for id, value in values.items() if value is not None}
+        for table in self.tables(connection, list(known)):
+            if compare.counts(table):
+                connection.exec_driver_sql(ADVANCE, (qualified(table), table.key[0], known[table.id]))
 
     def lagging_sequences(self, connection: Connection, values: Mapping[str, int | None]) -> dict[str, bool | None]:
         tables = {table.id: table for table in self.tables(connection, list(values)) if compare.counts(table)}

@@ -119,6 +119,9 @@ class MixedSQLite(SQLite):
         counters = sequences.sequences(connection, CONTROL)
         return {table.id: reading_sqlite.highest(connection, native(table), counters) for table in self.tables(connection) if compare.counts(table)}
 
+    def advance_sequences(self, connection: Connection, values: Mapping[str, int | None]) -> None:
+        sequences.advance_sequences(connection, {name_here(id): value for id, value in values.items()})
+
     def lagging_sequences(self, connection: Connection, values: Mapping[str, int | None]) -> dict[str, bool | None]:
         found = sequences.lagging(connection, {name_here(id): value for id, value in values.items()})
         return {shared_id(name): used for name, used in found.items()}

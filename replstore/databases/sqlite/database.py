@@ -184,6 +184,9 @@ class SQLite(Database):
     def sequences(self, connection: Connection) -> dict[str, int | None]:
         return sequences.sequences(connection, CONTROL)
 
+    def advance_sequences(self, connection: Connection, values: Mapping[str, int | None]) -> None:
+        sequences.advance_sequences(connection, values)
+
     def lagging_sequences(self, connection: Connection, values: Mapping[str, int | None]) -> dict[str, bool | None]:
         return sequences.lagging(connection, values)
 
