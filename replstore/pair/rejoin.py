@@ -154,7 +154,7 @@ def _common(
     """The last position that both nodes have in common, as the former writer's and as the writer's own; both None: there is none that can be proved."""
     if continues:
         return ahead.former_position, ahead.basis
-    forced_back = behind.role == "fenced" and ahead.former_node is None and behind.basis is not None
+    forced_back = behind.role == "fenced" and behind.basis is not None
     if forced_back and _continues(writer, source, behind, ahead) and not _pruned_past(former, connection, behind.basis):
         return behind.basis, behind.former_position  # the former writer had taken over from this one, which a person then forced back (HAZARDS 32)
     return None, None

@@ -121,19 +121,12 @@ def _refusal(state: NodeState, seen: NodeView, compare_heartbeat: bool, promised
 
 def _become_writer(node: Node, connection: Connection, state: NodeState, term: Term, reason: str, forced: bool) -> None:
     control, database = node.database.control, node.database
-    basis = database.position(connection)
-    followed = state.role == "follower"
-    # half a copy (by force alone) holds less than its position says: the other node comes back by comparing every row
-    whole = followed and not state.copying
     connection.execute(
         update(control.role).values(
+            **_history(state, database.position(connection)),
             role="writer",
             term_no=term.number,
             term_uuid=term.uuid,
-            basis=basis,
-            former_node=state.source if followed else None,
-            former_position=state.position if whole else None,
-            former_tick=state.tick if whole else None,
             fenced_by_no=None,
             fenced_by_uuid=None,
             reason=("forced: " if forced else "") + reason,
@@ -145,3 +138,22 @@ def _become_writer(node: Node, connection: Connection, state: NodeState, term: T
         update(control.acknowledge).values(solo=True, boot=state.boot, req=control.acknowledge.c.req + 1, reason="took over", since=now())
     )
     database.resume(connection, insist=not forced)
+
+
+def _history(state: NodeState, here: str) -> dict[str, str | None]:
+    """What a new writer keeps of the former one, by column.
+
+    Args:
+        here: the node's own position.
+    """
+    if state.role == "writer":  # forced once more: how it became the writer is still true, and lets the former one back without a copy
+        return {}
+    followed = state.role == "follower"
+    # half a copy (by force alone) holds less than its position says: the other node comes back by comparing every row
+    whole = followed and not state.copying
+    return {
+        "basis": here,
+        "former_node": state.source if followed else None,
+        "former_position": state.position if whole else None,
+        "former_tick": state.tick if whole else None,
+    }

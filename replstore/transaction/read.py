@@ -128,8 +128,9 @@ class Reader:
         return connection
 
     def _check_token_on_writer(self, node: Node, state: NodeState, after: Token) -> None:
-        if after.term_uuid == state.term_uuid or (after.node == state.node and state.former_node is None):
-            return  # this node's own commits, and nobody else has written since
+        since = state.basis if state.former_node is not None else None  # since then nobody else has written
+        if after.term_uuid == state.term_uuid or (after.node == state.node and (since is None or not node.database.covers(since, after.position))):
+            return
         if after.term_no > state.term_no:
             raise StaleRead(f"the token is of term {after.term_no}, and {node.name} is of term {state.term_no}")
         if after.node != state.former_node or after.term_uuid != state.stream_uuid:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 
 from replstore import local
 from tests.fix_check import adopted
-from tests.fix_stores import Lab, Steps, insert
+from tests.fix_stores import Lab, Steps
 
 SCHEMA = (
     "CREATE TABLE parent (id int NOT NULL PRIMARY KEY, name text UNIQUE)",
@@ -137,9 +136,8 @@ class Teller:
         assert self.rows(1) == expected[0]
 
     def rows(self, node: int) -> list[Any]:
-        reader, found = self.reader[node], []
-        for table in ("parent", "child"):
-            found.append(sorted(reader.execute(f"SELECT * FROM {table}").fetchall(), key=repr))
+        reader = self.reader[node]
+        found = [sorted(reader.execute(f"SELECT * FROM {table}").fetchall(), key=repr) for table in ("parent", "child")]
         if self.lab.postgresql:
             reader.commit()
         return found

@@ -8,13 +8,13 @@ from uuid import uuid4
 
 import pytest
 
-from replstore import NoWriter, TransactionLost
+from replstore import NoWriter, TokenLost, TransactionLost
 from replstore.pair.decide import Action, NodeView, Policy, Role, Term, View, decide
 from replstore.pair.rejoin import fence_former
 from replstore.pair.takeover import FORCED_JUMP
 from replstore.store import Store
 from replstore.transaction.acknowledge import acknowledge
-from tests.fix_stores import Lab, Steps, commit_as_store, insert, put
+from tests.fix_stores import Lab, Steps, commit_as_store, count, insert, put
 
 ROLES = {
     "writers": (Role.WRITER, Role.WRITER),
@@ -183,3 +183,30 @@ def test_a_tombstone_that_the_forced_node_contradicts_is_reported(lab: Lab) -> N
     (found,) = [known for (tbl, key), known in orphans(lab, "primary").items() if tbl.endswith("marker") and id in key]
     assert found == ("committed", True)
     assert lab.markers("primary")[id] == lab.markers("standby")[id] == "committed"
+
+
+def test_a_takeover_that_is_forced_once_more_forgets_nothing_of_the_former_writer(lab: Lab) -> None:
+    """A person repeats the command, as one does whose program died in it: the former writer still comes back without a copy, and tokens hold."""
+    store = lab.migrated(background=False, durability="async", rejoin="manual")
+    store.run(put(1))
+    store.sync()
+    shared = store.token()
+    store.run(put(2))
+    lost = store.token()
+    lab.kill("primary")
+    store.takeover("standby", force=True)
+    store.run(put(3))
+    between = store.token()
+    store.takeover("standby", force=True)
+    assert lab.state("standby").term_no == 1 + 2 * FORCED_JUMP
+    store.run(put(4))
+    for token in (shared, between, store.token()):
+        with store.read(after=token) as session:
+            assert count(session) == 3
+    with pytest.raises(TokenLost), store.read(after=lost):
+        pass
+    lab.start("primary")
+    assert store.rejoin() == 1
+    store.sync()
+    assert lab.accounts("primary") == lab.accounts("standby") == {1: 0, 3: 0, 4: 0}
+    assert orphans(lab, "standby") == {("account", "[2]"): (None, True)}
