@@ -21,11 +21,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from operations import OPERATIONS, Operation, Place
+import copies
+import decisions
+import operations
+from operations import Operation, Place
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
 
 from replstore.databases.sqlite.dialect import StoreConnection
 
 KILLED = 9
+OPERATIONS = {**operations.OPERATIONS, **copies.OPERATIONS, **decisions.OPERATIONS}
 
 
 class Trace:
@@ -61,7 +67,12 @@ def trace_connections(trace: Trace) -> None:
         connection = weakref.proxy(self)
         self.set_trace_callback(lambda statement: trace(connection, statement))
 
+    def witness(connection: sqlite3.Connection, _: Any) -> None:
+        if not isinstance(connection, StoreConnection):
+            connection.set_trace_callback(lambda statement: trace(connection, statement))
+
     StoreConnection.__init__ = init  # type: ignore[method-assign]
+    event.listen(Pool, "connect", witness)
 
 
 def forked(function: Callable[[], Any]) -> tuple[int, str]:
@@ -112,6 +123,7 @@ class Saved:
 
 def run(operation: Operation, place: Place, *, all: bool) -> None:
     """Kills the operation at its first statement, its second, …, until it comes to its end."""
+    place.settings = operation.everywhere(place)
     code, said = forked(lambda: operation.prepare(place))
     assert code == 0, said
     saved, note = Saved(place), place.directory.parent / "statement"

@@ -37,15 +37,19 @@ class Place:
 
     Args:
         directory: where they are; nothing else is in it.
+
+    Attributes:
+        settings: of every Store on them.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.pair = local.SqlitePair(directory)
+        self.settings: dict[str, Any] = {}
 
     def store(self, **settings: Any) -> Store:
         """A Store without background threads: whatever happens is the operation's own doing."""
-        return Store(primary=self.pair.primary_url, standby=self.pair.standby_url, **{**SHORT, **settings})
+        return Store(primary=self.pair.primary_url, standby=self.pair.standby_url, **{**SHORT, **self.settings, **settings})
 
     def rows(self, node: local.Name, query: str = "SELECT id, owner, amount FROM account ORDER BY id") -> list[tuple[Any, ...]]:
         """A query by another program."""
@@ -82,6 +86,10 @@ class Operation(ABC):
     """Something that may die anywhere."""
 
     settings: ClassVar[dict[str, Any]] = {}
+
+    def everywhere(self, place: Place) -> dict[str, Any]:
+        """Settings of all Stores, also of those that go on."""
+        return {}
 
     def prepare(self, place: Place) -> None:
         """Brings about the state from which every run begins."""

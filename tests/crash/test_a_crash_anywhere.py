@@ -32,6 +32,15 @@ EVERY = ["--all"] if os.environ.get("REPLSTORE_CRASHES") == "all" else []
         ("resync", 10),
         ("first migration", 20),
         ("migration", 20),
+        ("copy in parts", 20),
+        ("copy in parts, then the writer is lost", 20),
+        ("copy of a follower that lost its place", 20),
+        ("switchover with a backlog", 30),
+        ("forced takeover", 8),
+        ("solo", 8),
+        ("takeover with a witness", 15),
+        ("solo with a witness", 10),
+        ("pruning", 20),
     ],
 )
 @pytest.mark.timeout(900 if EVERY else 240)
