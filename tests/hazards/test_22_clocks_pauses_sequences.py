@@ -6,11 +6,12 @@ import os
 import signal
 import sqlite3
 import time
+from contextlib import closing
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from replstore import local
@@ -185,7 +186,7 @@ def test_a_contact_with_a_writer_that_has_been_replaced_confirms_nothing(sqlite_
 PROGRAM = """
 import logging, sys
 from replstore.store import Store
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 logging.basicConfig(level=logging.WARNING, stream=sys.stdout)
 settings = dict(detection_time=0.4, probe_interval=0.1, probe_timeout=0.5, ack_timeout=5, ship_interval=0.05)
 store = Store(primary=sys.argv[1], standby=sys.argv[2], **settings)
@@ -258,6 +259,23 @@ def test_numbers_that_were_given_without_a_row_are_not_given_again_after_a_switc
         store.run(lambda session, given=given: session.add_all([Numbered(id=id, name="taken first") for id in given[:-1]]))
     store.run(lambda session: session.add(Numbered(name="one more")))
     assert lab.sql("primary", "SELECT id FROM numbered WHERE name = 'one more'") == [(11,)]
+
+
+@pytest.mark.parametrize("right", ["SELECT", "USAGE"])
+def test_a_sequence_that_is_not_the_role_s_keeps_no_follower_from_taking_over(ordinary_postgresql_pair: local.PostgresPair, right: str) -> None:
+    with closing(Lab(ordinary_postgresql_pair)) as lab:
+        store = lab.migrated(background=False)
+        store.run(put(1))
+        for node in ("primary", "standby"):
+            url = make_url(lab.pair.url(node)).set(username="postgres")  # type: ignore[arg-type]
+            with psycopg.connect(host=url.host, port=url.port, user=url.username, dbname=url.database) as connection:
+                connection.execute("CREATE SEQUENCE not_ours; CREATE SCHEMA another_s; CREATE SEQUENCE another_s.hidden")
+                connection.execute(f"SELECT nextval('not_ours'), nextval('another_s.hidden'); GRANT {right} ON SEQUENCE not_ours TO ordinary")
+        store.switchover()
+        store.run(put(2))
+        lab.kill("standby")
+        store.run(put(3))
+        assert lab.accounts("primary") == {1: 0, 2: 0, 3: 0}
 
 
 def test_a_follower_s_sequence_is_never_lowered(lab: Lab) -> None:

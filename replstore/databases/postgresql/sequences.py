@@ -16,12 +16,15 @@ from replstore.control import Control
 from replstore.databases.catalog import Table, quote, split_id, table_id
 from replstore.databases.postgresql.reading import USER_SCHEMA, literal, qualified
 
+#: Those that this role may read, or also set: another one's, in another schema say, must not keep a follower from taking over.
 _LIST = f"""
 SELECT n.nspname, c.relname, s.seqstart, s.seqincrement, s.seqmin, s.seqmax
 FROM pg_catalog.pg_sequence s JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE {USER_SCHEMA} AND n.nspname <> %(control)s AND c.relpersistence <> 't'
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_catalog.pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')
   AND (%(schemas)s::text[] IS NULL OR (n.nspname, c.relname) IN (SELECT * FROM unnest(%(schemas)s::text[], %(names)s::text[])))
+  AND has_schema_privilege(n.oid, 'USAGE')
+  AND CASE c.relkind WHEN 'S' THEN has_sequence_privilege(c.oid, 'SELECT') AND (NOT %(set)s OR has_sequence_privilege(c.oid, 'UPDATE')) END
 ORDER BY 1, 2"""
 
 #: Columns of whole numbers that a sequence belongs to, or whose default takes its values.
@@ -72,7 +75,7 @@ class _Sequence:
 def sequences(connection: Connection, control: Control, tables: Collection[Table] | None = None) -> dict[str, int | None]:
     """Where the user's sequences stand.
 
-    Needs the right to select from each (its owner has it), and two statements for all of them.
+    Those of which this role has no right to select are left out. Two statements for all of them.
 
     Args:
         connection: of the node.
@@ -95,7 +98,7 @@ def advance_sequences(connection: Connection, values: Mapping[str, int | None]) 
         values: as ``sequences`` reads them from the other node.
     """
     known = {id: value for id, value in values.items() if value is not None}
-    behind = [(each, known[each.id]) for each in _read(connection, None, list(known)) if each.is_ahead(known[each.id])]
+    behind = [(each, known[each.id]) for each in _read(connection, None, list(known), set=True) if each.is_ahead(known[each.id])]
     _set(connection, [sequence.setval(value) for sequence, value in behind])
 
 
@@ -110,7 +113,7 @@ def jump_sequences(connection: Connection, control: Control, margin: int) -> Non
         margin: values to skip in each.
     """
     calls = []
-    for each in _read(connection, control.schema, None):
+    for each in _read(connection, control.schema, None, set=True):
         here = each.start - each.increment if each.value is None else each.value
         left = ((each.highest if each.increment > 0 else each.lowest) - here) // each.increment
         calls.append(each.setval(here + min(margin, left // 2) * each.increment))
@@ -147,10 +150,11 @@ def _used(connection: Connection, sequence: _Sequence, there: int) -> bool | Non
     return False
 
 
-def _read(connection: Connection, control: str | None, only: Collection[str] | None) -> list[_Sequence]:
+def _read(connection: Connection, control: str | None, only: Collection[str] | None, *, set: bool = False) -> list[_Sequence]:
     wanted = None if only is None else [split_id(id) for id in only]
     parameters: dict[str, Any] = {
         "control": control or "",
+        "set": set,
         "schemas": None if wanted is None else [schema for schema, _ in wanted],
         "names": None if wanted is None else [name for _, name in wanted],
     }
