@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from replstore import local
-from replstore.errors import ReplstoreError, SwitchoverFailed
+from replstore.errors import CannotReplicate, ReplstoreError, SwitchoverFailed
 from replstore.pair.takeover import take_over
 from replstore.pair.watch import node_view
 from replstore.store import Store
@@ -51,6 +51,33 @@ def test_a_role_that_loses_its_right_takes_the_foreign_keys_off_before_it_ships(
     store.switchover()
     _run(store, "DELETE FROM parent")
     assert privileged.sql("standby", "SELECT * FROM child") == []
+
+
+@pytest.mark.parametrize("rights", [None, "ALL", "SELECT"])
+def test_a_table_of_another_role_is_refused_by_name_before_the_first_change_of_roles_fails_for_it(family: Lab, rights: str | None) -> None:
+    """The writer's half needs some rights only; but a node that has lost the role of the writer couldn't follow any more."""
+    database, server = family.pair.database, family.pair.server("primary")  # type: ignore[attr-defined]
+    for statement in ("CREATE SCHEMA theirs", "CREATE TABLE theirs.account (id int PRIMARY KEY)"):
+        server.execute(statement, database)
+    if rights:
+        server.execute(f"GRANT USAGE ON SCHEMA theirs TO ordinary; GRANT {rights} ON theirs.account TO ordinary", database)
+    if rights == "SELECT":
+        _superuser(family, f"GRANT {RIGHT} TO ordinary")
+    try:
+        store = family.store(background=False)
+        with pytest.raises(
+            CannotReplicate, match=r"table theirs\.account belongs to .*postgres.*GRANT .* TO .*ordinary.*, or ALTER TABLE .* OWNER TO"
+        ):
+            store.migrate()
+        server.execute("GRANT postgres TO ordinary", database)
+        assert store.migrate().tables == ("theirs.account",)
+        store.switchover()
+        store.switchover()
+        assert store.status().healthy
+    finally:
+        server.execute("REVOKE postgres FROM ordinary", database)
+        if rights == "SELECT":
+            _superuser(family, f"REVOKE {RIGHT} FROM ordinary")
 
 
 def test_shipping_stops_and_says_so_where_they_cannot_be_taken_off(privileged: Lab) -> None:

@@ -245,10 +245,21 @@ _HIDDEN = """
 SELECT row_security_active(c.oid) AND NOT (SELECT rolbypassrls OR rolsuper FROM pg_roles WHERE rolname = current_user)
 FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid WHERE n.nspname = %(schema)s AND c.relname = %(name)s"""
 
+#: The owner of a table that this role can't replicate: only an owner takes off what would act on a follower, unless the role may switch triggers off.
+_ANOTHER_S = """
+SELECT pg_get_userbyid(c.relowner), current_user FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid
+WHERE n.nspname = %(schema)s AND c.relname = %(name)s AND NOT pg_has_role(c.relowner, 'USAGE') AND NOT (
+    has_schema_privilege(n.oid, 'USAGE') AND has_parameter_privilege('session_replication_role', 'SET')
+    AND (SELECT bool_and(has_table_privilege(c.oid, r)) FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRIGGER']) r))"""
+
 
 def refusal_here(connection: Connection, table: Table) -> str | None:
     """Why this role can't replicate a table, or why nobody can because of what its key's types are; None when it can."""
     names = {"schema": table.schema or "", "name": table.name}
+    if roles := connection.exec_driver_sql(_ANOTHER_S, names).first():
+        owner, role = (quote(name) for name in roles)
+        name = qualified(table.schema, table.name)
+        return f"table {table.id} belongs to {owner}: to replicate it {role} must own it too; GRANT {owner} TO {role}, or ALTER TABLE {name} OWNER TO {role}"
     if connection.exec_driver_sql(_HIDDEN, names).scalar():  # rows that the shipper can't see would count as deleted (HAZARDS 13)
         return f"table {table.id} has row level security in force for this role: replicating it needs a role with BYPASSRLS"
     if shaped := connection.exec_driver_sql(_SHAPED, {**names, "key": list(table.key)}).scalar():
