@@ -275,26 +275,29 @@ CHANGED_BY_HAND = {
     "another key": ["ALTER TABLE word DROP CONSTRAINT word_pkey, ADD PRIMARY KEY (text), DROP COLUMN id"],
     "a trigger of replstore's disabled": ["ALTER TABLE word DISABLE TRIGGER replstore_guard", "INSERT INTO word VALUES (9, 'x')"],
     "the capture set to replicas only": ["ALTER TABLE word ENABLE REPLICA TRIGGER replstore_capture_update", "UPDATE word SET n = 1000"],
+    "a computed column made an ordinary one": ["ALTER TABLE word ALTER size DROP EXPRESSION", "UPDATE word SET size = 77"],
+    "a computed column's expression": ["ALTER TABLE word ALTER size SET EXPRESSION AS (length(text) * 2)"],
     "all triggers disabled": ["ALTER TABLE word DISABLE TRIGGER ALL", "UPDATE word SET n = 1000"],
 }  # fmt: skip
+
+
+WORD = "CREATE TABLE word (id int PRIMARY KEY, text text UNIQUE, n int DEFAULT 0, size int GENERATED ALWAYS AS (length(text)) STORED)"
 
 
 @pytest.fixture(scope="module")
 def by_hand(postgresql_servers: local.PostgresPair) -> Iterator[Lab]:
     with postgresql_servers.fresh("by_hand") as pair, closing(Lab(pair)) as lab:
-        adopted(
-            lab, "CREATE TABLE word (id int PRIMARY KEY, text text UNIQUE, n int DEFAULT 0)", "INSERT INTO word VALUES (1, 'one', 1), (2, 'two', 2)"
-        )
+        adopted(lab, WORD, "INSERT INTO word VALUES (1, 'one', 1), (2, 'two', 2)")
         yield lab
 
 
 @pytest.mark.parametrize("what", CHANGED_BY_HAND)
 def test_what_was_changed_by_hand_stops_the_shipping_until_migrate_mends_it(by_hand: Lab, what: str) -> None:
     lab = by_hand
+    if "SET EXPRESSION" in CHANGED_BY_HAND[what][0] and lab.sql("primary", "SHOW server_version_num")[0][0] < "170000":
+        pytest.skip("an expression can be changed from PostgreSQL 17 on")
     lab.sql("primary", "DROP SCHEMA IF EXISTS other CASCADE", "DROP TABLE IF EXISTS word, speech")
-    lab.sql(
-        "primary", "CREATE TABLE word (id int PRIMARY KEY, text text UNIQUE, n int DEFAULT 0)", "INSERT INTO word VALUES (1, 'one', 1), (2, 'two', 2)"
-    )
+    lab.sql("primary", WORD, "INSERT INTO word VALUES (1, 'one', 1), (2, 'two', 2)")
     store = lab.store(background=False)
     store.migrate()
     store.sync()

@@ -215,6 +215,9 @@ def journal_rows(table: Table, partition: Table) -> str:
 
 _TRIGGERS = """coalesce((SELECT string_agg(t.tgname || ':' || t.tgenabled::text || ':' || t.tgtype || ':' || t.tgfoid, ',' ORDER BY t.tgname)
         FROM pg_trigger t WHERE t.tgrelid = {0}.oid AND t.tgname LIKE 'replstore\\_%'), 'none')"""
+#: What is computed doesn't travel: each node has its expression.
+_COMPUTED = """CASE WHEN a.attgenerated <> '' THEN ':' || a.attgenerated::text
+        || (SELECT md5(d.adbin::text) FROM pg_attrdef d WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum) ELSE '' END"""
 _NOT_ORDINARY = """CASE WHEN {0}.relpersistence <> 'p' OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = {0}.oid)
         OR EXISTS (SELECT FROM pg_subscription_rel s WHERE s.srrelid = {0}.oid) THEN ' not ordinary' ELSE '' END"""
 #: What stands between the table's own print and those of its partitions.
@@ -224,7 +227,8 @@ PARTITION = "\n"
 #: Partitions are read from the catalog, which is in the snapshot: the functions that list them wait for whoever attaches one.
 FINGERPRINTS = f"""
 SELECT w.id,
-    c.oid || ' ' || (SELECT string_agg(a.attnum || ':' || replace(a.attname, E'\\n', ' ') || ':' || a.atttypid || ':' || a.atttypmod, ',' ORDER BY a.attnum)
+    c.oid || ' ' || (SELECT string_agg(a.attnum || ':' || replace(a.attname, E'\\n', ' ') || ':' || a.atttypid || ':' || a.atttypmod
+                        || {_COMPUTED}, ',' ORDER BY a.attnum)
                      FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
     || {_NOT_ORDINARY.format("c")}
     || CASE WHEN c.relispartition OR EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid OR c.relkind = 'r' AND i.inhparent = c.oid)
