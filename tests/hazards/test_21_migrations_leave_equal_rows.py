@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from replstore.errors import ReplicationStopped
 from replstore.reconcile import check
 from tests.fix_alembic import Environment
 from tests.fix_stores import Lab, in_contact, until
@@ -109,6 +110,22 @@ def test_rows_that_are_rewritten_without_a_trigger_are_copied(lab: Lab, tmp_path
         migrating.store = lab.store()
         until(lambda: migrating.store.status().healthy, "the standby is back")
     assert migrating.equal() != before
+
+
+def test_nothing_is_shipped_while_one_node_lacks_a_migration(lab: Lab, tmp_path: Path) -> None:
+    """Whatever it does: also rows of a table that is the same on both nodes wait for it."""
+    migrating = Migrating(lab, tmp_path)
+    before = migrating.equal()
+    migrating.revision("CREATE TABLE later (id INTEGER PRIMARY KEY)")
+    lab.kill("standby")
+    migrating.migrate()
+    lab.start("standby")
+    lab.sql("primary", "UPDATE account SET amount = 99")
+    with pytest.raises(ReplicationStopped, match="schema_skew: primary has had 2 migrations and standby 1; run `replstore migrate`"):
+        lab.ship()
+    assert migrating.rows("standby") == before
+    migrating.migrate()
+    assert {row[2] for row in migrating.equal()} == {99}
 
 
 def test_a_column_that_gets_another_value_in_each_row_is_copied(postgresql_lab: Lab, tmp_path: Path) -> None:
