@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
+from replstore.databases.carrier import CompareFailed
 from replstore.errors import ConfigError, NotTheWriter, NoWriter, SwitchoverFailed, TakeoverRefused
 from replstore.node import Node, one_line
 from replstore.pair.decide import Reach, Role
@@ -18,6 +19,10 @@ from replstore.pair.takeover import take_over
 from replstore.pair.turn import Busy
 
 log = logging.getLogger("replstore.pair")
+#: s for a node's answer.
+PATIENCE = 2.0
+#: How often a rejoin begins again because the node changed meanwhile.
+ATTEMPTS = 5
 
 
 def switchover(pair: Pair, *, seconds: float = 10.0) -> Lead:
@@ -144,6 +149,26 @@ def order_rejoin(pair: Pair, *, copy: bool) -> int:
     with pair.maintenance:  # not the settling: a copy may take long, and heartbeats and transactions go on meanwhile
         lead = pair.settle(time.monotonic() + pair.settings.takeover_timeout)
         fence_former(lead.follower, lead.term)
-        recorded = rejoin(lead.node, lead.follower, copy=copy)
+        recorded = _rejoin(lead, copy=copy)
         pair.ship_from(lead.node)
         return recorded
+
+
+def _rejoin(lead: Lead, *, copy: bool) -> int:
+    """Another program may be at it as well: whoever comes second finds it done, or begins again."""
+    waits, attempts = not _follows(lead), 0
+    while True:
+        attempts += 1
+        try:
+            return rejoin(lead.node, lead.follower, copy=copy)
+        except CompareFailed as error:
+            log.info("%s rejoins, and something else happened to it meanwhile: %s", lead.follower.name, error)
+            if waits and _follows(lead):
+                return 0  # what it had alone was recorded by whoever did it
+            if attempts == ATTEMPTS:
+                raise
+
+
+def _follows(lead: Lead) -> bool:
+    state = lead.follower.observe(PATIENCE).state
+    return state is not None and state.role == "follower" and state.term_uuid == lead.term.uuid

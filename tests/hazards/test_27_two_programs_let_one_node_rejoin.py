@@ -43,6 +43,20 @@ def test_a_a_program_frozen_before_the_overwrite_changes_nothing_once_the_node_w
     assert lab.accounts("primary") == lab.accounts("standby") == {1: 0, 3: 0, 5: 0}
 
 
+def test_a_command_that_comes_second_finds_it_done(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = _former_writer_with_an_orphan(lab)
+
+    def meanwhile() -> None:
+        monkeypatch.undo()
+        rejoin(lab.nodes["standby"], lab.nodes["primary"])  # the other program
+
+    _in_the_carrier(monkeypatch, lab, before={"follower": meanwhile})
+    assert store.rejoin() == 0
+    assert store.status().healthy
+    assert lab.accounts("primary") == lab.accounts("standby") == {1: 0, 3: 0}
+    assert lab.sql("primary", f"SELECT key FROM {lab.name('orphan')}") == [("[2]",)]
+
+
 def test_a_a_program_frozen_within_the_overwrite_changes_nothing_once_another_has_done_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     store = _former_writer_with_an_orphan(lab)
 

@@ -99,9 +99,10 @@ def test_two_nodes_forced_apart_refuse_both_until_a_person_names_the_winner(lab:
     one, other = lab.state("primary"), lab.state("standby")
     assert one.term_no == other.term_no == 1 + FORCED_JUMP
     assert one.term_uuid != other.term_uuid
-    for tried in (store, late, lab.store(takeover_timeout=0.3)):
-        tried.pair.look()
-        assert "two different decisions" in refuses(tried, 4)
+    with lab.store(takeover_timeout=0.3) as third:
+        for tried in (store, late, third):
+            tried.pair.look()
+            assert "two different decisions" in refuses(tried, 4)
     assert lab.accounts("primary") == {1: 0, 2: 0}
     assert lab.accounts("standby") == {1: 0, 3: 0}
     late.takeover("standby", force=True)
