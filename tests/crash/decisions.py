@@ -119,6 +119,11 @@ class Pruning(Operation):
     def expected(self) -> dict[int, int]:
         return {1: 111, 2: 200, 3: 300}
 
+    def verify(self, place: Place) -> None:
+        markers = "SELECT id, key FROM replstore_marker ORDER BY id"
+        assert place.rows("primary", markers) == place.rows("standby", markers)
+        assert "once" in {key for _, key in place.rows("primary", markers)}
+
 
 OPERATIONS: dict[str, type[Operation]] = {
     "switchover with a backlog": SwitchoverWithABacklog,
