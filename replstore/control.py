@@ -8,7 +8,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Integer, MetaData, String, Table, TableClause, Text, column, table
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Connection,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    TableClause,
+    Text,
+    column,
+    delete,
+    insert,
+    select,
+    table,
+)
 
 #: Version of the layout below; migrations/versions/ has one file for each.
 LAYOUT = 2
@@ -140,6 +157,15 @@ class Control:
     def name(self, table: str) -> str:
         """The SQL name of a control table or function, for statements written by hand: ``replstore.marker``, ``replstore_marker``."""
         return f"{self.schema}.{self.prefix}{table}" if self.schema else f"{self.prefix}{table}"
+
+    def held(self, connection: Connection, name: str) -> str | None:
+        """The value of a node's setting; None: it has none."""
+        return connection.execute(select(self.setting.c.value).where(self.setting.c.name == name)).scalar()
+
+    def hold(self, connection: Connection, name: str, value: str) -> None:
+        """Writes a node's setting, in place of what it was."""
+        connection.execute(delete(self.setting).where(self.setting.c.name == name))
+        connection.execute(insert(self.setting).values(name=name, value=value))
 
     def _table(self, name: str, *columns: Any) -> Table:
         return Table(self.prefix + name, self.metadata, *columns)

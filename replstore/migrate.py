@@ -25,7 +25,7 @@ from replstore.databases.catalog import Table
 from replstore.errors import CannotReplicate, ConfigError, MigrationFailed, NotAPair
 from replstore.node import Node
 from replstore.pair.admission import compare_nodes
-from replstore.pair.appoint import appoint, appointed, dismiss, store_appointed
+from replstore.pair.appoint import APPOINTED, appoint, appointed, dismiss
 from replstore.pair.decide import Term
 from replstore.pair.pair import Pair
 from replstore.replication.mirror import install, mirror, replicated
@@ -235,9 +235,8 @@ def _create_control(pair: Pair, node: Node, uuid: str, term: Term, role: str, wi
         connection.execute(insert(control.heartbeat).values(id=1, no=0))
         connection.execute(insert(control.schema_no).values(id=1, no=0))
         connection.execute(insert(control.retention).values(id=1))
-        for name, value in pair.settings.pair_values().items():
-            connection.execute(insert(control.setting).values(name=name, value=value))
-        store_appointed(node, connection, witness)
+        for name, value in {**pair.settings.pair_values(), APPOINTED: witness}.items():
+            control.hold(connection, name, value)
         database.set_guard(connection, term_no=term.number, writing=role == "writer")
         state = database.state(connection)
         if role == "writer" and state is not None and pair.policy.on_follower_down == "solo":
@@ -250,17 +249,14 @@ def _complete(*nodes: Node) -> None:
     for node in nodes:
         if _is_complete(node):
             continue
-        setting = node.database.control.setting
         with node.begin() as connection:
             node.database.lock_migration(connection)
-            connection.execute(delete(setting).where(setting.c.name == COMPLETE))
-            connection.execute(insert(setting).values(name=COMPLETE, value="yes"))
+            node.database.control.hold(connection, COMPLETE, "yes")
 
 
 def _is_complete(node: Node) -> bool:
-    setting = node.database.control.setting
     with node.snapshot() as connection:
-        return connection.execute(select(setting.c.value).where(setting.c.name == COMPLETE)).scalar() is not None
+        return node.database.control.held(connection, COMPLETE) is not None
 
 
 def _upgrade(node: Node) -> None:

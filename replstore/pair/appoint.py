@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection
 
 from replstore.databases.base import NodeState
 from replstore.errors import ConfigError, NotTheWriter, TakeoverRefused
@@ -23,8 +23,7 @@ APPOINTED = "witness"
 
 def appointed(node: Node, connection: Connection) -> str:
     """Identity of the pair's witness; empty: it has none."""
-    setting = node.database.control.setting
-    return connection.execute(select(setting.c.value).where(setting.c.name == APPOINTED)).scalar() or ""
+    return node.database.control.held(connection, APPOINTED) or ""
 
 
 def _appointed(node: Node) -> str:
@@ -112,13 +111,6 @@ def _set(nodes: dict[str, Node], term: Term, identity: str) -> None:
         def change(connection: Connection, state: NodeState, node: Node = node) -> None:
             if (state.term_no, state.term_uuid) != (term.number, term.uuid):
                 raise NotTheWriter(f"{node.name} is of another term by now: look at `replstore status` and repeat")
-            store_appointed(node, connection, identity)
+            node.database.control.hold(connection, APPOINTED, identity)
 
         under_role_lock(node, change, seconds=5.0)
-
-
-def store_appointed(node: Node, connection: Connection, identity: str) -> None:
-    """Writes the setting."""
-    setting = node.database.control.setting
-    connection.execute(delete(setting).where(setting.c.name == APPOINTED))
-    connection.execute(insert(setting).values(name=APPOINTED, value=identity))

@@ -152,8 +152,7 @@ def _mirror(follower: Node, source: Connection, target: Connection, wanted: dict
     if copied or altered:
         # counted up, so that a batch under way, which began before this, doesn't land and say that nothing is to be copied
         target.execute(update(control.position).values(copying=True, batch=control.position.c.batch + 1))
-        target.execute(delete(control.setting).where(control.setting.c.name == TO_COPY))
-        target.execute(insert(control.setting).values(name=TO_COPY, value=json.dumps({name: unfinished.get(name) for name in copied})))
+        control.hold(target, TO_COPY, json.dumps({name: unfinished.get(name) for name in copied}))
     return Mirrored(tuple(table.id for table in differ), tuple(table.id for table in gone), tuple(copied))
 
 
@@ -230,6 +229,5 @@ def _unfinished(follower: Node, connection: Connection) -> dict[str, str | None]
 
 def to_copy(follower: Node, connection: Connection) -> dict[str, str | None]:
     """By id of each table that must still be copied whole while the follower is ``copying``: the last key that it has; None: it has none."""
-    setting = follower.database.control.setting
-    value = connection.execute(select(setting.c.value).where(setting.c.name == TO_COPY)).scalar()
+    value = follower.database.control.held(connection, TO_COPY)
     return json.loads(value) if value else {}

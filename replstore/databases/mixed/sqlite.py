@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from sqlalchemy import Connection, Engine, delete, insert, select
+from sqlalchemy import Connection, Engine
 
 from replstore.databases.base import Entry
 from replstore.databases.carrier import Carrier
@@ -81,8 +81,7 @@ class MixedSQLite(SQLite):
             learned = {**learned, table.name: types}
         if learned == known:
             return []
-        connection.execute(delete(CONTROL.setting).where(CONTROL.setting.c.name == TYPES))
-        connection.execute(insert(CONTROL.setting).values(name=TYPES, value=json.dumps(learned)))
+        CONTROL.hold(connection, TYPES, json.dumps(learned))
         return [table for table in self.tables(connection) if before.get(table.id) != table]
 
     def differences(self, a: Table | None, b: Table | None, names: tuple[str, str] = ("primary", "standby")) -> list[Difference]:
@@ -158,7 +157,7 @@ def _learned(connection: Connection) -> dict[str, dict[str, str]]:
     """By table, by column: the types that PostgreSQL's table has."""
     if raw(connection.connection).execute("SELECT 1 FROM sqlite_master WHERE name = 'replstore_setting'").fetchone() is None:
         return {}
-    value = connection.execute(select(CONTROL.setting.c.value).where(CONTROL.setting.c.name == TYPES)).scalar()
+    value = CONTROL.held(connection, TYPES)
     return dict(json.loads(value)) if value else {}
 
 
