@@ -181,18 +181,19 @@ def _add_follower(pair: Pair, node: Node, writer: Node, known: NodeState) -> Non
         raise NotAPair(f"{writer.name} is not the writer: run `replstore takeover --force {writer.name}` first")
     with writer.snapshot() as connection:
         wanted = [table.id for table in writer.database.tables(connection)]
+        witness = appointed(writer, connection)
     node.forget_pair()
     _refuse_strangers(node, writer, wanted)
-    with writer.snapshot() as connection:
-        witness = appointed(writer, connection)
     _create_control(pair, node, known.pair, Term(known.term_no, known.term_uuid), "follower", witness)
     _complete(writer, node)
 
 
 def _arrange_witness(pair: Pair, replace: str | None, drop: bool) -> None:
     """Makes the witness that the settings name the pair's, where it isn't yet."""
-    if replace == "witness" and pair.witness is None:
+    if pair.witness is None and replace == "witness":
         raise ConfigError("no witness is named in the settings: set `witness` to the URL of the new one")
+    if pair.witness is None and not drop:
+        return
     answers = {name: node.observe(pair.settings.probe_timeout + 2.0) for name, node in pair.nodes.items()}
     states = {name: answer.state for name, answer in answers.items() if answer.state is not None}
     if drop:
