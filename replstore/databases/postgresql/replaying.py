@@ -77,10 +77,14 @@ class PostgreSQLReplaying(Replaying):
 
     def keys(self, connection: Connection, table: Table, rest: str = "") -> set[str]:
         with raw(connection.connection).cursor() as cursor:
-            return {row[0] for row in cursor.execute(f"SELECT DISTINCT {key_of(table)} FROM {qualified(table)} t {rest}").fetchall()}
+            return {row[0] for row in cursor.execute(f"SELECT DISTINCT {self._key(table)} FROM {qualified(table)} t {rest}").fetchall()}
 
     def identity_override(self, table: Table) -> str:
         return "OVERRIDING SYSTEM VALUE "
+
+    def _key(self, table: Table) -> str:
+        """The expression of the key of a row ``t``."""
+        return key_of(table)
 
 
 def _json(keys: Collection[str]) -> str:

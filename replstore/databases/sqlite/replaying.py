@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,32 +49,45 @@ class SQLiteReplaying(Replaying):
 
     def among(self, table: Table, keys: Collection[str], alias: str) -> str:
         columns = ", ".join(f"{alias}.{quote(column)}" for column in table.key)
-        rows = ", ".join(f"({', '.join(literal(value) for value in json.loads(key))})" for key in keys)
+        rows = ", ".join(f"({values})" for values in map(self._literals(table), keys))
         return f"(({columns}) IN (VALUES {rows}))" if keys else "0"
 
     def named(self, connection: Connection, table: Table, keys: Collection[str], since: str) -> set[str]:
+        driver, name = raw(connection.connection), self._journaled(table)
         whole = "SELECT EXISTS (SELECT 1 FROM replstore_journal WHERE tbl = ? AND seq > ? AND k1 IS NULL)"
-        if raw(connection.connection).execute(whole, (table.id, int(since))).fetchone()[0]:
+        if driver.execute(whole, (name, int(since))).fetchone()[0]:
             return set(keys)
         collated = [f" COLLATE {table.column(column).collation}" if table.column(column).collation else "" for column in table.key]
         found: set[str] = set()
         for piece in pieces(keys, NAMED):  # each one walks through the journal
-            rows = ", ".join(f"({number}, {', '.join(literal(value) for value in json.loads(key))})" for number, key in enumerate(piece))
+            rows = ", ".join(f"({number}, {values})" for number, values in enumerate(map(self._literals(table), piece)))
             names = ", ".join(f"k{n}" for n in range(1, len(table.key) + 1))
             on = " AND ".join(f"j.k{n} = w.k{n}{collation}" for n, collation in enumerate(collated, 1))
             statement = (
                 f"WITH w(number, {names}) AS (VALUES {rows}) SELECT DISTINCT w.number FROM w JOIN replstore_journal j ON {on} "
-                f"WHERE j.tbl = {text(table.id)} AND j.seq > {int(since)}"
+                f"WHERE j.tbl = {text(name)} AND j.seq > {int(since)}"
             )
-            found |= {piece[row[0]] for row in raw(connection.connection).execute(statement)}
+            found |= {piece[row[0]] for row in driver.execute(statement)}
         return found
 
     def keys(self, connection: Connection, table: Table, rest: str = "") -> set[str]:
         columns = ", ".join(f"t.{quote(column)}" for column in table.key)
-        return {key_of(row) for row in raw(connection.connection).execute(f"SELECT DISTINCT {columns} FROM {quote(table.name)} t {rest}")}
+        return set(map(self._key_of(table), raw(connection.connection).execute(f"SELECT DISTINCT {columns} FROM {self.name(table)} t {rest}")))
 
     def identity_override(self, table: Table) -> str:
         return ""
+
+    def _literals(self, table: Table) -> Callable[[str], str]:
+        """What makes of a key's JSON the literals of its values, with commas between them."""
+        return lambda key: ", ".join(map(literal, json.loads(key)))
+
+    def _key_of(self, table: Table) -> Callable[[Sequence[Any]], str]:
+        """What makes of a key's values its JSON."""
+        return key_of
+
+    def _journaled(self, table: Table) -> str:
+        """The name that the journal has for a table."""
+        return table.id
 
 
 def literal(value: Any) -> str:
