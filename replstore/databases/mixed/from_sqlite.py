@@ -198,8 +198,7 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
             yield from self._recorded_keys(table, keys.recorded)
         if keys.journal:
             of = kinds(table, table.key)
-            statement = f"SELECT DISTINCT {_places(table)} FROM replstore_journal WHERE tbl = ? AND seq > ?"
-            for values in self._in_snapshot().execute(statement, self._of(table)):
+            for values in self._in_snapshot().execute(f"SELECT DISTINCT {_journaled(table)}", self._of(table)):
                 if crosses(values, of):  # what PostgreSQL can't hold it doesn't have; if the row is still here, it is refused when it is read
                     yield key_of_sqlite(values, of)
 
@@ -209,6 +208,7 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
             yield key
 
     def _of(self, table: Table) -> tuple[str, int]:
+        """The values to bind for ``_journaled``."""
         return name_here(table.id), self._since
 
     def _native(self, table: Table, value: Any, kind: Kind, key: str, column: str, landing: Landing) -> Any:
@@ -224,12 +224,12 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
             where, bound = self._between(table, keys.part)
             if self._first:
                 return f"{select} WHERE {where}", bound
-            journaled = f"SELECT {_places(table)} FROM replstore_journal WHERE tbl = ? AND seq > ? AND k1 IS NOT NULL"
+            journaled = f"SELECT {_journaled(table)} AND k1 IS NOT NULL"
             return f"{select} WHERE {where} AND ({quoted(table.key)}) NOT IN ({journaled})", [*bound, *self._of(table)]
         if keys.whole:
             return select, ()
         of = kinds(table, table.key)
-        sources = [f"SELECT {_places(table)} FROM replstore_journal WHERE tbl = ? AND seq > ?"] if keys.journal else []
+        sources = [f"SELECT {_journaled(table)}"] if keys.journal else []
         values: list[Any] = [*self._of(table)] if keys.journal else []
         if keys.recorded is not None:
             file = self._in_snapshot()
@@ -316,6 +316,11 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
 
 def _places(table: Table) -> str:
     return ", ".join(f"k{number}" for number in range(1, len(table.key) + 1))
+
+
+def _journaled(table: Table) -> str:
+    """What follows SELECT for the keys that the journal names."""
+    return f"{_places(table)} FROM replstore_journal WHERE tbl = ? AND seq > ?"
 
 
 def _told(error: psycopg.Error) -> str:
