@@ -27,7 +27,7 @@ from replstore.databases.postgresql.capture import qualified, text
 from replstore.databases.postgresql.carrier import PostgreSQLCarrier
 from replstore.databases.postgresql.sessions import Session
 from replstore.databases.sqlite.capture import MARKER
-from replstore.databases.sqlite.dialect import StoreConnection, file_identity, open_file
+from replstore.databases.sqlite.dialect import StoreConnection, any_text, file_identity, open_file
 from replstore.databases.sqlite.fingerprint import fingerprints
 from replstore.databases.sqlite.state import select_node_state
 from replstore.databases.state import node_state
@@ -77,7 +77,7 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
             except sqlite3.OperationalError:
                 connection.close()
         fresh = open_file(self._path, timeout=self._timeout)
-        fresh.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+        fresh.text_factory = any_text
         return fresh
 
     def snapshot(self, *, since: str | None, held: str | None) -> Snapshot:

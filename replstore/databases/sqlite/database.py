@@ -266,7 +266,7 @@ def _switch_to_wal(connection: Any) -> str:
 
 
 def _read_any_text(connection: sqlite3.Connection, record: Any) -> None:
-    connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")  # SQLite doesn't insist on valid UTF-8
+    connection.text_factory = dialect.any_text
 
 
 _ = dialect  # registers sqlite+replstore

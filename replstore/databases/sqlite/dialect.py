@@ -132,6 +132,11 @@ def open_file(path: str, *, timeout: float = BUSY_TIMEOUT, **options: Any) -> St
     return connection
 
 
+def any_text(data: bytes) -> str:
+    """A ``text_factory`` that reads whatever a file holds as text: SQLite doesn't insist on valid UTF-8."""
+    return data.decode("utf-8", "surrogateescape")
+
+
 class StoreSQLite(HookedDialect, SQLiteDialect_pysqlite):
     """The dialect of a Store's engines on SQLite: ``sqlite+replstore:///file``."""
 

@@ -13,6 +13,7 @@ from replstore.databases.catalog import Column, Table, execute, quote
 from replstore.databases.dialect import raw
 from replstore.databases.replaying import Replaying, pieces
 from replstore.databases.sqlite.capture import text
+from replstore.databases.sqlite.dialect import any_text
 from replstore.databases.sqlite.reading_rows import key_of
 
 INFINITE = {"inf": "9e999", "-inf": "-9e999"}
@@ -27,7 +28,7 @@ class SQLiteReplaying(Replaying):
     def reading(self, connection: Connection) -> Iterator[None]:
         driver = raw(connection.connection)
         before = driver.text_factory
-        driver.text_factory = lambda data: data.decode("utf-8", "surrogateescape")  # SQLite doesn't insist on valid UTF-8
+        driver.text_factory = any_text
         try:
             yield
         finally:
