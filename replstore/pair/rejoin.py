@@ -192,10 +192,10 @@ def _overwrite(writer: Node, former: Node, ahead: NodeState, behind: NodeState, 
         snapshot = carrier.snapshot(since=None if whole else ahead.basis, held=None)
         if snapshot.state.role != "writer" or snapshot.state.term_uuid != ahead.term_uuid:
             raise NotTheWriter(f"{snapshot.state.name} is no longer the writer of term {ahead.term_no}")
-        _refuse_missing(carrier.recorded(former.name, behind.term_no), orphans, writer)
+        recorded = (former.name, behind.term_no)
+        _refuse_missing(carrier.recorded(*recorded), orphans, writer)
         whole = whole or snapshot.pruned_past
         known = carrier.tables()
-        recorded = (former.name, behind.term_no)
         rows = {name: Keys(whole=True) for name in known} if whole else _rows(snapshot.changed, orphans, known, recorded)
         tick = carrier.tick(batch=1, held=None)
         forget = None if whole else orphans.spool.markers()

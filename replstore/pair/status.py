@@ -275,16 +275,18 @@ def _warnings(pair: Pair, view: View) -> list[str]:
             with pair.nodes[seen.name].snapshot() as connection:
                 found += [f"{seen.name}: {warning}" for warning in pair.nodes[seen.name].database.warnings(connection)]
                 found += _away(pair, seen, connection)
-                if strange := _strange_witness(pair, view, appointed(pair.nodes[seen.name], connection)):
+                if strange := _strange_witness(pair, view, seen, connection):
                     found.append(f"{seen.name}: {strange}; nothing is done by itself")
     if view.witness is not None and view.witness.reach is not Reach.UP and pair.witness is not None:
         found.append(f"the witness isn't reached ({pair.witness.error}): nobody goes on alone by it")
     return found
 
 
-def _strange_witness(pair: Pair, view: View, known: str) -> str:
+def _strange_witness(pair: Pair, view: View, seen: NodeView, connection: Connection) -> str:
+    """That a node knows another witness than this program names; empty: it doesn't, or that can't be told."""
     if pair.witness is None or (view.witness is not None and view.witness.reach is not Reach.UP):
         return ""
+    known = appointed(pair.nodes[seen.name], connection)
     return strange_witness(known, pair.witness.identity) if known != pair.witness.identity else ""
 
 
