@@ -35,7 +35,7 @@ class Replaying(ABC):
 
     def name(self, table: Table) -> str:
         """A table's name in SQL."""
-        return name_of(table)
+        return f"{quote(table.schema)}.{quote(table.name)}" if table.schema else quote(table.name)
 
     @abstractmethod
     def value(self, column: Column, shown: str | None) -> str:
@@ -68,11 +68,6 @@ class Replaying(ABC):
     @abstractmethod
     def identity_override(self, table: Table) -> str:
         """What an INSERT that gives every value itself says before VALUES."""
-
-
-def name_of(table: Table) -> str:
-    """A table's name in SQL."""
-    return f"{quote(table.schema)}.{quote(table.name)}" if table.schema else quote(table.name)
 
 
 def pieces(keys: Collection[str], size: int = PIECE) -> list[list[str]]:

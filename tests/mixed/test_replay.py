@@ -7,13 +7,14 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from sqlalchemy import Date, DateTime, ForeignKey, LargeBinary, Uuid
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from replstore.replication.journal.replay import Outcome
 from replstore.store import Store
 from tests.fix_mixed import MixedLab
-from tests.fix_stores import Child, FamilyBase, Parent, put
+from tests.fix_stores import Account, Child, FamilyBase, Parent, put
 from tests.fix_things import Thing, ThingBase, found, things
 
 LOST: dict[str, Any] = {"background": False, "durability": "async", "rejoin": "manual"}
@@ -128,6 +129,26 @@ def test_what_the_writer_has_touched_since_is_withheld(mixed_lab: MixedLab) -> N
     store.sync()
     assert mixed_lab.accounts("primary") == {1: 11, 2: 20}
     assert [verdict.outcome for verdict in store.orphans.discard(everything=True, reason="a test").verdicts] == [Outcome.DISCARDED]
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["every row is named", "a row isn't named"])
+def test_a_table_that_was_written_anew_is_put_back_only_if_its_journal_names_every_row(mixed_lab: MixedLab, named: bool) -> None:
+    store = mixed_lab.migrated(**LOST)
+    for id in (1, 2):
+        store.run(put(id, id))
+    store.sync()
+    node = mixed_lab.nodes["primary"]
+    with node.begin() as connection:  # as a migration that finds the table's capture lost
+        node.database.journal_whole(connection, node.database.tables(connection, only=["public.account"]))
+    part(mixed_lab, store, *([put(1, 10)] if named else []), put(3, 30), lambda session: session.delete(session.get_one(Account, 2)))
+    ((outcome, why),) = outcomes(store)
+    if named:
+        assert outcome is Outcome.REPLAYED
+    else:
+        assert why == "table public.account was written anew as a whole, and what it held isn't all on record"
+    assert mixed_lab.accounts("standby") == ({1: 10, 3: 30} if named else {1: 1, 2: 2})
+    store.sync()
+    assert store.check().equal, store.check().as_dict()
 
 
 def test_a_row_that_the_writer_refers_to_does_not_go(mixed_lab: MixedLab) -> None:

@@ -9,8 +9,9 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from replstore import ConfigError, KeyReused
-from tests.fix_orphans import Parting, customer, order, outcomes, reason, removed, together
+from tests.fix_orphans import ASYNC, Parting, customer, order, outcomes, reason, removed, together
 from tests.fix_shop import Customer, Order, both, sql
+from tests.fix_stores import Lab
 
 
 def test_a_plan_changes_nothing_and_the_replay_does_what_it_said(parting: Parting) -> None:
@@ -209,6 +210,21 @@ def test_an_emptied_table_is_emptied_again(postgresql_parting: Parting) -> None:
     assert parting.orders() == {1: "tea", 2: "tea", 3: "stays as it is"}
     assert outcomes(parting.store.orphans.replay()) == ["replayed"]  # all of them changed the table: one group
     assert parting.orders() == {3: "stays as it is", 4: "new", 5: "tea"}
+
+
+def test_a_table_of_any_name_is_emptied_again(postgresql_lab: Lab) -> None:
+    lab, name = postgresql_lab, '"100% ""of"" it"'
+    lab.sql("primary", f"CREATE TABLE {name} (id integer PRIMARY KEY)", f"INSERT INTO {name} VALUES (1)")
+    store = lab.store(**ASYNC)
+    store.migrate()
+    store.run(lambda session: session.connection().exec_driver_sql(f"TRUNCATE {name}", execution_options={"no_parameters": True}))
+    lab.kill("primary")
+    store.takeover("standby")
+    lab.start("primary")
+    store.rejoin()
+    assert outcomes(store.orphans.replay()) == ["replayed"]
+    store.sync()
+    assert lab.sql("primary", f"SELECT * FROM {name}") == lab.sql("standby", f"SELECT * FROM {name}") == []
 
 
 def test_a_table_that_was_rewritten_as_a_whole_is_not_taken_for_an_emptied_one(parting: Parting) -> None:

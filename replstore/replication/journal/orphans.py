@@ -17,7 +17,6 @@ from sqlalchemy import Connection, func, select
 from replstore.databases.base import Entry
 from replstore.databases.catalog import Table
 from replstore.databases.landing import journal_seen
-from replstore.databases.replaying import name_of
 from replstore.node import Node
 from replstore.replication.journal.groups import State
 from replstore.replication.journal.spool import Spool
@@ -65,7 +64,7 @@ def read_orphans(
     spool.add(former.database.entries(connection, since) if since else _tombstones(former, connection))
     orphans = Orphans(spool, tables, seen, maybe_acknowledged, common, {name: shape(table) for name, table in tables.items()})
     for name in spool.tables:
-        if name in tables and spool.is_whole(name) and _count(connection, tables[name]) != _named(former, connection, tables[name], spool):
+        if name in tables and spool.is_whole(name) and _count(former, connection, tables[name]) != _named(former, connection, tables[name], spool):
             orphans.shapes.pop(name)  # the table was rewritten rather than emptied: what it held is not all on record
     return orphans
 
@@ -76,8 +75,9 @@ def shape(table: Table) -> str:
     return sha256(json.dumps([table.key, columns]).encode()).hexdigest()
 
 
-def _count(connection: Connection, table: Table) -> int:
-    return int(connection.exec_driver_sql(f"SELECT count(*) FROM {name_of(table)}").scalar_one())
+def _count(former: Node, connection: Connection, table: Table) -> int:
+    statement = f"SELECT count(*) FROM {former.database.replaying().name(table)}"
+    return int(connection.exec_driver_sql(statement, execution_options={"no_parameters": True}).scalar_one())
 
 
 def _named(former: Node, connection: Connection, table: Table, spool: Spool) -> int:
