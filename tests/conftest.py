@@ -11,6 +11,7 @@ pytest_plugins = (
     "tests.fix_proxy",
     "tests.fix_containers",
     "tests.fix_stores",
+    "tests.fix_copies",
     "tests.fix_shop",
     "tests.fix_orphans",
     "tests.fix_mixed",

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from replstore.replication.journal import copying
+from tests.fix_copies import Broken, die_at, half_copied, parts, watched
 from tests.fix_mixed import MixedLab
-from tests.fix_stores import Base
-from tests.pair.test_copy_in_parts import Broken, die_at, filled, parts, watched
+
+pytestmark = pytest.mark.usefixtures("small_parts")
 
 
 def test_a_copy_that_broke_off_goes_on_with_all_that_was_written(mixed_lab: MixedLab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab = mixed_lab
-    monkeypatch.setattr(copying, "ROWS", 10)
     lab.sql("primary", "SELECT 1")  # from now on the lab speaks as that node does
-    filled(lab)
-    store = lab.store(background=False)
-    with monkeypatch.context() as patch, pytest.raises(Broken):
-        watched(store, patch, die_at(0))
-        store.migrate(Base)
+    store = half_copied(lab, monkeypatch, at=0)
     lab.sql("primary", "UPDATE account SET amount = -1 WHERE id = 7", "INSERT INTO account VALUES (1000, 'early', 0)")
     with monkeypatch.context() as patch, pytest.raises(Broken):
         watched(store, patch, die_at(3))

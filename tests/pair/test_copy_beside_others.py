@@ -10,23 +10,10 @@ from replstore.databases.carrier import CompareFailed
 from replstore.errors import CommittedNotReplicated, NeedsCopy
 from replstore.replication.journal import copying, ship
 from replstore.replication.mirror import mirror
+from tests.fix_copies import filled, half_copied, parts, watched
 from tests.fix_stores import Base, Lab, Steps, put
-from tests.pair.test_copy_in_parts import Broken, die_at, filled, parts, watched
 
-
-@pytest.fixture(autouse=True)
-def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copying, "ROWS", 10)
-
-
-def half_copied(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A follower that has the first 30 accounts of 45."""
-    filled(lab)
-    store = lab.store(background=False)
-    with monkeypatch.context() as patch, pytest.raises(Broken):
-        watched(store, patch, die_at(3))
-        store.migrate(Base)
-    store.close()
+pytestmark = pytest.mark.usefixtures("small_parts")
 
 
 def alter_follower(lab: Lab) -> None:
@@ -46,7 +33,7 @@ def test_a_batch_that_began_before_a_table_was_made_anew_does_not_end_its_copy(l
 
 
 def test_a_part_that_began_before_its_table_was_made_anew_does_not_count(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    half_copied(lab, monkeypatch)
+    half_copied(lab, monkeypatch).close()
     alter_follower(lab)
     shipper = lab.shipper()
     shipper.carrier = Steps(shipper.carrier, before={"tick": lambda: mirror(lab.nodes["primary"], lab.nodes["standby"])})
@@ -56,7 +43,7 @@ def test_a_part_that_began_before_its_table_was_made_anew_does_not_count(lab: La
 
 def test_a_part_lands_only_where_the_copy_is_as_far_as_it_was_when_the_part_began(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever let the other one in: how far the copy is, is compared in the transaction that takes it further."""
-    half_copied(lab, monkeypatch)
+    half_copied(lab, monkeypatch).close()
     name = "public.account" if lab.postgresql else "account"
     anew = f"UPDATE {lab.name('setting')} SET value = '{{\"{name}\": null}}' WHERE name = 'copying'"
     shipper = lab.shipper()
@@ -69,7 +56,7 @@ def test_a_part_lands_only_where_the_copy_is_as_far_as_it_was_when_the_part_bega
 
 
 def test_half_a_copy_that_is_forced_to_write_gets_back_what_it_lacks_only_by_a_comparison(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    half_copied(lab, monkeypatch)
+    half_copied(lab, monkeypatch).close()
     store = lab.store(background=False)
     store.takeover("standby", force=True)
     with pytest.raises(NeedsCopy, match="half copied"):

@@ -3,64 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 from sqlalchemy import text
 
-from replstore.databases.carrier import Keys, Landing
 from replstore.errors import CommittedNotReplicated
 from replstore.replication.journal import copying
 from replstore.replication.mirror import to_copy
-from replstore.store import Store
+from tests.fix_copies import Broken, die_at, filled, half_copied, parts, watched
 from tests.fix_stores import Base, Lab, put
 
-ROWS = 10
-
-
-class Broken(Exception):
-    """The program that copies dies."""
-
-
-@pytest.fixture(autouse=True)
-def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copying, "ROWS", ROWS)
-
-
-def filled(lab: Lab, rows: int = 45, **settings: Any) -> None:
-    """A database that has rows before it becomes a pair."""
-    key = "serial PRIMARY KEY" if lab.postgresql else "INTEGER NOT NULL PRIMARY KEY"
-    lab.sql("primary", f"CREATE TABLE account (id {key}, owner varchar NOT NULL UNIQUE, amount integer NOT NULL)")
-    lab.sql("primary", "INSERT INTO account VALUES " + ", ".join(f"({id}, 'owner {id}', {id})" for id in range(rows)))
-
-
-def watched(store: Store, monkeypatch: pytest.MonkeyPatch, before: Callable[[int], None]) -> list[dict[str, Keys]]:
-    """Lets something happen before each batch's rows are written; returns what each batch carries."""
-    batches: list[dict[str, Keys]] = []
-    carrier = type(store.pair.primary.database.carrier(store.pair.primary.service, store.pair.standby.service))
-    apply = carrier.apply
-
-    def spy(self: Any, rows: Any, landing: Landing) -> int:
-        before(len(batches))
-        batches.append(dict(rows))
-        return apply(self, rows, landing)
-
-    monkeypatch.setattr(carrier, "apply", spy)
-    return batches
-
-
-def die_at(number: int) -> Callable[[int], None]:
-    def die(batch: int) -> None:
-        if batch == number:
-            raise Broken
-
-    return die
-
-
-def parts(batches: list[dict[str, Keys]]) -> list[tuple[str | None, str | None]]:
-    """The bounds of the parts that were copied."""
-    return [(keys.part.after, keys.part.upto) for batch in batches for keys in batch.values() if keys.part is not None]
+pytestmark = pytest.mark.usefixtures("small_parts")
 
 
 def test_a_large_table_comes_in_parts_and_each_row_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,11 +28,7 @@ def test_a_large_table_comes_in_parts_and_each_row_once(lab: Lab, monkeypatch: p
 
 
 def test_a_copy_that_broke_off_goes_on_where_it_was(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    filled(lab)
-    store = lab.store(background=False)
-    with monkeypatch.context() as patch, pytest.raises(Broken):
-        watched(store, patch, die_at(3))
-        store.migrate(Base)
+    store = half_copied(lab, monkeypatch)
     assert set(lab.accounts("standby")) == set(range(30))
     assert "it is being copied; " in store.status().nodes["standby"].state
     assert "up to key [29]" in store.status().nodes["standby"].state
@@ -93,11 +42,7 @@ def test_a_copy_that_broke_off_goes_on_where_it_was(lab: Lab, monkeypatch: pytes
 
 
 def test_a_follower_is_neither_read_nor_promoted_before_its_copy_is_whole(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    filled(lab)
-    store = lab.store(background=False)
-    with monkeypatch.context() as patch, pytest.raises(Broken):
-        watched(store, patch, die_at(3))
-        store.migrate(Base)
+    store = half_copied(lab, monkeypatch)
     follower = lab.state("standby")
     assert (follower.copying, follower.eligible_boot) == (True, None)
     with store.read(node="follower") as session:
@@ -132,11 +77,7 @@ def test_what_is_written_during_the_copy_is_acknowledged_and_arrives(lab: Lab, m
 
 
 def test_what_was_journalled_before_the_first_part_is_in_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    filled(lab)
-    store = lab.store(background=False)
-    with monkeypatch.context() as patch, pytest.raises(Broken):
-        watched(store, patch, die_at(0))
-        store.migrate(Base)
+    store = half_copied(lab, monkeypatch, at=0)
     lab.sql("primary", "UPDATE account SET amount = 7 WHERE id = 3", "INSERT INTO account VALUES (100, 'new', 0)", "DELETE FROM account WHERE id = 5")
     store.sync()
     assert lab.accounts("standby") == lab.accounts("primary")
@@ -144,15 +85,10 @@ def test_what_was_journalled_before_the_first_part_is_in_it(lab: Lab, monkeypatc
 
 
 def test_a_pair_that_never_goes_solo_acknowledges_nothing_during_the_copy(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    filled(lab)
-    store = lab.store(background=False, on_follower_down="block", ack_timeout=0.3)
-    with monkeypatch.context() as patch:
-        watched(store, patch, die_at(3))
-        with pytest.raises(Broken):
-            store.migrate(Base)
-        patch.setattr(store.pair.shipping, "_ship", lambda shipper: (_ for _ in ()).throw(Broken()))
-        with pytest.raises(CommittedNotReplicated):
-            store.run(put(1000))
+    store = half_copied(lab, monkeypatch, on_follower_down="block", ack_timeout=0.3)
+    monkeypatch.setattr(store.pair.shipping, "_ship", lambda shipper: (_ for _ in ()).throw(Broken()))
+    with pytest.raises(CommittedNotReplicated):
+        store.run(put(1000))
 
 
 def test_a_migration_during_the_copy_begins_anew_what_it_changed_and_only_that(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
