@@ -10,6 +10,7 @@ pytest_plugins = (
     "tests.fix_pairs",
     "tests.fix_proxy",
     "tests.fix_containers",
+    "tests.fix_programs",
     "tests.fix_stores",
     "tests.fix_copies",
     "tests.fix_shop",

@@ -8,7 +8,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -32,6 +31,7 @@ from replstore.replication.journal.ship import Shipper
 from replstore.store import Store
 from tests.fix_migrated import NODES, copied
 from tests.fix_pairs import FreshPair
+from tests.fix_programs import Program
 
 #: Short times, so that a test which waits for a detection doesn't wait long.
 FAST: dict[str, Any] = {
@@ -265,21 +265,16 @@ class Lab:
 
     # -- other processes
 
-    def process(self, program: str, *arguments: str) -> subprocess.Popen[str]:
-        """Another Python process, on pipes; it ends with the test."""
-        process = subprocess.Popen([sys.executable, "-c", program, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
-        self._closing.callback(_end, process)
-        return process
+    def program(self, source: str, *more: str) -> Program:
+        """Another program, which is given both URLs; it ends with the test."""
+        program = Program(source, self.pair.primary_url, self.pair.standby_url, *more)
+        self._closing.callback(program.kill)
+        return program
 
 
 def _copy(source: Path, target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     subprocess.run(["cp", "-a", str(source), str(target)], check=True)
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    process.kill()
-    process.communicate()
 
 
 class Steps(Carrier):

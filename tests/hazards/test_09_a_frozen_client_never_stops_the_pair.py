@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import subprocess
 import threading
 
 import psycopg
@@ -14,6 +12,7 @@ import pytest
 from replstore import CommittedNotReplicated, SwitchoverFailed, TransactionLost
 from replstore.databases.postgresql.carrier import PostgreSQLCarrier
 from replstore.pair.flip import PATIENCE
+from tests.fix_programs import Program
 from tests.fix_stores import Lab, insert, put, until
 
 #: A process that stops itself in the middle of what its last lines do; ``pair`` are its two nodes.
@@ -80,21 +79,19 @@ freeze()
 """
 
 
-def frozen(lab: Lab, program: str) -> subprocess.Popen[str]:
-    """A process that has stopped itself."""
-    process = lab.process(BEGIN + program, lab.pair.primary_url, lab.pair.standby_url)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "frozen\n"
-    _, status = os.waitpid(process.pid, os.WUNTRACED)
+def frozen(lab: Lab, source: str) -> Program:
+    """A program that has stopped itself."""
+    program = lab.program(BEGIN + source)
+    assert program.says() == "frozen"
+    _, status = os.waitpid(program.pid, os.WUNTRACED)
     assert os.WIFSTOPPED(status)
-    return process
+    return program
 
 
-def end_of(process: subprocess.Popen[str]) -> str:
+def end_of(program: Program) -> str:
     """Wakes it; how it ends."""
-    os.kill(process.pid, signal.SIGCONT)
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
+    program.wake()
+    return program.says()
 
 
 # --- shippers
@@ -234,7 +231,6 @@ def test_sqlite_names_who_keeps_the_follower_s_file_and_a_person_ends_it_or_goes
         store.run(put(2))
     if ends:
         process.kill()
-        process.wait()
     else:
         store.solo()
     store.run(put(3))
@@ -250,7 +246,6 @@ def test_a_takeover_that_a_frozen_program_keeps_waiting_names_it_and_succeeds_wh
     with pytest.raises(SwitchoverFailed, match=rf"process {process.pid} .*, which is stopped holds the file's write lock"):
         store.takeover()
     process.kill()
-    process.wait()
     store.run(put(2))
     assert sqlite_lab.accounts("standby") == {1: 0, 2: 0}
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sqlite3
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -17,6 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
 from replstore import CannotReplicate, NotAPair, Store, local
+from tests.fix_programs import Program
 from tests.fix_shop import Order, both, new_store, open_store, sql, wait_until
 
 
@@ -202,14 +200,13 @@ time.sleep(60)
 """
 
 
-def test_a_shipper_that_dies_leaves_no_mark_behind_and_nobody_sees_it_before(sqlite_pair: local.SqlitePair, store: Store) -> None:
-    path = str(sqlite_pair.path("standby"))
-    process = subprocess.Popen([sys.executable, "-c", SHIPPER, path], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "marked\n"
+def test_a_shipper_that_dies_leaves_no_mark_behind_and_nobody_sees_it_before(
+    sqlite_pair: local.SqlitePair, store: Store, program: Callable[..., Program]
+) -> None:
+    shipper = program(SHIPPER, str(sqlite_pair.path("standby")))
+    assert shipper.says() == "marked"
     assert sql(sqlite_pair.standby_url, "SELECT mark FROM replstore_mark") == [(None,)]
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    shipper.kill()
     assert sql(sqlite_pair.standby_url, "SELECT mark FROM replstore_mark") == [(None,)]
     with pytest.raises(DBAPIError, match="not the writer"):
         sql(sqlite_pair.standby_url, "INSERT INTO orders (id, item) VALUES (99, 'does not')")

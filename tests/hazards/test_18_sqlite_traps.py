@@ -194,13 +194,11 @@ def test_a_shipper_killed_in_the_middle_of_a_batch_leaves_neither_rows_nor_mark(
     store = lab.migrated(background=False)
     store.run(put(1))
     lab.sql("primary", insert(2))
-    shipper = lab.process(SHIPPER, lab.pair.primary_url, lab.pair.standby_url)
-    assert shipper.stdout is not None
-    assert shipper.stdout.readline() == "inside\n"
+    shipper = lab.program(SHIPPER)
+    assert shipper.says() == "inside"
     assert lab.sql("standby", "SELECT mark FROM replstore_mark") == [(None,)]  # nobody else sees it
     assert lab.accounts("standby") == {1: 0}
     shipper.kill()
-    shipper.wait()
     assert lab.sql("standby", "SELECT mark FROM replstore_mark") == [(None,)]
     with pytest.raises(sqlite3.IntegrityError, match="not the writer"):
         lab.sql("standby", insert(9))

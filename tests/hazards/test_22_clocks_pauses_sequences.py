@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sqlite3
 import time
 from contextlib import closing
@@ -199,17 +197,14 @@ for line in sys.stdin:
 
 def test_a_program_that_was_stopped_for_longer_than_the_detection_time_takes_nothing_over(lab: Lab) -> None:
     store = lab.migrated(ack_timeout=10.0)  # the stopped program may have had the shippers' turn, for two seconds at most
-    program = lab.process(PROGRAM, lab.pair.primary_url, lab.pair.standby_url)
-    assert program.stdout is not None
-    assert program.stdin is not None
-    assert program.stdout.readline() == "ready\n"
+    program = lab.program(PROGRAM)
+    assert program.says() == "ready"
     for id in range(1, 4):
-        os.kill(program.pid, signal.SIGSTOP)
+        program.freeze()
         store.run(put(id))
         time.sleep(0.9)  # twice the detection time
-        os.kill(program.pid, signal.SIGCONT)
-        print(insert(id + 100), file=program.stdin, flush=True)
-        assert program.stdout.readline() == "done\n"
+        program.wake()
+        assert program.ask(insert(id + 100)) == "done"
     assert lab.state("primary").role == "writer"
     assert lab.state("primary").term_no == 1
     assert len(lab.accounts("standby")) == 6

@@ -9,40 +9,20 @@ from sqlalchemy import update
 
 from replstore.errors import NoWriter
 from replstore.pair.decide import Action
+from tests.fix_programs import BATCH
 from tests.fix_stores import Batch, Lab, insert, put
-
-PROGRAM = """
-import sys
-from sqlalchemy import make_url
-from replstore.node import Node
-from replstore.replication.journal.ship import Shipper
-from tests.fix_stores import Batch
-nodes = [Node(name, make_url(url), seconds=2.0) for name, url in zip(("primary", "standby"), sys.argv[1:])]
-batch = Batch(Shipper(*nodes))
-print("read", flush=True)
-sys.stdin.readline()
-try:
-    batch.go_on(eligible=True)
-except Exception as error:
-    print("failed:", " ".join(str(error).split()), flush=True)
-else:
-    print("applied", flush=True)
-"""
 
 
 def test_a_batch_that_a_frozen_program_read_before_the_follower_s_crash_does_not_make_it_eligible(lab: Lab) -> None:
     store = lab.migrated(background=False)
     store.run(put(1))
     lab.sql("primary", insert(2))
-    frozen = lab.process(PROGRAM, lab.pair.primary_url, lab.pair.standby_url)
-    assert frozen.stdin is not None
-    assert frozen.stdout is not None
-    assert frozen.stdout.readline() == "read\n"  # the follower's boot, and that the writer doesn't acknowledge alone
+    frozen = lab.program(BATCH)
+    assert frozen.says() == "read"  # the follower's boot, and that the writer doesn't acknowledge alone
     lab.replace("standby")
     _acknowledge_alone(lab)
     store.run(put(3))  # acknowledged solo
-    print("go on", file=frozen.stdin, flush=True)
-    assert frozen.stdout.readline().startswith("failed:")
+    assert frozen.ask("go on").startswith("failed:")
     standby = lab.state("standby")
     assert standby.eligible_boot != standby.boot
     lab.kill("primary")

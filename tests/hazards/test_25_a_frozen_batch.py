@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import signal
 
 import pytest
 
 from replstore.databases.carrier import CompareFailed, Moved
+from tests.fix_programs import BATCH
 from tests.fix_stores import Batch, Lab, insert, put
-from tests.hazards.test_24_a_contact_in_flight import PROGRAM
 
 
 def test_a_batch_frozen_after_its_snapshot_does_not_overtake_a_newer_one(lab: Lab) -> None:
     store = lab.migrated(background=False, ack_timeout=10.0)
     store.run(put(1, 10))
     lab.sql("primary", "UPDATE account SET amount = 11 WHERE id = 1", insert(2))
-    frozen = lab.process(PROGRAM, lab.pair.primary_url, lab.pair.standby_url)
-    assert frozen.stdin is not None
-    assert frozen.stdout is not None
-    assert frozen.stdout.readline() == "read\n"
-    os.kill(frozen.pid, signal.SIGSTOP)
+    frozen = lab.program(BATCH)
+    assert frozen.says() == "read"
+    frozen.freeze()
     store.run(put(1, 12))  # shipped by another process, and acknowledged
     newer = lab.state("standby")
     assert lab.accounts("standby") == {1: 12, 2: 0}
-    print("go on", file=frozen.stdin, flush=True)
-    os.kill(frozen.pid, signal.SIGCONT)
-    assert frozen.stdout.readline().startswith("failed:")
+    frozen.wake()
+    assert frozen.ask("go on").startswith("failed:")
     assert lab.accounts("standby") == {1: 12, 2: 0}
     assert lab.state("standby").position == newer.position
     lab.kill("primary")
@@ -39,17 +34,14 @@ def test_a_frozen_batch_does_not_stop_a_takeover(lab: Lab) -> None:
     store = lab.migrated(background=False)
     store.run(put(1))
     lab.sql("primary", insert(2))
-    frozen = lab.process(PROGRAM, lab.pair.primary_url, lab.pair.standby_url)
-    assert frozen.stdin is not None
-    assert frozen.stdout is not None
-    assert frozen.stdout.readline() == "read\n"
-    os.kill(frozen.pid, signal.SIGSTOP)
+    frozen = lab.program(BATCH)
+    assert frozen.says() == "read"
+    frozen.freeze()
     lab.kill("primary")
     store.run(put(3))
     assert lab.state("standby").role == "writer"
-    print("go on", file=frozen.stdin, flush=True)
-    os.kill(frozen.pid, signal.SIGCONT)
-    assert frozen.stdout.readline().startswith("failed:")
+    frozen.wake()
+    assert frozen.ask("go on").startswith("failed:")
     assert lab.accounts("standby") == {1: 0, 3: 0}
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -16,6 +15,7 @@ from replstore import ConfigError, NotTheWriter
 from replstore.pair import rejoin as rejoining
 from replstore.replication.journal import replay as replaying
 from tests.fix_orphans import ASYNC, Change, Parting, order, outcomes
+from tests.fix_programs import Program, at_once
 from tests.fix_shop import Order, open_store
 
 
@@ -117,25 +117,11 @@ with Store(primary=sys.argv[1], standby=sys.argv[2], background=False) as store:
 """
 
 
-def test_two_processes_at_once_replay_many_orphans_once(parting: Parting) -> None:
+def test_two_processes_at_once_replay_many_orphans_once(parting: Parting, program: Callable[..., Program]) -> None:
     parting.shared(order(1))
     parting.lost(*(more(1) if number % 2 else order(10 + number) for number in range(6)))
     parting.back()
-    arguments = [sys.executable, "-c", PROGRAM, parting.pair.primary_url, parting.pair.standby_url]
-    programs = [subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    try:
-        for program in programs:
-            assert program.stdout is not None
-            assert program.stdout.readline() == "ready\n"
-        for program in programs:
-            assert program.stdin is not None
-            program.stdin.write("go\n")
-            program.stdin.flush()
-        said = [program.communicate(timeout=60)[0].strip() for program in programs]
-    finally:
-        for program in programs:
-            program.kill()
-            program.communicate()
+    said = at_once([program(PROGRAM, parting.pair.primary_url, parting.pair.standby_url) for _ in range(2)])
     assert any("replayed" in each for each in said), said
     assert quantity(parting) == 4, said
     assert set(parting.orders()) == {1, 10, 12, 14}

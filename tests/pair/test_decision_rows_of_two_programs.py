@@ -25,24 +25,16 @@ for line in sys.stdin:
 
 def test_a_store_in_another_process_learns_of_a_takeover_and_of_a_switchover_and_follows(lab: Lab) -> None:
     store = lab.migrated(rejoin="manual", **PATIENT)
-    program = lab.process(PROGRAM, lab.pair.primary_url, lab.pair.standby_url)
-
-    def ask(id: int) -> str:
-        assert program.stdin is not None
-        assert program.stdout is not None
-        print(insert(id), file=program.stdin, flush=True)
-        return program.stdout.readline().strip()
-
-    assert program.stdout is not None
-    assert program.stdout.readline() == "ready\n"
-    assert ask(1) == "primary"
+    program = lab.program(PROGRAM)
+    assert program.says() == "ready"
+    assert program.ask(insert(1)) == "primary"
     lab.kill("primary")
     store.run(put(2))
     lab.start("primary")  # the former writer is back, and says that it writes
-    assert ask(3) == "standby"
+    assert program.ask(insert(3)) == "standby"
     store.rejoin()
     store.switchover()
-    assert ask(4) == "primary"
+    assert program.ask(insert(4)) == "primary"
     store.sync()
     assert lab.accounts("primary") == lab.accounts("standby") == {1: 0, 2: 0, 3: 0, 4: 0}
 

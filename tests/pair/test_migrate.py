@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from replstore import CannotReplicate, ConfigError, MigrationFailed, NotAPair, S
 from replstore.migrate import migrate
 from replstore.reconcile import check
 from tests.fix_alembic import FROM_ATTRIBUTES, USUAL, Environment
+from tests.fix_programs import at_once
 from tests.fix_stores import Base, FamilyBase, Lab, in_contact, insert, put, until
 
 CREATE = (
@@ -292,20 +292,9 @@ def test_processes_that_migrate_at_once_make_one_pair_and_run_each_revision_once
     environment = Environment(tmp_path)
     environment.revision(CREATE, "op.execute(\"INSERT INTO account VALUES (1, 'a', 10)\")", "import time; time.sleep(0.3)")
     environment.revision('op.execute("UPDATE account SET amount = amount + 1")')
-    processes = [lab.process(MIGRATE, lab.pair.primary_url, lab.pair.standby_url, str(environment.ini)) for _ in range(3)]
-    assert [process.stdout.readline() for process in processes if process.stdout] == ["ready\n"] * 3
-    answers = _at_once(processes)
-    assert answers == ["r2\n"] * 3
+    assert at_once([lab.program(MIGRATE, str(environment.ini)) for _ in range(3)]) == ["r2"] * 3
     assert lab.accounts("primary") == lab.accounts("standby") == {1: 11}
     assert equal(Store(primary=lab.pair.primary_url, standby=lab.pair.standby_url, background=False))
-
-
-def _at_once(processes: list[subprocess.Popen[str]]) -> list[str]:
-    for process in processes:
-        assert process.stdin
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    return [process.communicate(timeout=60)[0] for process in processes]
 
 
 # -- what becomes of tables

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,6 +17,7 @@ from replstore import (
     TransactionLost,
     local,
 )
+from tests.fix_programs import Program, at_once
 from tests.fix_shop import COUNT, add, markers, new_store, on_both, open_store, sql, wait_until
 
 # --- the writer is lost
@@ -191,7 +190,7 @@ def test_a_keyed_call_outlives_a_failover(shop: local.Pair) -> None:
 
 
 CALLER = """
-import json, sys, time
+import sys, time
 from tests.fix_shop import Order, open_store
 
 def place(session):
@@ -204,21 +203,11 @@ def place(session):
 with open_store((sys.argv[1], sys.argv[2])) as store:
     print("ready", flush=True)
     sys.stdin.readline()
-    print(json.dumps(store.run(place, key="order-42")))
+    print(store.run(place, key="order-42"), flush=True)
 """
 
 
-def test_two_processes_with_one_key_at_once_take_effect_once(shop: local.Pair) -> None:
+def test_two_processes_with_one_key_at_once_take_effect_once(shop: local.Pair, program: Callable[..., Program]) -> None:
     with new_store(shop) as store:
-        command = [sys.executable, "-c", CALLER, shop.primary_url, shop.standby_url]
-        processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-        for process in processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
-        results = [json.loads(process.communicate(timeout=20)[0]) for process in processes]
-        assert results == [1, 1]
+        assert at_once([program(CALLER, shop.primary_url, shop.standby_url) for _ in range(2)]) == ["1", "1"]
         assert on_both(store) == (1, 1)
