@@ -17,6 +17,7 @@ from replstore.pair.watch import node_view
 from replstore.pair.witness import Witness
 from replstore.store import Store
 from replstore.transaction.acknowledge import acknowledge
+from tests.fix_markers import committed
 from tests.fix_proxy import MakeProxy
 from tests.fix_stores import FAST, Lab, Steps, insert, put, until
 
@@ -151,14 +152,7 @@ def test_an_acknowledgement_counts_only_under_the_term_of_the_commit(lab: Lab) -
     """The commit's writer loses it at a rejoin and is the writer again when the sleeping program asks."""
     store = lab.migrated(background=False)
     store.run(put(1))
-    asleep, id = lab.lead(), str(uuid4())
-    columns, values = "id, outcome, durability, term_no", f"'{id}', 'committed', 'replicated', {asleep.term.number}"
-    program = lab.connect("primary")
-    if not lab.postgresql:
-        program.execute("BEGIN IMMEDIATE")
-    program.execute(f"INSERT INTO {lab.name('marker')} ({columns}) VALUES ({values})")
-    program.execute(insert(2))
-    program.commit()
+    asleep, id = lab.lead(), committed(lab, "primary", 2)
     lab.kill("primary")
     store.run(put(3))
     lab.start("primary")

@@ -19,7 +19,8 @@ from replstore.pair.decide import Action
 from replstore.pair.witness import Witness
 from replstore.store import Store
 from replstore.transaction.acknowledge import acknowledge
-from tests.fix_stores import Lab, insert, put
+from tests.fix_markers import committed
+from tests.fix_stores import Lab, put
 
 #: A contact stays young, and silence is no loss yet, however slow the machine is.
 PATIENT: dict[str, Any] = {"detection_time": 30.0}
@@ -103,11 +104,7 @@ def test_what_the_writer_of_a_later_term_acknowledges_alone_says_nothing_of_an_e
     lab = sqlite_lab
     store = lab.migrated(background=False, **PATIENT)
     store.run(put(1))
-    asleep, program = lab.lead(), lab.connect("primary")
-    program.execute("BEGIN IMMEDIATE")
-    program.execute("INSERT INTO replstore_marker (id, outcome, durability, term_no) VALUES ('asleep', 'committed', 'replicated', 1)")
-    program.execute(insert(2))
-    program.commit()
+    asleep, id = lab.lead(), committed(lab, "primary", 2)
     lab.kill("primary")
     store.run(put(3))
     lab.start("primary")
@@ -117,7 +114,7 @@ def test_what_the_writer_of_a_later_term_acknowledges_alone_says_nothing_of_an_e
     store.run(put(4))
     assert (lab.state("primary").role, lab.state("primary").solo) == ("writer", True)
     with pytest.raises(TransactionLost):
-        acknowledge(store.pair, asleep, "asleep", "replicated")
+        acknowledge(store.pair, asleep, id, "replicated")
     assert lab.accounts("primary") == {1: 0, 3: 0, 4: 0}
 
 

@@ -15,24 +15,13 @@ from replstore.pair.decide import Term
 from replstore.pair.takeover import FORCED_JUMP
 from replstore.transaction.acknowledge import acknowledge
 from replstore.transaction.doubt import resolve
-from tests.fix_stores import Lab, commit_as_store, insert, put, until
+from tests.fix_markers import committed
+from tests.fix_stores import Lab, insert, put, until
 
 
 def place(session: Session) -> int:
     session.execute(text(insert(7)))
     return 7
-
-
-def committed(lab: Lab, node: str, id: int) -> str:
-    """A transaction with its marker, committed on a node and shipped by nobody; its marker's id."""
-    marker, program = str(uuid4()), lab.connect(node)
-    if not lab.postgresql:
-        program.execute("BEGIN IMMEDIATE")
-    values = f"'{marker}', 'committed', 'replicated', {lab.state(node).term_no}"
-    program.execute(f"INSERT INTO {lab.name('marker')} (id, outcome, durability, term_no) VALUES ({values})")
-    program.execute(insert(id))
-    commit_as_store(program, marker)
-    return marker
 
 
 def reaches(store: Store) -> bool:

@@ -19,8 +19,9 @@ from replstore.replication.journal.retain import Retention, in_sync, prune_journ
 from replstore.timestamps import uptime
 from replstore.transaction.acknowledge import acknowledge
 from replstore.transaction.doubt import resolve
+from tests.fix_markers import committed
 from tests.fix_stores import Lab, insert, put
-from tests.hazards.test_29_a_tombstone_counts_only_where_it_holds import committed, place
+from tests.hazards.test_29_a_tombstone_counts_only_where_it_holds import place
 
 DAY = 86400.0
 

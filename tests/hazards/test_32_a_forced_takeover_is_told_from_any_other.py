@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -14,7 +13,8 @@ from replstore.pair.rejoin import fence_former
 from replstore.pair.takeover import FORCED_JUMP
 from replstore.store import Store
 from replstore.transaction.acknowledge import acknowledge
-from tests.fix_stores import Lab, Steps, commit_as_store, count, insert, put
+from tests.fix_markers import committed
+from tests.fix_stores import Lab, Steps, count, put
 
 ROLES = {
     "writers": (Role.WRITER, Role.WRITER),
@@ -147,12 +147,7 @@ def test_what_only_waited_for_its_follower_was_never_acknowledged(lab: Lab) -> N
     """The counterpart: no force, no solo, a replicated transaction."""
     store = lab.migrated(background=False)
     store.run(put(1))
-    program, id = lab.connect("primary"), str(uuid4())
-    if not lab.postgresql:
-        program.execute("BEGIN IMMEDIATE")
-    program.execute(f"INSERT INTO {lab.name('marker')} (id, outcome, durability, term_no) VALUES ('{id}', 'committed', 'replicated', 1)")
-    program.execute(insert(2))
-    commit_as_store(program, id)
+    committed(lab, "primary", 2)
     lab.kill("primary")
     store.run(put(3))
     lab.start("primary")
@@ -164,12 +159,7 @@ def test_a_tombstone_that_the_forced_node_contradicts_is_reported(lab: Lab) -> N
     """A caller was told on the standby that it is lost; the node that a person names holds it committed."""
     store = lab.migrated(background=False, takeover_timeout=0.3)
     store.run(put(1))
-    id, asleep, program = str(uuid4()), lab.lead(), lab.connect("primary")
-    if not lab.postgresql:
-        program.execute("BEGIN IMMEDIATE")
-    program.execute(f"INSERT INTO {lab.name('marker')} (id, outcome, durability, term_no) VALUES ('{id}', 'committed', 'replicated', 1)")
-    program.execute(insert(2))
-    program.commit()
+    asleep, id = lab.lead(), committed(lab, "primary", 2)
     lab.kill("primary")
     with pytest.raises(TransactionLost):
         acknowledge(store.pair, asleep, id, "replicated")
