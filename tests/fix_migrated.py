@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import psycopg
-from sqlalchemy import MetaData, make_url
+from sqlalchemy import MetaData
 
 from replstore import local
 from replstore.config import PAIR_SETTINGS
 from replstore.databases.postgresql.state import BOOT
 from replstore.databases.sqlite.dialect import file_identity
 from replstore.store import Store
-from tests.fix_pairs import FreshPair
+from tests.fix_pairs import FreshPair, plain
 
 NODES: tuple[local.Name, local.Name] = ("primary", "standby")
 Place = local.SqlitePair | FreshPair
@@ -115,8 +114,7 @@ def _give_identity(places: dict[local.Name, Place]) -> None:
             f"UPDATE {control}position SET source = '{ids['primary']}', term_uuid = '{term}', tick = '{tick}', eligible_boot = {boot}",
         ]
         if isinstance(place, FreshPair):
-            url = make_url(place.url(node))
-            with psycopg.connect(host=url.host, port=url.port, user=url.username, dbname=url.database) as connection:
+            with plain(place.url(node)) as connection:
                 connection.execute("SET LOCAL synchronous_commit = on; " + "; ".join(statements))
         else:
             with contextlib.closing(sqlite3.connect(place.path(node))) as file:

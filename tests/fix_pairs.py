@@ -6,7 +6,9 @@ import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
 from replstore import local
@@ -15,6 +17,11 @@ _numbers = itertools.count(1)
 
 #: The servers come from the wheel, which starts in a moment; REPLSTORE_LOCAL runs the same tests on another source.
 _source: local.Source = "auto" if os.environ.get("REPLSTORE_LOCAL") else "wheel"
+
+
+def plain(url: str, **options: Any) -> psycopg.Connection[Any]:
+    """The plain driver's connection to a PostgreSQL node, as any other program has one."""
+    return psycopg.connect(url.replace("+psycopg", "", 1), connect_timeout=5, **options)
 
 
 class FreshPair(local.PostgresPair):

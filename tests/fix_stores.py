@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from sqlalchemy import ForeignKey, MetaData, make_url, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -30,7 +29,7 @@ from replstore.pair.pair import Lead
 from replstore.replication.journal.ship import Shipper
 from replstore.store import Store
 from tests.fix_migrated import NODES, copied
-from tests.fix_pairs import FreshPair
+from tests.fix_pairs import FreshPair, plain
 from tests.fix_programs import Program
 
 #: Short times, so that a test which waits for a detection doesn't wait long.
@@ -133,11 +132,11 @@ class Lab:
 
     def connect(self, node: str) -> Any:
         """The plain driver's connection, as any other program has one; transactions are the test's (SQLite: BEGIN as well)."""
-        url = make_url(self.pair.url(node))  # type: ignore[arg-type]
+        url = self.pair.url(node)  # type: ignore[arg-type]
         if self.postgresql:
-            connection: Any = psycopg.connect(host=url.host, port=url.port, user=url.username, dbname=url.database, connect_timeout=5)
+            connection: Any = plain(url)
         else:
-            connection = sqlite3.connect(str(url.database), timeout=2.0, isolation_level=None, check_same_thread=False)
+            connection = sqlite3.connect(str(make_url(url).database), timeout=2.0, isolation_level=None, check_same_thread=False)
         self._closing.callback(connection.close)
         return connection
 

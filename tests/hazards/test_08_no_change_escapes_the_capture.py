@@ -9,9 +9,10 @@ import psycopg
 import pytest
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Column, Integer, MetaData, NullPool, create_engine, make_url
+from sqlalchemy import Column, Integer, MetaData, NullPool, create_engine
 
 from replstore import CannotReplicate, ReplicationStopped, Store, local
+from tests.fix_pairs import plain
 from tests.fix_shop import new_store, open_store, sql
 
 LITE = """
@@ -232,9 +233,8 @@ def test_keys_that_change_places_in_one_statement_are_captured(gres: Shop) -> No
 
 
 def test_copy_is_captured(calm: Shop) -> None:
-    url = make_url(calm.pair.primary_url)
     with (
-        psycopg.connect(host=url.host, port=url.port, user=url.username, dbname=url.database) as connection,
+        plain(calm.pair.primary_url) as connection,
         connection.cursor() as cursor,
         cursor.copy("COPY word (id, text) FROM STDIN") as rows,
     ):

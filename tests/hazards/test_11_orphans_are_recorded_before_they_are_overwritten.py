@@ -7,15 +7,14 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import psycopg
 import pytest
-from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from replstore import Store, SwitchoverFailed, local
 from replstore.databases.carrier import CompareFailed
 from replstore.pair import rejoin as rejoining
+from tests.fix_pairs import plain
 from tests.fix_proxy import MakeProxy
 from tests.fix_shop import Customer, Order, both, new_store, open_store, sql, wait_until
 
@@ -142,8 +141,7 @@ def test_a_change_that_is_under_way_at_the_former_writer_is_recorded_too(postgre
     path = proxy(pair.primary_url)
     with open_store((path.url, pair.standby_url), **ASYNC) as store:
         store.sync()
-        url = make_url(pair.primary_url)
-        with psycopg.connect(host=url.host, port=url.port, user=url.username, dbname=url.database) as program:
+        with plain(pair.primary_url) as program:
             program.execute("INSERT INTO orders (id, item) VALUES (77, 'in flight')")  # has passed the guard
             path.refuse()  # dead, as far as the Store can see
             store.run(lambda session: session.add(Order(id=1, item="on the new writer")))
@@ -163,8 +161,7 @@ def test_a_prepared_transaction_keeps_the_fence_waiting_and_is_named(postgresql_
     path = proxy(pair.primary_url)
     with open_store((path.url, pair.standby_url), **ASYNC) as store:
         store.sync()
-        url = make_url(pair.primary_url)
-        with psycopg.connect(host=url.host, port=url.port, user=url.username, dbname=url.database, autocommit=True) as program:
+        with plain(pair.primary_url, autocommit=True) as program:
             program.execute("BEGIN")
             program.execute("INSERT INTO orders (id, item) VALUES (77, 'prepared')")
             program.execute("PREPARE TRANSACTION 'of the bank'")

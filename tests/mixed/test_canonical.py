@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
-from sqlalchemy import make_url
 
 from replstore import local
 from replstore.databases.mixed.kinds import CannotCross
 from replstore.databases.mixed.reading_sqlite import canonical
 from replstore.databases.mixed.types import kind_of
+from tests.fix_pairs import plain
 
 DOCS = Path(__file__).parents[2] / "docs" / "types.md"
 #: What the documents' row is called, PostgreSQL's type, what SQLite stores, what PostgreSQL is given, and the text.
@@ -48,8 +47,7 @@ EXAMPLES: list[tuple[str, str, Any, str, str]] = [
 def test_a_value_has_one_text_on_both_nodes(postgresql_servers: local.PostgresPair, row: str, type: str, here: Any, there: str, text: str) -> None:
     kind = kind_of(type)
     assert kind is not None
-    url = make_url(postgresql_servers.primary_url)
-    with psycopg.connect(host=url.host, port=url.port, user=url.username, dbname=url.database) as connection:
+    with plain(postgresql_servers.primary_url) as connection:
         ((value,),) = connection.execute(f"SELECT {kind.out('v')} FROM (SELECT %s::text::{type} AS v) q", (there,)).fetchall()
         if kind.in_keys:
             assert connection.execute(f"SELECT ({kind.text('v')})::text FROM (SELECT %s::text::{type} AS v) q", (there,)).fetchone() == (text,)
