@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from sqlalchemy import Connection
+
+from replstore.node import Node
 from replstore.reconcile.report import Report, TableReport
 from replstore.store import Store
 from tests.fix_stores import Lab, put
@@ -49,3 +54,30 @@ def table(report: Report, name: str) -> TableReport:
 def found(report: Report, name: str) -> list[tuple[tuple[Any, ...], str, tuple[str, ...]]]:
     """The differences of a table: the key's values, the kind, the columns."""
     return [(tuple(each.key.values()), each.kind, each.columns) for each in table(report, name).differences]
+
+
+@contextmanager
+def between_the_snapshots(store: Store, act: Callable[[], None]) -> Iterator[list[str]]:
+    """Does something once the first node's snapshot is open and before the second one's is; yields the order in which they were opened."""
+    opened: list[str] = []
+
+    def watched(node: Node) -> Callable[[], Any]:
+        real = node.snapshot
+
+        @contextmanager
+        def snapshot() -> Iterator[Connection]:
+            if len(opened) == 1:
+                act()
+            opened.append(node.name)
+            with real() as connection:
+                yield connection
+
+        return snapshot
+
+    for node in store.pair.nodes.values():
+        node.snapshot = watched(node)  # type: ignore[method-assign]
+    try:
+        yield opened
+    finally:
+        for node in store.pair.nodes.values():
+            del node.snapshot

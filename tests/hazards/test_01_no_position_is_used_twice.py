@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from replstore.errors import CommittedNotReplicated, NeedsCopy, ReplicationStopped
+from tests.fix_backups import saved_before_pruning
 from tests.fix_stores import Lab, insert, put
 
 
@@ -109,14 +110,7 @@ def test_a_follower_restored_from_a_backup_gets_what_it_lost(restorable_lab: Lab
 
 def test_a_follower_behind_what_the_writer_has_pruned_needs_a_copy(restorable_lab: Lab) -> None:
     lab = restorable_lab
-    store = lab.migrated(background=False)
-    store.run(put(1))
-    lab.save("standby")
-    store.run(put(2))
-    writer, shipped = lab.nodes["primary"], lab.state("standby").position
-    assert shipped is not None
-    with writer.begin() as connection:
-        writer.database.prune(connection, shipped)
+    store = saved_before_pruning(lab)
     lab.restore("standby")
     lab.sql("primary", insert(3))
     with pytest.raises(NeedsCopy):

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
-from replstore.node import Node
-from replstore.store import Store
-from tests.fix_check import adopted, behind_the_guard, found, table
+from tests.fix_backups import saved_before_pruning
+from tests.fix_check import adopted, behind_the_guard, between_the_snapshots, found, table
 from tests.fix_stores import Lab, insert, put
 
 #: Pairs of values that PostgreSQL holds for equal, or prints alike under careless settings, and that are not the same.
@@ -273,33 +271,6 @@ def test_a_table_of_many_columns_is_compared(lab: Lab) -> None:
 # -- the order of reading
 
 
-@contextmanager
-def between_the_snapshots(store: Store, act: Callable[[], None]) -> Iterator[list[str]]:
-    """Does something once the first node's snapshot is open and before the second one's is; yields the order in which they were opened."""
-    opened: list[str] = []
-
-    def watched(node: Node) -> Callable[[], Any]:
-        real = node.snapshot
-
-        @contextmanager
-        def snapshot() -> Iterator[Connection]:
-            if len(opened) == 1:
-                act()
-            opened.append(node.name)
-            with real() as connection:
-                yield connection
-
-        return snapshot
-
-    for node in store.pair.nodes.values():
-        node.snapshot = watched(node)  # type: ignore[method-assign]
-    try:
-        yield opened
-    finally:
-        for node in store.pair.nodes.values():
-            del node.snapshot
-
-
 @pytest.mark.parametrize("writer", ["primary", "standby"])
 def test_what_is_written_and_shipped_between_both_snapshots_is_on_its_way(lab: Lab, writer: str) -> None:
     store = lab.migrated(background=False)
@@ -376,14 +347,7 @@ def test_a_writer_that_went_back_in_time_lets_nothing_pass_as_on_its_way(restora
 
 def test_a_follower_behind_a_pruned_journal_is_compared_as_it_is(restorable_lab: Lab) -> None:
     lab = restorable_lab
-    store = lab.migrated(background=False)
-    store.run(put(1))
-    lab.save("standby")
-    store.run(put(2))
-    writer, shipped = lab.nodes["primary"], lab.state("standby").position
-    assert shipped is not None
-    with writer.begin() as connection:
-        writer.database.prune(connection, shipped)
+    store = saved_before_pruning(lab)
     store.close()
     lab.restore("standby")
     with lab.store(background=False) as fresh:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from replstore.errors import NeedsCopy
+from tests.fix_backups import saved_before_pruning
 from tests.fix_stores import Lab, insert, put
 
 
-def test_a_former_writer_from_last_night_s_copy_needs_a_copy(restorable_lab: Lab) -> None:
-    lab = restorable_lab
+def from_last_night(lab: Lab) -> None:
+    """The standby has taken over, and the primary comes back as it was before its last two transactions."""
     store = lab.migrated(background=False)
     store.run(put(1, 10))
     lab.save("primary")
@@ -20,6 +21,11 @@ def test_a_former_writer_from_last_night_s_copy_needs_a_copy(restorable_lab: Lab
     lab.start("primary")
     lab.restore("primary")
     store.close()
+
+
+def test_a_former_writer_from_last_night_s_copy_needs_a_copy(restorable_lab: Lab) -> None:
+    lab = restorable_lab
+    from_last_night(lab)
     store = lab.store(background=False)
     with pytest.raises(NeedsCopy, match=r"went back in time.*rejoin --copy"):
         store.rejoin()
@@ -29,17 +35,8 @@ def test_a_former_writer_from_last_night_s_copy_needs_a_copy(restorable_lab: Lab
 
 def test_the_copy_records_what_only_the_former_writer_has(restorable_lab: Lab) -> None:
     lab = restorable_lab
-    store = lab.migrated(background=False)
-    store.run(put(1, 10))
-    lab.save("primary")
-    store.run(put(1, 11))
-    store.run(put(2))
-    lab.kill("primary")
-    store.run(put(3))
-    lab.start("primary")
-    lab.restore("primary")
+    from_last_night(lab)
     lab.sql("primary", insert(9, 90))  # by a program that knows nothing
-    store.close()
     store = lab.store(background=False)
     store.rejoin(copy=True)
     store.sync()
@@ -55,14 +52,7 @@ def test_the_copy_records_what_only_the_former_writer_has(restorable_lab: Lab) -
 
 def test_a_former_writer_that_pruned_past_the_takeover_needs_a_copy(restorable_lab: Lab) -> None:
     lab = restorable_lab
-    store = lab.migrated(background=False)
-    store.run(put(1))
-    lab.save("standby")
-    store.run(put(2))
-    writer, shipped = lab.nodes["primary"], lab.state("standby").position
-    assert shipped is not None
-    with writer.begin() as connection:
-        writer.database.prune(connection, shipped)
+    store = saved_before_pruning(lab)
     lab.kill("primary")
     lab.restore("standby")
     store.close()

@@ -11,9 +11,9 @@ from replstore import Store
 from replstore.reconcile.snapshots import both_nodes
 from replstore.replication.journal import retain
 from replstore.replication.journal.retain import Retention, prune_journal
+from tests.fix_check import between_the_snapshots
 from tests.fix_mixed import MixedLab
 from tests.fix_stores import Lab, count, insert, put, until
-from tests.hazards.test_14_the_check_tells_the_truth import between_the_snapshots
 from tests.hazards.test_29_a_tombstone_counts_only_where_it_holds import place
 from tests.hazards.test_29_markers_are_pruned_only_when_no_one_needs_them import DAY, age, at_once, both, bury, work
 
