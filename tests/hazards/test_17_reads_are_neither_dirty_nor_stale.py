@@ -9,8 +9,18 @@ import pytest
 
 from replstore.errors import CommittedNotReplicated, StaleRead
 from replstore.store import Store
-from tests.fix_proxy import MakeProxy
+from tests.fix_proxy import MakeProxy, Proxy
 from tests.fix_stores import Lab, count, insert, put, until
+
+
+def cut_off(lab: Lab, proxy: MakeProxy) -> tuple[Store, Proxy]:
+    """A Store whose way to the follower swallows everything, and that way."""
+    lab.migrated(background=False).close()
+    way = proxy(lab.pair.standby_url)
+    store = lab.store(standby=way.url)
+    store.run(put(1))
+    way.black_hole()
+    return store, way
 
 
 def test_a_transaction_that_only_reads_is_confirmed_once_what_it_saw_has_reached_the_follower(lab: Lab) -> None:
@@ -27,11 +37,7 @@ def test_a_transaction_that_only_reads_is_confirmed_once_what_it_saw_has_reached
 
 def test_what_such_a_transaction_saw_is_not_confirmed_while_the_follower_cannot_have_it(postgresql_lab: Lab, proxy: MakeProxy) -> None:
     lab = postgresql_lab
-    lab.migrated(background=False).close()
-    way = proxy(lab.pair.standby_url)
-    store = lab.store(standby=way.url)
-    store.run(put(1))
-    way.black_hole()
+    store, _ = cut_off(lab, proxy)
     lab.sql("primary", insert(2))
     calls: list[int] = []
 
@@ -88,11 +94,7 @@ def _contact(store: Store) -> bool:
 
 def test_a_commit_that_did_not_reach_the_follower_is_reported_as_committed_and_never_repeated(postgresql_lab: Lab, proxy: MakeProxy) -> None:
     lab = postgresql_lab
-    lab.migrated(background=False).close()
-    way = proxy(lab.pair.standby_url)
-    store = lab.store(standby=way.url)
-    store.run(put(1))
-    way.black_hole()
+    store, way = cut_off(lab, proxy)
     calls: list[int] = []
 
     def change(session: object) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from replstore.errors import CommittedNotReplicated, NoWriter, ReplstoreError, TakeoverRefused
 from replstore.pair.decide import Action, Reach
+from replstore.store import Store
 from tests.fix_proxy import MakeProxy
 from tests.fix_stores import FAST, Lab, put, until
 
@@ -18,6 +19,16 @@ from tests.fix_stores import FAST, Lab, put, until
 PATIENT: dict[str, Any] = {"detection_time": 30.0, "probe_timeout": 10.0, "ack_timeout": 15.0}
 #: For a program that begins when a node is lost already: it waits for an answer, and for the detection time.
 UNHURRIED: dict[str, Any] = {"probe_timeout": 10.0, "ack_timeout": 15.0}
+
+
+def meets_one_restarted(lab: Lab, *, lost: str, restarted: str) -> Store:
+    """A program that begins when one node is lost, and the other one has restarted since anybody watched."""
+    store = lab.migrated(background=False)
+    store.run(put(1))
+    store.close()
+    lab.kill(lost)
+    lab.replace(restarted)
+    return lab.store(takeover_timeout=0.5, **UNHURRIED)
 
 
 # -- the writer is lost
@@ -60,12 +71,7 @@ def test_writer_silent_the_follower_takes_over_after_the_detection_time_and_the_
 
 
 def test_writer_refused_and_the_follower_restarted_since_the_last_contact_nobody_writes(lab: Lab) -> None:
-    store = lab.migrated(background=False)
-    store.run(put(1))
-    store.close()
-    lab.kill("primary")
-    lab.replace("standby")
-    late = lab.store(takeover_timeout=0.5, **UNHURRIED)
+    late = meets_one_restarted(lab, lost="primary", restarted="standby")
     until(lambda: "restarted or replaced" in str(late.pair.decision), "the primary is found lost")
     with pytest.raises(NoWriter, match=r"restarted or replaced.*takeover --force"):
         late.run(put(2))
@@ -193,12 +199,7 @@ def test_the_new_writer_is_solo_right_after_the_takeover_and_both_are_in_sync_wh
 
 
 def test_a_node_alone_after_its_restart_is_unconfirmed_until_the_other_one_or_a_person_says_so(lab: Lab) -> None:
-    store = lab.migrated(background=False)
-    store.run(put(1))
-    store.close()
-    lab.kill("standby")
-    lab.replace("primary")
-    late = lab.store(takeover_timeout=0.5, **UNHURRIED)
+    late = meets_one_restarted(lab, lost="standby", restarted="primary")
     with pytest.raises(NoWriter, match=r"unconfirmed.*replstore solo"):
         late.run(put(2))
     late.takeover("primary", force=True)
@@ -208,12 +209,7 @@ def test_a_node_alone_after_its_restart_is_unconfirmed_until_the_other_one_or_a_
 
 
 def test_a_node_alone_after_its_restart_is_confirmed_by_the_other_one(lab: Lab) -> None:
-    store = lab.migrated(background=False)
-    store.run(put(1))
-    store.close()
-    lab.kill("standby")
-    lab.replace("primary")
-    late = lab.store(takeover_timeout=0.5, **UNHURRIED)
+    late = meets_one_restarted(lab, lost="standby", restarted="primary")
     with pytest.raises(NoWriter, match="unconfirmed"):
         late.run(put(2))
     lab.start("standby")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -17,6 +18,25 @@ from replstore.databases.dialect import raw
 from tests.fix_shop import Order, add, markers, on_both
 
 
+def assert_inside(store: Store, use: Callable[[Session], Any], rows: int) -> None:
+    """What a use of the connection writes goes with the transaction, and comes with it.
+
+    Args:
+        rows: how many it writes.
+    """
+
+    def fail(session: Session) -> None:
+        use(session)
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        store.run(fail)
+    assert on_both(store) == (0, 0)
+    store.run(use)
+    assert on_both(store) == (rows, rows)
+    assert markers(store) == 1
+
+
 def test_deallocate_all_in_the_users_session_breaks_nothing(pg: Store) -> None:
     for _ in range(12):  # more often than it takes the driver to prepare a statement
         pg.run(add)
@@ -27,37 +47,23 @@ def test_deallocate_all_in_the_users_session_breaks_nothing(pg: Store) -> None:
 
 
 def test_a_raw_cursor_as_the_first_use_of_a_transaction_is_inside_it(store: Store) -> None:
-    def by_cursor(session: Session, *, fail: bool) -> None:
+    def by_cursor(session: Session) -> None:
         cursor = session.connection().connection.cursor()
         cursor.execute("INSERT INTO orders (item) VALUES ('raw')")
         cursor.executemany(f"INSERT INTO orders (item) VALUES ({'?' if store.pair.primary.database.name == 'sqlite' else '%s'})", [("a",), ("b",)])
         cursor.close()
-        if fail:
-            raise RuntimeError
 
-    with pytest.raises(RuntimeError):
-        store.run(lambda session: by_cursor(session, fail=True))
-    assert on_both(store) == (0, 0)
-    store.run(lambda session: by_cursor(session, fail=False))
-    assert on_both(store) == (3, 3)
-    assert markers(store) == 1
+    assert_inside(store, by_cursor, rows=3)
 
 
 def test_copy_as_the_first_use_of_a_transaction_is_inside_it(pg: Store) -> None:
-    def load(session: Session, *, fail: bool) -> None:
+    def load(session: Session) -> None:
         driver: psycopg.Connection[Any] = raw(session.connection().connection)
         with driver.cursor() as cursor, cursor.copy("COPY orders (item) FROM STDIN") as rows:
             for item in ("a", "b", "c"):
                 rows.write_row((item,))
-        if fail:
-            raise RuntimeError
 
-    with pytest.raises(RuntimeError):
-        pg.run(lambda session: load(session, fail=True))
-    assert on_both(pg) == (0, 0)
-    pg.run(lambda session: load(session, fail=False))
-    assert on_both(pg) == (3, 3)
-    assert markers(pg) == 1
+    assert_inside(pg, load, rows=3)
 
 
 def test_the_drivers_own_execute_and_a_named_cursor_are_inside_the_transaction(pg: Store) -> None:
@@ -82,17 +88,10 @@ def test_the_drivers_own_execute_and_a_named_cursor_are_inside_the_transaction(p
 
 
 def test_several_statements_in_one_string_are_inside_the_transaction(pg: Store) -> None:
-    def several(session: Session, *, fail: bool) -> None:
+    def several(session: Session) -> None:
         session.connection().exec_driver_sql("INSERT INTO orders (item) VALUES ('a'); INSERT INTO orders (item) VALUES ('b')")
-        if fail:
-            raise RuntimeError
 
-    with pytest.raises(RuntimeError):
-        pg.run(lambda session: several(session, fail=True))
-    assert on_both(pg) == (0, 0)
-    pg.run(lambda session: several(session, fail=False))
-    assert on_both(pg) == (2, 2)
-    assert markers(pg) == 1
+    assert_inside(pg, several, rows=2)
 
 
 @pytest.mark.parametrize("end", ["COMMIT", "rollback", " END"])
