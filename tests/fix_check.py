@@ -22,6 +22,11 @@ def adopted(lab: Lab, *tables: str, **settings: Any) -> Store:
     return store
 
 
+def statements(script: str) -> list[str]:
+    """A script's statements, of which each ends with its line."""
+    return [statement for line in script.split(";\n") if (statement := line.strip())]
+
+
 def fill(store: Store, ids: range) -> None:
     """Accounts with these ids, in one transaction."""
     with store.begin() as session:

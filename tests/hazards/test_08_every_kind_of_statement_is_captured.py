@@ -12,7 +12,7 @@ import pytest
 from replstore import ReplicationStopped, local
 from replstore.databases.postgresql.capture import CHUNK
 from replstore.reconcile import check
-from tests.fix_check import adopted
+from tests.fix_check import adopted, statements
 from tests.fix_stores import Lab
 
 SCHEMA = """
@@ -159,10 +159,6 @@ STATEMENTS = {
 }
 
 
-def lines(script: str) -> list[str]:
-    return [statement.strip() for statement in script.strip().split(";\n") if statement.strip()]
-
-
 class Shop:
     def __init__(self, lab: Lab) -> None:
         only_new = (
@@ -176,14 +172,14 @@ class Shop:
         return {table: sorted(self.lab.sql(node, f"SELECT t::text FROM {table} t")) for table in TABLES}
 
     def fill(self) -> None:
-        self.lab.sql("primary", *lines(ROWS))
+        self.lab.sql("primary", *statements(ROWS))
         self.store.sync()
 
 
 def _whole(script: str) -> list[str]:
     """Statements; functions have semicolons at the ends of their lines."""
     found, open_text = [], ""
-    for line in lines(script):
+    for line in statements(script):
         open_text += ("; " if open_text else "") + line
         if open_text.count("$$") % 2 == 0:
             found.append(open_text)

@@ -12,7 +12,7 @@ import pytest
 from replstore import CannotReplicate, ReplicationStopped, local
 from replstore.databases.catalog import quote
 from replstore.reconcile import check
-from tests.fix_check import adopted
+from tests.fix_check import adopted, statements
 from tests.fix_stores import Lab
 
 SCHEMA = """
@@ -149,17 +149,13 @@ STATEMENTS = {
 NAMES = ["select", "Größe 100%", "it's [a] `name`", 'a"b', "a.b", "%s :k ?1 @x $y", "Journal", "x" * 300, "x" * 299 + "y", " ", "--", "replace"]
 
 
-def lines(script: str) -> list[str]:
-    return script.strip().split(";\n")
-
-
 class Shop:
     """A pair of files, which other programs change on plain connections."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.store = adopted(
-            lab, *lines(SCHEMA), *(f"CREATE TABLE {quote(name)} ({quote(name)} TEXT NOT NULL PRIMARY KEY, v UNIQUE)" for name in NAMES)
+            lab, *statements(SCHEMA), *(f"CREATE TABLE {quote(name)} ({quote(name)} TEXT NOT NULL PRIMARY KEY, v UNIQUE)" for name in NAMES)
         )
 
     def rows(self, node: str, tables: tuple[str, ...] = TABLES) -> dict[str, list[Any]]:
@@ -174,7 +170,7 @@ class Shop:
             return found
 
     def fill(self) -> None:
-        self.lab.sql("primary", *(f"DELETE FROM {table}" for table in reversed(TABLES)), *lines(ROWS))
+        self.lab.sql("primary", *(f"DELETE FROM {table}" for table in reversed(TABLES)), *statements(ROWS))
         self.store.sync()
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from replstore import ReplicationStopped
 from replstore.reconcile import check
-from tests.fix_check import adopted
+from tests.fix_check import adopted, statements
 from tests.fix_stores import Lab, insert, until
 
 RARE = """
@@ -41,7 +41,7 @@ INSERT INTO account (id, owner, amount) VALUES (1, 'a', 1), (2, 'b', 2)
     ],
 )
 def test_what_sqlite_deletes_or_changes_besides_is_shipped(sqlite_lab: Lab, statement: str) -> None:
-    lab, store = sqlite_lab, adopted(sqlite_lab, *RARE.strip().split(";\n"))
+    lab, store = sqlite_lab, adopted(sqlite_lab, *statements(RARE))
     before = _contents(lab, "primary")
     lab.sql("primary", "PRAGMA foreign_keys = ON", statement)
     lab.ship()

@@ -11,7 +11,7 @@ import pytest
 
 from replstore import ReplicationStopped, local
 from replstore.reconcile import check
-from tests.fix_check import adopted
+from tests.fix_check import adopted, statements
 from tests.fix_stores import Lab
 
 SCHEMA = """
@@ -44,10 +44,6 @@ INSERT INTO item VALUES (1, 1, '2024-01-01', 'eu'), (2, 2, '2024-02-29', 'us'), 
 INSERT INTO tally (word) SELECT 'word ' || n FROM generate_series(1, 20) n
 """
 MEMBERS = ("sale", "sale_24", '"sale 24 %s:\'eu"', "sale_24_us", "sale_25", "sale_rest", "tally", "tally_0", "tally_1")
-
-
-def statements(script: str) -> list[str]:
-    return [statement.strip() for statement in script.strip().split(";\n")]
 
 
 class Shop:
