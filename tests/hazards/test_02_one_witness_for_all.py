@@ -13,7 +13,6 @@ from replstore.pair.appoint import appoint
 from replstore.pair.decide import Action, Reach
 from replstore.pair.watch import node_view
 from replstore.pair.witness import Witness, witness
-from replstore.store import Store
 from tests.fix_stores import Base, Lab, put
 
 
@@ -27,9 +26,18 @@ def in_sync(url: str) -> frozenset[str]:
     return Witness(make_url(url)).view().in_sync
 
 
-def forgetful(lab: Lab, **settings: str) -> Store:
-    """A program that was opened before the pair had its witness."""
-    return lab.store(background=False, takeover_timeout=0.5, **settings)
+class Dies(Exception):
+    """The program that migrates dies."""
+
+
+def die(*_: object) -> None:
+    raise Dies
+
+
+def named(lab: Lab, node: str) -> str:
+    """The witness that a node knows."""
+    ((identity,),) = lab.sql(node, "SELECT value FROM replstore_setting WHERE name = 'witness'")
+    return str(identity)
 
 
 def test_a_program_that_names_no_witness_is_refused_where_the_pair_has_one(sqlite_lab: Lab, url: str) -> None:
@@ -115,6 +123,28 @@ def test_a_witness_is_dismissed_on_both_nodes_or_not_at_all(sqlite_lab: Lab, url
     lab.store(background=False).run(put(1))
 
 
+def test_a_witness_is_dismissed_by_a_program_that_was_opened_before_the_pair_had_it(sqlite_lab: Lab, url: str) -> None:
+    unaware = sqlite_lab.migrated(background=False)
+    sqlite_lab.store(background=False, witness=url).migrate(Base)
+    unaware.migrate(Base, drop_witness=True)
+    sqlite_lab.store(background=False).run(put(1))
+
+
+def test_another_witness_is_made_only_by_a_program_that_names_it(sqlite_lab: Lab) -> None:
+    store = sqlite_lab.migrated(background=False)
+    with pytest.raises(ConfigError, match="no witness is named in the settings"):
+        store.migrate(Base, replace="witness")
+
+
+def test_a_node_that_is_made_anew_knows_the_pair_s_witness_from_the_beginning(sqlite_lab: Lab, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = sqlite_lab.migrated(background=False, witness=url)
+    sqlite_lab.kill("standby")
+    with monkeypatch.context() as patch, pytest.raises(Dies):
+        patch.setattr("replstore.migrate._arrange_witness", die)
+        store.migrate(Base, replace="standby")
+    assert named(sqlite_lab, "standby") == named(sqlite_lab, "primary") != ""
+
+
 def test_a_pair_whose_making_broke_off_before_its_witness_gets_it_with_the_next_migration(sqlite_lab: Lab, url: str, tmp_path: Path) -> None:
     store = sqlite_lab.migrated(background=False, witness=url)
     engine = create_engine(url)
@@ -134,8 +164,7 @@ def test_a_making_that_broke_off_between_the_nodes_is_finished_by_the_next_migra
     store = sqlite_lab.migrated(background=False, witness=url)
     sqlite_lab.sql("standby", "UPDATE replstore_setting SET value = '' WHERE name = 'witness'")
     store.migrate(Base)
-    named = [sqlite_lab.sql(node, "SELECT value FROM replstore_setting WHERE name = 'witness'") for node in ("primary", "standby")]
-    assert named[0] == named[1] != [("",)]
+    assert named(sqlite_lab, "primary") == named(sqlite_lab, "standby") != ""
 
 
 def test_a_witness_that_is_taken_up_again_knows_nothing_of_before(sqlite_lab: Lab, url: str) -> None:
@@ -195,12 +224,6 @@ def test_a_store_that_was_opened_before_its_pair_was_made_compares_the_settings_
 def test_a_program_that_dies_before_both_nodes_name_the_witness_leaves_one_that_does_not_count(
     sqlite_lab: Lab, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Dies(Exception):
-        pass
-
-    def die(*_: object) -> None:
-        raise Dies
-
     sqlite_lab.migrated(background=False)
     store = sqlite_lab.store(background=False, witness=url)
     with monkeypatch.context() as patch, pytest.raises(Dies):
