@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Date, DateTime, ForeignKey, LargeBinary, Uuid
+from sqlalchemy import Date, DateTime, ForeignKey, ForeignKeyConstraint, LargeBinary, Uuid
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from replstore.replication.journal.replay import Outcome
@@ -41,6 +41,22 @@ class Visit(KeyBase):
     __tablename__ = "visit"
     id: Mapped[int] = mapped_column(primary_key=True)
     before: Mapped[int | None] = mapped_column(ForeignKey("visit.id"))
+
+
+class Leg(KeyBase):
+    """Its key's texts differ between the two kinds of database, and a foreign key refers to it."""
+
+    __tablename__ = "leg"
+    uid: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
+    at: Mapped[dt.datetime] = mapped_column(DateTime, primary_key=True)
+    before_uid: Mapped[uuid.UUID | None] = mapped_column(Uuid)
+    before_at: Mapped[dt.datetime | None] = mapped_column(DateTime)
+    __table_args__ = (ForeignKeyConstraint(["before_uid", "before_at"], ["leg.uid", "leg.at"]),)
+
+
+def leg(number: int, before: int | None = None) -> Leg:
+    at = dt.datetime(2024, 1, 1, 1, 1, 1, 5)
+    return Leg(uid=uuid.UUID(int=number), at=at, **({} if before is None else {"before_uid": uuid.UUID(int=before), "before_at": at}))
 
 
 def part(lab: MixedLab, store: Store, *changes: Callable[[Session], Any]) -> None:
@@ -169,6 +185,26 @@ def test_a_row_that_the_writer_refers_to_does_not_go(mixed_lab: MixedLab) -> Non
     assert others == [(Outcome.REPLAYED, "")] * 2
     with store.read() as session:
         assert sorted((visit.id, visit.before) for visit in session.query(Visit)) == [(1, None), (2, None), (3, 2), (4, 3), (10, 1)]
+    store.sync()
+    assert store.check().equal
+
+
+def test_a_row_that_the_writer_refers_to_is_found_and_named_by_a_key_of_any_kind(mixed_lab: MixedLab) -> None:
+    store = mixed_lab.migrated(KeyBase.metadata, **LOST)
+    store.run(lambda session: session.add_all([leg(1), leg(2)]))
+    store.sync()
+    part(
+        mixed_lab,
+        store,
+        lambda session: session.delete(session.get_one(Leg, (leg(1).uid, leg(1).at))),
+        lambda session: session.add_all([leg(3, before=2), leg(4, before=3)]),
+    )
+    store.run(lambda session: session.add(leg(10, before=1)))
+    shown = f'["{leg(10).uid}", "2024-01-01 01:01:01.000005"]'
+    assert [(verdict.outcome, verdict.reason) for verdict in store.orphans.replay(out_of_order=True).verdicts] == [
+        (Outcome.WITHHELD, f"the writer has changed row {shown} of public.leg since, which refers to one of the group's"),
+        (Outcome.REPLAYED, ""),
+    ]
     store.sync()
     assert store.check().equal
 
