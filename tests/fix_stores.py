@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -294,10 +294,12 @@ class Steps(Carrier):
         self._after.pop(name, lambda: None)()
         return result
 
-    def follower(self, *, wait: float) -> NodeState:
-        return self._step("follower", lambda: self.carrier.follower(wait=wait))  # type: ignore[no-any-return]
+    def follower(self, *, wait: float, transactions: Collection[str] = ()) -> NodeState:
+        state = self._step("follower", lambda: self.carrier.follower(wait=wait, transactions=transactions))
+        self.holds = self.carrier.holds
+        return state  # type: ignore[no-any-return]
 
-    def snapshot(self, *, since: str | None, held: str | None) -> Snapshot:
+    def snapshot(self, *, since: str | None, held: str | None, batch: int | None = None) -> Snapshot:
         return self._step("snapshot", lambda: self.carrier.snapshot(since=since, held=held))  # type: ignore[no-any-return]
 
     def tables(self) -> Any:

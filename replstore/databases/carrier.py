@@ -1,14 +1,14 @@
 """A carrier moves one batch from a writer to a follower: the database's part of shipping.  The protocol is in ``replication/journal/ship.py``.
 
-A carrier belongs to one direction and one thread at a time.  Order of calls for a batch: ``follower()``, ``snapshot()``, ``tick()``, ``apply()``,
-``still_there()``, ``land()``; or ``abandon()`` at any point.
+A carrier belongs to one direction and one thread at a time.  Order of calls for a batch: ``follower()`` or ``assume()``, ``snapshot()``, ``tick()``,
+``apply()``, ``still_there()``, ``land()``; or ``abandon()`` at any point.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from replstore.databases.base import NodeState
 from replstore.databases.catalog import Table
@@ -109,6 +109,11 @@ class Landing:
     left: Mapping[str, str | None] | None = None
 
 
+def is_unmoved(now: NodeState, base: NodeState) -> bool:
+    """Whether a follower is what a batch began from, but for the heartbeat, which goes on meanwhile."""
+    return replace(now, heartbeat=base.heartbeat, shipped_at=base.shipped_at) == base
+
+
 def capture_faults(recorded: Mapping[str, str], found: Mapping[str, str]) -> dict[str, str]:
     """What is wrong with the capture of tables, by id (HAZARDS 8).
 
@@ -124,23 +129,42 @@ def capture_faults(recorded: Mapping[str, str], found: Mapping[str, str]) -> dic
 
 
 class Carrier(ABC):
-    """Moves batches from one node to the other."""
+    """Moves batches from one node to the other.
+
+    Attributes:
+        holds: whether the follower had the commit markers of all the transactions that ``follower()`` was asked for.
+    """
+
+    holds = False
 
     @abstractmethod
-    def follower(self, *, wait: float) -> NodeState:
+    def follower(self, *, wait: float, transactions: Collection[str] = ()) -> NodeState:
         """Takes the shipper's turn where the database has one, and reads the follower.
 
         Args:
             wait: s to wait for the turn.
+            transactions: ids of transactions; whether the follower has them says ``holds``.
         """
 
+    def assume(self, *, wait: float) -> bool:
+        """Lets a batch begin from what this carrier's last one has left, without asking: ``apply()`` takes the turn and compares.
+
+        Args:
+            wait: s to wait for the turn.
+
+        Returns:
+            Whether this is possible; if not, ``follower()`` must be called.
+        """
+        return False
+
     @abstractmethod
-    def snapshot(self, *, since: str | None, held: str | None) -> Snapshot:
+    def snapshot(self, *, since: str | None, held: str | None, batch: int | None = None) -> Snapshot:
         """Opens one snapshot of the writer and reads what was committed after a position.
 
         Args:
             since: the position; None: nothing was ever shipped (markers all count as not shipped, rows are named by the caller).
             held: the tick to look for.
+            batch: number of a batch that has something to carry: its tick may be committed behind the snapshot in the same session and round trip.
         """
 
     @abstractmethod
@@ -166,7 +190,7 @@ class Carrier(ABC):
 
     @abstractmethod
     def tick(self, *, batch: int, held: str | None) -> str:
-        """Begins to commit a tick on the writer, durably, from a second session; old ones but ``held`` are removed."""
+        """Begins to commit a tick on the writer, durably, from a second session, unless the snapshot's own has done that; old ones but ``held`` go."""
 
     @abstractmethod
     def apply(self, rows: Mapping[str, Keys], landing: Landing) -> int:

@@ -57,8 +57,12 @@ def landing_statements(control: Control, landing: Landing) -> list[Statement]:
     else:
         sets = ", ".join(f"{column} = ?" for column in columns)
         # the batch's number: whoever gave the follower something to copy in the meantime has counted it up
-        update = f"UPDATE {position} SET {sets} WHERE position = ? AND tick = ? AND batch = ? AND {follows}"
-        compared: tuple[Any, ...] = (base.position, base.tick, base.batch, writer.term_no, writer.term_uuid)
+        same = f"position = ? AND tick = ? AND batch = ? AND (SELECT no FROM {control.name('schema_no')}) = ?"
+        update = f"UPDATE {position} SET {sets} WHERE {same} AND {follows}"
+        compared: tuple[Any, ...] = (base.position, base.tick, base.batch, base.schema_no, writer.term_no, writer.term_uuid)
+        if base.eligible_boot is not None:  # whoever left it behind has taken that away
+            update += " AND eligible_boot = ?"
+            compared += (base.eligible_boot,)
         if landing.left is not None:
             update += f" AND (SELECT value FROM {control.name('setting')} WHERE name = ?) = ?"
             compared += (TO_COPY, json.dumps(landing.left))

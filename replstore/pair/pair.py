@@ -347,9 +347,9 @@ class Pair:
             raise NotTheWriter("nobody is known to be the writer")
         return self.ship_from(lead.node, deadline)
 
-    def ship_from(self, node: Node, deadline: float | None = None) -> Shipped:
-        """The same from a node that is named."""
-        return self.shipping.ship(node, deadline)
+    def ship_from(self, node: Node, deadline: float | None = None, transaction: str | None = None) -> Shipped:
+        """The same from a node that is named; a transaction's id: that one is enough."""
+        return self.shipping.ship(node, deadline, transaction)
 
     # -- callers that wait for a node
 

@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from replstore.databases.base import Fault
 from replstore.databases.carrier import CompareFailed
@@ -43,12 +43,13 @@ class Shipping:
         self._lock = threading.Lock()
         self._shippers: dict[str, tuple[Shipper, GroupCommit[Shipped]]] = {}
 
-    def ship(self, node: Node, deadline: float | None) -> Shipped:
+    def ship(self, node: Node, deadline: float | None, transaction: str | None = None) -> Shipped:
         """Ships what was committed on a node before the call.
 
         Args:
             node: the writer.
             deadline: on the monotonic clock, or infinite; None: in 30 s.
+            transaction: id of the one that the caller waits for; None: everything.
 
         Raises:
             TimeoutError, NotTheWriter, ReplicationStopped, CompareFailed, driver errors.
@@ -56,23 +57,24 @@ class Shipping:
         with self._lock:
             if node.name not in self._shippers:
                 shipper = Shipper(node, self._other(node))
-                self._shippers[node.name] = (shipper, GroupCommit(lambda limit: self._ship(shipper, limit)))
+                self._shippers[node.name] = (shipper, GroupCommit(lambda limit, wanted: self._ship(shipper, limit, wanted)))
             shipper, group = self._shippers[node.name]
         deadline = time.monotonic() + 30.0 if deadline is None else deadline
         if self._is_watched():
-            return group.cover(deadline)
+            return group.cover(deadline, transaction)
         done = threading.Event()
         alarm = threading.Thread(target=_free, args=(shipper, deadline, done), name="replstore alarm", daemon=True)
         alarm.start()
         try:
-            return group.cover(deadline)
+            return group.cover(deadline, transaction)
         finally:
             done.set()
 
-    def _ship(self, shipper: Shipper, deadline: float) -> Shipped:
+    def _ship(self, shipper: Shipper, deadline: float, wanted: Sequence[str | None]) -> Shipped:
         began = time.monotonic()
+        transactions = [] if self._vouch else [each for each in wanted if each is not None]
         try:
-            shipped = shipper.ship(deadline)
+            shipped = shipper.ship(deadline, transactions if len(transactions) == len(wanted) else ())
         except ReplicationStopped as error:
             self.stop(str(error))
             raise
@@ -84,9 +86,11 @@ class Shipping:
             if not isinstance(error, ReplstoreError) and faults == {Fault.CALLER}:  # no repetition mends it
                 self.stop(_refused(shipper, error))
             raise
+        if shipped.req is None:
+            return shipped
         if shipped.resynced or self._vouch:
             self._vouch = False
-            self._grant_resync(shipper.writer, shipped)
+            self._grant_resync(shipper.writer, shipped.term_no, shipped.term_uuid, shipped.req)
         self.stopped, self.synced_at = "", began
         return shipped
 
@@ -100,11 +104,10 @@ class Shipping:
         """The next batch is to be told to the witness, although the follower was in sync before it."""
         self._vouch = True
 
-    def _grant_resync(self, writer: Node, shipped: Shipped) -> None:
+    def _grant_resync(self, writer: Node, term_no: int, term_uuid: str, req: int) -> None:
         """Tells the witness that both are in sync, as of the ``req`` that the batch's own snapshot saw: a later one may belong to a solo."""
         if self._witness is not None:
-            term, both = Term(shipped.term_no, shipped.term_uuid), frozenset({writer.name, self._other(writer).name})
-            self._witness.grant_resync(term, writer.name, both, shipped.req)
+            self._witness.grant_resync(Term(term_no, term_uuid), writer.name, frozenset({writer.name, self._other(writer).name}), req)
 
     def interrupt(self) -> None:
         """Frees who ships: each shipper talks to both nodes."""

@@ -43,7 +43,7 @@ def acknowledge(pair: Pair, lead: Lead, id: str, durability: str, *, began: floa
         alone = known is not None and known.term == lead.term and known.acknowledge is Acknowledge.SOLO
         if alone and _alone(pair, lead, durability):
             return
-        held, trouble = _held(pair, lead, deadline)
+        held, trouble = _held(pair, lead, id, deadline)
         if held or _alone(pair, lead, durability):
             return
         if _moved(pair, lead):
@@ -59,10 +59,10 @@ def acknowledge(pair: Pair, lead: Lead, id: str, durability: str, *, began: floa
         time.sleep(0.02)
 
 
-def _held(pair: Pair, lead: Lead, deadline: float) -> tuple[bool, str]:
-    """Whether the follower holds everything committed before this call, under the term of the commit."""
+def _held(pair: Pair, lead: Lead, id: str, deadline: float) -> tuple[bool, str]:
+    """Whether the follower holds the transaction, under the term of its commit."""
     try:
-        shipped = pair.ship_from(lead.node, deadline)
+        shipped = pair.ship_from(lead.node, deadline, id)
     except Exception as error:
         return False, one_line(error)
     if Term(shipped.term_no, shipped.term_uuid) != lead.term:

@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -120,7 +120,7 @@ def write(path: Path, stop: threading.Event) -> None:
 def test_nothing_is_closed_under_a_batch_that_runs() -> None:
     entered, leave = threading.Event(), threading.Event()
 
-    def run(deadline: float) -> str:
+    def run(deadline: float, wanted: Sequence[str | None]) -> str:
         entered.set()
         leave.wait(10)
         return "done"

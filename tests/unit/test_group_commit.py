@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
@@ -18,9 +19,11 @@ class Gate:
         self.entered, self.open = threading.Event(), threading.Event()
         self.runs = 0
         self.ends: dict[int, BaseException] = {}
+        self.wanted: list[list[str | None]] = []
 
-    def run(self, deadline: float) -> int:
+    def run(self, deadline: float, wanted: Sequence[str | None]) -> int:
         self.runs += 1
+        self.wanted.append([*wanted])
         self.entered.set()
         assert self.open.wait(10)
         if self.runs in self.ends:
@@ -33,8 +36,8 @@ def soon() -> float:
 
 
 def waiting(pool: ThreadPoolExecutor, group: GroupCommit[int], callers: int) -> list[Future[int]]:
-    """That many callers, all of which wait for the run under way."""
-    futures = [pool.submit(group.cover, soon()) for _ in range(callers)]
+    """That many callers, all of which wait for the run under way, each for its own number."""
+    futures = [pool.submit(group.cover, soon(), str(number)) for number in range(callers)]
     while len(group._changed._waiters) < callers:  # type: ignore[attr-defined]
         time.sleep(0.001)
     return futures
@@ -50,6 +53,19 @@ def test_those_who_come_while_a_run_is_under_way_share_the_next_one() -> None:
         gate.open.set()
         assert first.result(10) == 1
         assert {other.result(10) for other in others} == {2}
+
+
+def test_whoever_runs_knows_what_each_of_those_waits_for_that_share_it() -> None:
+    gate = Gate()
+    group = GroupCommit(gate.run)
+    with ThreadPoolExecutor(4) as pool:
+        pool.submit(group.cover, soon(), "first")
+        assert gate.entered.wait(10)
+        waiting(pool, group, 3)
+        gate.open.set()
+    group.cover(soon())
+    assert [sorted(each for each in wanted if each) for wanted in gate.wanted] == [["first"], ["0", "1", "2"], []]
+    assert gate.wanted[2] == [None]
 
 
 def test_an_interrupt_is_heard_by_its_own_thread_and_as_an_error_by_those_who_shared_the_run() -> None:

@@ -7,9 +7,8 @@ for (HAZARDS 9).  What the batch began from is then read once more and compared;
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -17,7 +16,7 @@ from sqlalchemy import Engine
 
 from replstore.control import MARKER_COLUMNS
 from replstore.databases.base import NodeState
-from replstore.databases.carrier import CompareFailed, Keys, Landing, Moved, Snapshot
+from replstore.databases.carrier import CompareFailed, Keys, Landing, Moved, Snapshot, is_unmoved
 from replstore.databases.catalog import Table, quote, quoted
 from replstore.databases.landing import landing_statements
 from replstore.databases.mixed.keys import kinds, on, postgresql_columns
@@ -27,6 +26,7 @@ from replstore.databases.postgresql.capture import qualified, text
 from replstore.databases.postgresql.carrier import UNSHIPPED, PostgreSQLCarrier
 from replstore.databases.postgresql.rows import between, recorded_keys, unchanged
 from replstore.databases.postgresql.sessions import Session
+from replstore.databases.sqlite.carrier import holds
 from replstore.databases.sqlite.dialect import StoreConnection, open_file
 from replstore.databases.sqlite.parse import parse_table
 from replstore.databases.sqlite.state import CONTROL, select_node_state
@@ -54,10 +54,11 @@ class PostgreSQLToSQLite(PostgreSQLCarrier):
         self._file: StoreConnection | None = None
         self._from: str | None = None
 
-    def follower(self, *, wait: float) -> NodeState:
+    def follower(self, *, wait: float, transactions: Collection[str] = ()) -> NodeState:
         file = self._open()
         file.execute(f"PRAGMA busy_timeout = {int(wait * 1000)}")
         file.execute("BEGIN")
+        self.holds = holds(file, transactions)
         row = file.execute(select_node_state(file.identity)).fetchone()
         if row is None:
             raise CompareFailed("the follower has no control tables' rows")
@@ -81,7 +82,7 @@ class PostgreSQLToSQLite(PostgreSQLCarrier):
         self._file.check_file()
         return self._file
 
-    def snapshot(self, *, since: str | None, held: str | None) -> Snapshot:
+    def snapshot(self, *, since: str | None, held: str | None, batch: int | None = None) -> Snapshot:
         self._from = since if since and ":" in since else None
         return super().snapshot(since=self._from, held=held)
 
@@ -127,7 +128,7 @@ class PostgreSQLToSQLite(PostgreSQLCarrier):
             raise
         file.check_file()
         row = file.execute(select_node_state(file.identity)).fetchone()
-        if row is None or replace(node_state(row), heartbeat=landing.base.heartbeat) != landing.base:
+        if row is None or not is_unmoved(node_state(row), landing.base):
             raise Moved("the follower changed since the batch began")
 
     # -- rows

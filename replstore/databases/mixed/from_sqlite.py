@@ -80,7 +80,7 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
         fresh.text_factory = any_text
         return fresh
 
-    def snapshot(self, *, since: str | None, held: str | None) -> Snapshot:
+    def snapshot(self, *, since: str | None, held: str | None, batch: int | None = None) -> Snapshot:
         self._file = file = self._opened(self._file)
         self._first = not (since and since.isdigit())
         self._since = 0 if self._first else int(since or 0)

@@ -252,6 +252,12 @@ def select_fingerprints(tables: Iterable[Table]) -> str:
     return FINGERPRINTS.format(tables=_values(tables))
 
 
+def oids(print: str) -> list[str]:
+    """The oids in a fingerprint: the table's own, and those of its partitions."""
+    own, *parts = print.split(PARTITION)
+    return [own.split(" ", 1)[0], *(part.split(" ", 2)[1] for part in parts)]
+
+
 def joined(table: Table, before: str, now: str) -> set[str] | None:
     """Ids of the partitions that came between two fingerprints of a table; None: more than which partitions it has is different."""
     (own, *parts), (own_now, *parts_now) = before.split(PARTITION), now.split(PARTITION)

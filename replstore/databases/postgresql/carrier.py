@@ -7,7 +7,8 @@ come from the writer and go to the follower; the tick's answer; the snapshot's e
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 from uuid import uuid4
 
@@ -15,11 +16,13 @@ import psycopg
 
 from replstore.control import MARKER_COLUMNS
 from replstore.databases.base import NodeState
-from replstore.databases.carrier import Carrier, CompareFailed, Keys, Landing, Moved, Snapshot, capture_faults
+from replstore.databases.carrier import Carrier, CompareFailed, Keys, Landing, Moved, Snapshot
 from replstore.databases.catalog import Table
 from replstore.databases.landing import landing_statements
-from replstore.databases.postgresql import capture, rows
+from replstore.databases.postgresql import rows
 from replstore.databases.postgresql.capture import GUARD, LOCK_CLASS, TURN, qualified
+from replstore.databases.postgresql.definitions import LOOK, Definitions
+from replstore.databases.postgresql.pipeline import Answer
 from replstore.databases.postgresql.rows import MARKER, UNSHIPPED, unpacked
 from replstore.databases.postgresql.sessions import Session
 from replstore.databases.postgresql.state import CONTROL, SELECT_STATE
@@ -32,14 +35,20 @@ __all__ = ["UNSHIPPED", "PostgreSQLCarrier", "unpacked"]
 
 #: Up to so many keys, and so many markers, travel as values of statements; more by COPY.
 FEW = 100
-
 BEGIN_FOLLOWER = (
     "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",  # what is read behind a lock must be what is there then
-    "SELECT set_config('lock_timeout', $1, true), set_config('replstore.mark', 'apply', true), set_config('synchronous_commit', 'on', true)",
-    f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, {TURN}), pg_advisory_xact_lock_shared({LOCK_CLASS}, {GUARD})",
+    # evaluated from left to right
+    "SELECT set_config('lock_timeout', $1, true), set_config('replstore.mark', 'apply', true), set_config('synchronous_commit', 'on', true), "
+    f"pg_advisory_xact_lock({LOCK_CLASS}, {TURN}), pg_advisory_xact_lock_shared({LOCK_CLASS}, {GUARD})",
 )
+HOLDS = "SELECT count(*) FROM replstore.marker WHERE id = ANY($1::text[]) AND outcome = 'committed'"
 BEGIN_WRITER = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-SELECT_WRITER = SELECT_STATE.replace("SELECT ", "SELECT pg_current_snapshot()::text, ", 1)
+SELECT_WRITER = SELECT_STATE.replace(
+    "SELECT ",
+    "SELECT pg_current_snapshot()::text, EXISTS (SELECT 1 FROM replstore.tick WHERE tick = $1), (SELECT pruned_through FROM replstore.retention), "
+    f"{LOOK}, ",
+    1,
+)
 _JOURNAL = f"FROM replstore.journal j WHERE {UNSHIPPED.format(name='j', position='$1::pg_snapshot')}"
 _MARKERS = f"FROM replstore.marker m WHERE {UNSHIPPED.format(name='m', position='$1::pg_snapshot')}"
 SELECT_JOURNAL = (
@@ -48,27 +57,22 @@ SELECT_JOURNAL = (
 COUNT_JOURNAL = f"SELECT j.tbl, bool_or(j.keys IS NULL), sum(jsonb_array_length(j.keys))::bigint {_JOURNAL} GROUP BY j.tbl"
 SELECT_MARKERS = f"SELECT {', '.join(f'm.{column}' for column in MARKER_COLUMNS)} {_MARKERS} LIMIT {FEW + 1}"
 COUNT_MARKERS = f"SELECT count(*) {_MARKERS}"
-SELECT_CHECKS = """
-SELECT coalesce(jsonb_object_agg(f.id, f.print), '{{}}')::text,
-    (SELECT coalesce(jsonb_agg(jsonb_build_array(format('%I.%I', schemaname, sequencename), last_value, increment_by)), '[]')::text FROM pg_sequences
-        WHERE last_value IS NOT NULL AND schemaname NOT IN ('replstore', 'pg_catalog', 'information_schema')),
-    EXISTS (SELECT 1 FROM replstore.tick WHERE tick = $1),
-    (SELECT pruned_through FROM replstore.retention),
-    (SELECT coalesce(jsonb_agg(tbl), '[]')::text FROM replstore.replicated WHERE fingerprint = '')
-FROM ({fingerprints}) f(id, print)
-"""
 ADVANCE_SEQUENCES = """
 SELECT setval((e.v->>0)::regclass, (e.v->>1)::bigint) FROM jsonb_array_elements($1::jsonb) e(v)
 JOIN pg_sequences s ON format('%I.%I', s.schemaname, s.sequencename) = e.v->>0
 WHERE s.last_value IS NULL OR (s.increment_by > 0 AND s.last_value < (e.v->>1)::bigint) OR (s.increment_by < 0 AND s.last_value > (e.v->>1)::bigint)
 """
+UPSERT_MARKER = (
+    f"{rows.insert(MARKER)} ON CONFLICT (id) DO UPDATE SET ({', '.join(MARKER_COLUMNS)}) = ROW(excluded.{', excluded.'.join(MARKER_COLUMNS)})"
+)
 TICK = (
     "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
-    "SELECT set_config('synchronous_commit', 'on', true)",
-    "INSERT INTO replstore.tick (tick, batch, at) VALUES ($1, $2, $3)",
+    "INSERT INTO replstore.tick (tick, batch, at) SELECT $1, $2, $3 WHERE set_config('synchronous_commit', 'on', true) IS NOT NULL",
     "DELETE FROM replstore.tick WHERE batch < $1::bigint - 1000 AND tick <> $2",
     "COMMIT",
 )
+#: Old ticks go with every so manieth batch.
+TICKS_GO = 100
 
 
 class PostgreSQLCarrier(Carrier):
@@ -83,9 +87,9 @@ class PostgreSQLCarrier(Carrier):
         self._turn = Turn(follower, writer if writer is not follower else None)
         # a batch's transactions stay open while another server is waited for, as long as this process and the writer are well
         writer.meanwhile, follower.meanwhile, ticker.meanwhile = (follower.stay, ticker.live), (writer.stay,), (writer.stay, follower.stay)
-        self._tables: dict[str, Table] = {}
-        self._fingerprints: dict[str, str] = {}
-        self._schema_no: int | None = None
+        self._definitions = Definitions()
+        self._tables: Mapping[str, Table] = {}
+        self._statements: Mapping[str, rows.Statements] = {}
         self._shipped: str | None = None
         self._counts: Mapping[str, int | None] = {}
         self._few: dict[str, str] | None = None
@@ -96,64 +100,77 @@ class PostgreSQLCarrier(Carrier):
 
     # -- 1: the follower
 
-    def follower(self, *, wait: float) -> NodeState:
+    def follower(self, *, wait: float, transactions: Collection[str] = ()) -> NodeState:
         follower = self._follower
         follower.open()
-        begin, settings, locks = BEGIN_FOLLOWER
-        follower.send(begin)
-        follower.send(settings, str(max(1, int(wait * 1000))))
-        follower.send(locks)
+        self._send_begin(wait)
         follower.send(SELECT_STATE)
+        if transactions:
+            follower.send(HOLDS, "{" + ",".join(transactions) + "}")
         try:
-            found = follower.receive()[-1].rows
+            answers = follower.receive()
         except psycopg.errors.LockNotAvailable:
             self._turn.missed()
             raise
-        if not found:
+        if not (found := answers[len(BEGIN_FOLLOWER)].rows):
             raise CompareFailed("the follower has no control tables' rows")
         if follower.refused and self._quiet is not follower.connection:
             follower.rollback()
             keep_quiet(follower.engine)
             self._quiet = follower.connection
-            return self.follower(wait=wait)
+            return self.follower(wait=wait, transactions=transactions)
+        self.holds = bool(transactions) and answers[-1].rows[0][0] == len(transactions)
         return node_state(found[0])
+
+    def _send_begin(self, wait: float) -> None:
+        begin, locks = BEGIN_FOLLOWER
+        self._follower.send(begin)
+        self._follower.send(locks, str(max(1, int(wait * 1000))))
 
     # -- 2: the writer's snapshot
 
-    def snapshot(self, *, since: str | None, held: str | None) -> Snapshot:
-        writer = self._writer
-        self._shipped = since
+    def snapshot(self, *, since: str | None, held: str | None, batch: int | None = None) -> Snapshot:
+        self._send_snapshot(since, held)
+        _, look, *found = self._writer.receive()
+        if not self._knows(look):
+            self._definitions.load(self._writer)
+            self._tables = self._definitions.tables
+            self._statements = {name: rows.Statements.of(table, FEW + 1) for name, table in self._tables.items()}
+            self._send_look(held)
+            (look,) = self._writer.receive()
+            self._definitions.stamp = look.rows[0][3]
+        self._counts = {}
+        if since is not None:
+            self._keep_few(*found)
+            if self._few is None:
+                self._counts = {name: None if whole else count for name, whole, count in self._writer.ask(COUNT_JOURNAL, since).rows}
+        return self._seen(look, self._count_markers())
+
+    def _send_snapshot(self, since: str | None, held: str | None) -> None:
+        self._shipped, self._few, self._markers, writer = since, None, None, self._writer
         writer.open()
         writer.send(BEGIN_WRITER)
-        writer.send(SELECT_WRITER)
-        self._send_checks(held)
+        self._send_look(held)
         if since is not None:
             writer.send(SELECT_JOURNAL, since)
             writer.send(SELECT_MARKERS, since, raw=True)
-        _, (writing), (checks), *found = writer.receive()
-        position, *state_row = writing.rows[0]
-        state = node_state(state_row)
-        if self._schema_no != state.schema_no:
-            self._load_tables(state)
-            self._send_checks(held)
-            (checks,) = writer.receive()
-        prints, self._sequences, has_tick, pruned, lost = checks.rows[0]
-        faults = capture_faults({**self._fingerprints, **dict.fromkeys(json.loads(lost), "")}, json.loads(prints))
-        changed, markers = self._changed(found[0].rows, found[1].rows) if found else ({}, self._count_markers())
-        return Snapshot(state, position, has_tick, pruned is not None and not _covers(since, pruned), changed, markers, faults)
 
-    def _send_checks(self, held: str | None) -> None:
-        self._writer.send(SELECT_CHECKS.format(fingerprints=capture.select_fingerprints(self._tables.values())), held or "")
+    def _send_look(self, held: str | None) -> None:
+        self._writer.send(SELECT_WRITER, held or "", *self._definitions.oids(self._writer))
 
-    def _load_tables(self, state: NodeState) -> None:
-        found = self._writer.ask("SELECT tbl, definition, fingerprint FROM replstore.replicated").rows
-        self._tables = {row[0]: Table.from_json(row[1]) for row in found}
-        self._fingerprints = {row[0]: row[2] for row in found}
-        self._schema_no = state.schema_no
+    def _knows(self, look: Answer) -> bool:
+        """Whether tables and sequences are what they were when they were read in full."""
+        return bool(look.rows[0][3] == self._definitions.stamp)
 
-    def _changed(self, entries: list[tuple[Any, ...]], markers: list[tuple[Any, ...]]) -> tuple[dict[str, int | None], int]:
-        """How much there is to carry; where it is little, its keys and markers are here already."""
-        self._few = self._markers = None
+    def _seen(self, look: Answer, markers: int) -> Snapshot:
+        position, has_tick, pruned, _, standing, *state = look.rows[0]
+        self._sequences = self._definitions.sequences(standing)
+        pruned_past = pruned is not None and not _covers(self._shipped, pruned)
+        return Snapshot(node_state(state), position, has_tick, pruned_past, dict(self._counts), markers, self._definitions.faults)
+
+    def _keep_few(self, journal: Answer, markers: Answer) -> None:
+        """Keys and markers are here already where there are few."""
+        entries: Sequence[tuple[Any, ...]] = journal.rows
         if len(entries) <= FEW and sum(length or 0 for _, _, length in entries) <= FEW:
             keys: dict[str, list[str]] = {}
             for name, array, _ in entries:
@@ -161,15 +178,11 @@ class PostgreSQLCarrier(Carrier):
             self._few = {name: rows.joined(array for array in arrays if array != "[]") for name, arrays in keys.items()}
             whole = {name for name, _, length in entries if length is None}
             self._counts = {name: None if name in whole else sum(length for of, _, length in entries if of == name) for name in keys}
-        else:
-            self._counts = {name: None if whole else count for name, whole, count in self._writer.ask(COUNT_JOURNAL, self._shipped).rows}
-        if len(markers) <= FEW:
-            self._markers = markers
-        return dict(self._counts), self._count_markers()
+        if len(markers.rows) <= FEW:
+            self._markers = markers.rows
 
     def _count_markers(self) -> int:
         if self._shipped is None:
-            self._few, self._markers, self._counts = None, None, {}
             return int(self._writer.ask("SELECT count(*) FROM replstore.marker").rows[0][0])
         return len(self._markers) if self._markers is not None else int(self._writer.ask(COUNT_MARKERS, self._shipped).rows[0][0])
 
@@ -188,15 +201,20 @@ class PostgreSQLCarrier(Carrier):
     # -- 3: the tick, on its way while the batch is written
 
     def tick(self, *, batch: int, held: str | None) -> str:
-        tick, ticker = str(uuid4()), self._ticker
-        begin, settings, insert, delete, commit = TICK
-        ticker.open()
-        ticker.send(begin)
-        ticker.send(settings)
-        ticker.send(insert, tick, batch, now())
-        ticker.send(delete, batch, held or "")
-        ticker.send(commit)
-        ticker.pipeline.end()
+        self._ticker.open()
+        tick = self._send_tick(self._ticker, batch, held)
+        self._ticker.pipeline.end()
+        return tick
+
+    @staticmethod
+    def _send_tick(session: Session, batch: int, held: str | None) -> str:
+        tick = str(uuid4())
+        begin, insert, delete, commit = TICK
+        session.send(begin)
+        session.send(insert, tick, batch, now())
+        if batch % TICKS_GO == 0:
+            session.send(delete, batch, held or "")
+        session.send(commit)
         return tick
 
     # -- 4: the batch
@@ -212,24 +230,29 @@ class PostgreSQLCarrier(Carrier):
         """Sends the rows on to the follower as they come; the answers are ``_land``'s to read."""
         assert self._few is not None
         assert self._markers is not None
-        keys, writer, follower = self._few, self._writer, self._follower
-        tables = [self._tables[name] for name in wanted if keys.get(name, "[]") != "[]"]
-        for table in tables:
-            follower.send(rows.delete(table), keys[table.id])
-            writer.send(rows.select(table, rows.among(table, rows.GIVEN)), keys[table.id], raw=True)
+        names = [name for name in wanted if self._few.get(name, "[]") != "[]"]
+        for name in names:
+            self._follower.send(self._statements[name].delete, self._few[name])
         written = 0
-        if tables:
-            writer.pipeline.end()
-            for table in tables:
-                for row in writer.pipeline.stream():
-                    follower.send(rows.insert(table), *row)
-                    written += 1
-            writer.pipeline.receive()
-        if self._markers:
-            follower.send(rows.delete(MARKER), json.dumps([[str(marker[0], "utf-8")] for marker in self._markers]))
-            for marker in self._markers:
-                follower.send(rows.insert(MARKER), *marker)
+        for name, row in self._rows_of(names):
+            self._follower.send(self._statements[name].insert, *row)
+            written += 1
+        for marker in self._markers:
+            self._follower.send(UPSERT_MARKER, *marker)
         return written
+
+    def _rows_of(self, names: Sequence[str]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """By the table's id, each row as it comes."""
+        assert self._few is not None
+        writer = self._writer
+        for name in names:
+            writer.send(self._statements[name].select, self._few[name], raw=True)
+        if names:
+            writer.pipeline.end()
+            for name in names:
+                for row in writer.pipeline.stream():
+                    yield name, row
+            writer.pipeline.receive()
 
     def _write_many(self, wanted: Mapping[str, Keys], landing: Landing) -> int:
         writer, follower = self._writer, self._follower
@@ -266,7 +289,7 @@ class PostgreSQLCarrier(Carrier):
             follower.send(_numbered(statement), *values)
         if follower.refused:
             follower.send(ACTING)
-        answers = follower.receive()
+        answers = self._landing()
         if follower.refused and (found := named(answers.pop().rows, {member.id for each in self._tables.values() for member in each.members})):
             self._quiet = None  # somebody has put it there; on the tables that this batch has changed nobody can any more
             raise CompareFailed(f"on the follower {', '.join(found)} acts on shipped rows")
@@ -274,6 +297,9 @@ class PostgreSQLCarrier(Carrier):
         for (_, _, failure), answer in zip(statements, answers, strict=True):
             if failure is not None and answer.touched != 1:
                 raise Moved(failure)
+
+    def _landing(self) -> list[Answer]:
+        return self._follower.receive()
 
     # -- 5 and 6: the sign of life, and the end
 
@@ -303,6 +329,7 @@ def _covers(position: str | None, pruned: str) -> bool:
     return position is not None and int(position.split(":")[0]) >= int(pruned.split(":")[0])
 
 
+@cache
 def _numbered(statement: str) -> str:
     """A statement with places $1, $2, … for its question marks."""
     first, *others = statement.split("?")

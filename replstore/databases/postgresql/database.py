@@ -20,6 +20,7 @@ from replstore.databases.catalog import Table
 from replstore.databases.database import Database
 from replstore.databases.dialect import raw
 from replstore.databases.postgresql import amounts, capture, catalog, ddl, dialect, faults, reading_rows, retention, sequences, sessions, suspended
+from replstore.databases.postgresql.brief import BriefCarrier
 from replstore.databases.postgresql.capture import GUARD, LOCK_CLASS, MIGRATION, ONE_MIGRATION, text
 from replstore.databases.postgresql.carrier import PostgreSQLCarrier
 from replstore.databases.postgresql.replaying import PostgreSQLReplaying
@@ -77,9 +78,7 @@ class PostgreSQL(Database):
         # a plan that was made while a table was small must not read all of it when it is large: keys are looked up in the index, always
         setup = ["SET statement_timeout = 0", "SET enable_seqscan = off"]
         applying = [*setup, "SET synchronous_commit = on"]
-        return PostgreSQLCarrier(
-            Session(writer, setup), Session(writer), Session(follower, applying, optional=["SET session_replication_role = replica"])
-        )
+        return BriefCarrier(Session(writer, setup), Session(writer), Session(follower, applying, optional=["SET session_replication_role = replica"]))
 
     def is_same(self, one: Connection, other: Connection) -> bool:
         key = (secrets.randbits(62),)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import select
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import methodcaller
 from typing import Any
 
 import psycopg
@@ -52,7 +53,8 @@ class Pipeline:
         self.failed = False
         """There was an error, so what was to be prepared behind it isn't known: the connection is not used again."""
         self._poll = select.poll()
-        self._poll.register(self._pq.socket)
+        self._events = select.POLLIN
+        self._poll.register(self._pq.socket, self._events)
 
     # -- statements
 
@@ -66,17 +68,16 @@ class Pipeline:
         """
         if not self._sent:
             self._pq.enter_pipeline_mode()
-        types, forms = [_type(value) for value in values], [int(isinstance(value, bytes)) for value in values]
-        given = [_given(value) for value in values]
+        types, given, forms = _sent_as(values)
         if not self._prepares:
-            self._pq.send_query_params(statement.encode(), given, types, forms, int(raw))
+            self._pq.send_query_params(statement.encode(), given, types, forms, raw)
         else:
-            name = self._names.get((statement, tuple(types)))
+            name = self._names.get((statement, types))
             if name is None:
-                name = self._names[statement, tuple(types)] = b"replstore_%d" % len(self._names)
+                name = self._names[statement, types] = b"replstore_%d" % len(self._names)
                 self._pq.send_prepare(name, statement.encode(), types)
                 self._sent.append("prepare")
-            self._pq.send_query_prepared(name, given, forms, int(raw))
+            self._pq.send_query_prepared(name, given, forms, raw)
         self._sent.append("raw" if raw else "text")
 
     def end(self) -> None:
@@ -93,7 +94,7 @@ class Pipeline:
         """
         answers, error = [], None
         while (kind := self._sent.popleft()) != "end":
-            for result in self._results():
+            while (result := self._result()) is not None:
                 if result.status in _BAD:
                     error = error or error_from_result(result)
                 elif kind != "prepare":
@@ -175,12 +176,12 @@ class Pipeline:
             yield result
 
     def _result(self) -> Any:
-        self._flush()
-        while self._pq.is_busy():
+        pq = self._pq
+        while pq.is_busy():
             self._wait(select.POLLIN)
-            self._pq.consume_input()
-        result = self._pq.get_result()
-        if self._pq.status == ConnStatus.BAD:
+            pq.consume_input()
+        result = pq.get_result()
+        if (result is None or result.status in _BAD) and pq.status == ConnStatus.BAD:
             if result is not None and result.error_field(DiagnosticField.SQLSTATE):  # the server said why
                 raise error_from_result(result)
             raise psycopg.OperationalError("the session of this transaction is gone: " + self._pq.get_error_message())
@@ -192,7 +193,9 @@ class Pipeline:
                 self._pq.consume_input()
 
     def _wait(self, events: int) -> int:
-        self._poll.modify(self._pq.socket, events)
+        if events != self._events:
+            self._events = events
+            self._poll.modify(self._pq.socket, events)
         while True:
             ready = self._poll.poll(1000)
             if ready:
@@ -200,14 +203,15 @@ class Pipeline:
             self._meanwhile()
 
 
-def _type(value: Any) -> int:
-    return _BOOL if isinstance(value, bool) else _INT8 if isinstance(value, int) else 0
-
-
-def _given(value: Any) -> bytes | None:
-    if value is None or isinstance(value, bytes):
-        return value
-    return str(value).encode("utf-8", "surrogateescape")
+def _sent_as(values: Sequence[Any]) -> tuple[tuple[int, ...], list[bytes | None], list[int]]:
+    """Types, bytes and forms (text or binary) of a statement's values."""
+    types, given, forms = [], [], []
+    for value in values:
+        binary = isinstance(value, bytes)
+        types.append(_BOOL if isinstance(value, bool) else _INT8 if isinstance(value, int) else 0)
+        given.append(value if binary or value is None else str(value).encode("utf-8", "surrogateescape"))
+        forms.append(int(binary))
+    return tuple(types), given, forms
 
 
 def _check(result: Any) -> None:
@@ -216,22 +220,15 @@ def _check(result: Any) -> None:
 
 
 def _answer(result: Any, *, raw: bool) -> Answer:
-    columns = range(result.nfields)
-    types = [0 if raw else result.ftype(column) for column in columns]
-    read = _bytes if raw else _value
-    rows = [tuple(read(types[column], result.get_value(row, column)) for column in columns) for row in range(result.ntuples)]
+    if not result.ntuples:
+        return Answer([], result.command_tuples or 0)
+    get, columns = result.get_value, [(column, bytes if raw else _READ.get(result.ftype(column), _text)) for column in range(result.nfields)]
+    rows = [
+        tuple([None if (value := get(row, column)) is None else read(value) for column, read in columns])  # a list is made faster than a generator
+        for row in range(result.ntuples)
+    ]
     return Answer(rows, result.command_tuples or 0)
 
 
-def _bytes(_: int, value: Any) -> Any:
-    return None if value is None else bytes(value)
-
-
-def _value(type: int, value: Any) -> Any:
-    if value is None:
-        return None
-    if type in _INTEGERS:
-        return int(value)
-    if type == _BOOL:
-        return value == b"t"
-    return bytes(value).decode("utf-8", "surrogateescape")
+_text: Callable[[bytes], Any] = methodcaller("decode", "utf-8", "surrogateescape")
+_READ: Mapping[int, Callable[[bytes], Any]] = {_BOOL: b"t".__eq__, **dict.fromkeys(_INTEGERS, int)}

@@ -7,6 +7,8 @@ the journal holds, in pieces: neither they nor the rows are held here together.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Self
 
 from replstore.control import MARKER_COLUMNS
 from replstore.databases.carrier import Keys, Part
@@ -102,9 +104,41 @@ def insert(table: Table) -> str:
     return f"INSERT INTO {qualified(table)} ({quoted(table.data_columns)}) OVERRIDING SYSTEM VALUE VALUES ({places})"
 
 
+@dataclass(frozen=True)
+class Statements:
+    """The statements by which a few rows of a table travel.
+
+    Attributes:
+        delete: removes the keys in $1 from the follower.
+        select: reads them from the writer.
+        look: reads from the writer the rows that its journal names after the position $1.
+        insert: writes one row.
+    """
+
+    delete: str
+    select: str
+    look: str
+    insert: str
+
+    @classmethod
+    def of(cls, table: Table, few: int) -> Self:
+        """Those of a table.
+
+        Args:
+            few: ``look`` is to read so many keys; it may be one entry's more.
+        """
+        return cls(delete(table), select(table, among(table, GIVEN)), select(table, among(table, few_keys(table, few))), insert(table))
+
+
 def journal_keys(table: Table, position: str | None) -> str:
     """The SELECT of the journal's entries of a table, each an array of keys."""
     return f"SELECT j.keys FROM replstore.journal j WHERE j.tbl = {text(table.id)} AND j.keys IS NOT NULL AND {unshipped('j', position)}"
+
+
+def few_keys(table: Table, number: int) -> str:
+    """What stands in FROM and gives the journal's keys of a table that aren't in the position $1, so many at most, and more if one entry has more."""
+    entries = f"j.tbl = {text(table.id)} AND j.keys IS NOT NULL AND {UNSHIPPED.format(name='j', position='$1::pg_snapshot')}"
+    return f"(SELECT e.v FROM replstore.journal j, jsonb_array_elements(j.keys) e(v) WHERE {entries} LIMIT {number})"
 
 
 def recorded_keys(table: Table, recorded: tuple[str, int]) -> str:

@@ -113,7 +113,9 @@ class Session:
 
     def send(self, statement: str, *values: Any, raw: bool = False) -> None:
         """See ``Pipeline.send``."""
-        self.pipeline.send(statement, *values, raw=raw)
+        if self._pipeline is None:
+            raise psycopg.OperationalError("the session of this transaction is gone")
+        self._pipeline.send(statement, *values, raw=raw)
 
     def receive(self) -> list[Answer]:
         """Sends what is on its way, and returns all the answers to it."""

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 from urllib.parse import quote as url_quote
 from uuid import uuid4
 
 from replstore.control import MARKER_COLUMNS
 from replstore.databases.base import NodeState
-from replstore.databases.carrier import Carrier, CompareFailed, Keys, Landing, Moved, Part, Snapshot, capture_faults
+from replstore.databases.carrier import Carrier, CompareFailed, Keys, Landing, Moved, Part, Snapshot, capture_faults, is_unmoved
 from replstore.databases.catalog import Table
 from replstore.databases.landing import landing_statements
 from replstore.databases.sqlite.capture import KEYS, MARKER, quote, text
@@ -84,10 +83,11 @@ class SQLiteCarrier(Carrier):
         self._ticker.check_file()
         return self._ticker
 
-    def follower(self, *, wait: float) -> NodeState:
+    def follower(self, *, wait: float, transactions: Collection[str] = ()) -> NodeState:
         both = self._open()
         both.execute(f"PRAGMA busy_timeout = {int(wait * 1000)}")
         both.execute("DELETE FROM temp.extra")
+        self.holds = holds(both, transactions)
         state = self._read_follower(both)
         both.execute("BEGIN")
         return state
@@ -106,7 +106,7 @@ class SQLiteCarrier(Carrier):
         self._both.check_file()
         return self._both
 
-    def snapshot(self, *, since: str | None, held: str | None) -> Snapshot:
+    def snapshot(self, *, since: str | None, held: str | None, batch: int | None = None) -> Snapshot:
         both = self._in_batch()
         self._since, self._first = int(since) if since else 0, since is None
         state = node_state(both.execute(select_node_state(self._writer_identity, "src.")).fetchone())
@@ -214,7 +214,7 @@ class SQLiteCarrier(Carrier):
                 raise Moved(f"the follower changed since the batch began{who}") from error
             raise
         both.check_file()
-        if replace(self._read_follower(both), heartbeat=landing.base.heartbeat) != landing.base:
+        if not is_unmoved(self._read_follower(both), landing.base):
             raise Moved("the follower changed since the batch began")
 
     def land(self) -> None:
@@ -279,6 +279,13 @@ class SQLiteCarrier(Carrier):
                 with suppress(Exception):
                     connection.close()
         self._both = self._ticker = None
+
+
+def holds(follower: StoreConnection, transactions: Collection[str]) -> bool:
+    """Whether a file has the commit markers of all these transactions."""
+    places = ", ".join("?" * len(transactions))
+    found = f"SELECT count(*) FROM main.replstore_marker WHERE id IN ({places}) AND outcome = 'committed'"
+    return bool(transactions) and follower.execute(found, list(transactions)).fetchone()[0] == len(transactions)
 
 
 def between(table: Table, part: Part) -> tuple[str, list[Any]]:

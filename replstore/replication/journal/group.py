@@ -1,14 +1,15 @@
 """Group commit: one thread ships for all that wait.
 
 A batch whose snapshot was opened after a commit returned covers that commit.  So a caller needs the end of any batch that began after it
-came here: it begins one if none is running, else it waits for the running one and then for, or with, the next.
+came here: it begins one if none is running, else it waits for the running one and then for, or with, the next.  Whoever runs one is told what all
+of them wait for.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 Result = TypeVar("Result")
@@ -18,11 +19,12 @@ class GroupCommit(Generic[Result]):
     """Runs a function for many callers at once.
 
     Args:
-        run: what one caller does for all; it is given that caller's deadline.
+        run: what one caller does for all; it is given that caller's deadline, and what each of them waits for.
     """
 
-    def __init__(self, run: Callable[[float], Result]) -> None:
+    def __init__(self, run: Callable[[float, Sequence[str | None]], Result]) -> None:
         self._run = run
+        self._wanted: list[str | None] = []
         self._changed = threading.Condition()
         self._started = 0
         self._finished = 0
@@ -30,11 +32,12 @@ class GroupCommit(Generic[Result]):
         self._ended = False
         self._last: Result | Exception | None = None
 
-    def cover(self, deadline: float) -> Result:
+    def cover(self, deadline: float, wanted: str | None = None) -> Result:
         """Returns the result of a run that began after this call did.
 
         Args:
             deadline: on the monotonic clock; may be infinite.
+            wanted: what is waited for, by a name; None: everything.
 
         Raises:
             TimeoutError: the deadline passed; the run goes on for others.
@@ -43,6 +46,7 @@ class GroupCommit(Generic[Result]):
         """
         with self._changed:
             needed = self._started + 1
+            self._wanted.append(wanted)
             while self._running:
                 remaining = deadline - time.monotonic()
                 if remaining <= 0 or not self._changed.wait(min(remaining, threading.TIMEOUT_MAX)):
@@ -53,9 +57,10 @@ class GroupCommit(Generic[Result]):
                 raise RuntimeError("the Store is closed")
             self._running = True
             self._started += 1
+            wants, self._wanted = self._wanted, []
         outcome: Result | Exception = InterruptedError("the thread that shipped was interrupted")  # what the others see if that happens
         try:
-            outcome = self._run(deadline)
+            outcome = self._run(deadline, wants)
         except Exception as error:
             outcome = error
         finally:
