@@ -8,6 +8,7 @@ ordinary batch.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from replstore.databases.carrier import Keys, Landing, Moved, Snapshot
 from replstore.databases.postgresql.carrier import PostgreSQLCarrier
 from replstore.databases.postgresql.pipeline import Answer
 from replstore.databases.postgresql.sessions import Session
+
+log = logging.getLogger("replstore.ship")
 
 #: Of so many tables, those of the last batches, rows are looked for.
 USUAL = 4
@@ -67,7 +70,13 @@ class BriefCarrier(PostgreSQLCarrier):
             self._writer.send(self._statements[name].look, since, raw=True)
         self._writer.send("COMMIT")
         tick = self._send_tick(self._writer, batch, held)
-        _, look, journal, markers, *found = self._writer.receive()
+        try:
+            _, look, journal, markers, *found = self._writer.receive()
+        except (psycopg.ProgrammingError, psycopg.NotSupportedError) as error:  # a table isn't any more what it was
+            log.debug("not a brief batch: %s", error)
+            self._usual = []
+            self._writer.rollback()
+            return None
         self._keep_few(journal, markers)
         usual = {name: answer.rows for name, answer in zip(self._usual, found, strict=False)}
         if not self._knows(look):
