@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 
 from replstore.databases.base import NodeState
 from replstore.databases.catalog import Table
+
+#: Old ticks go with every so manieth batch.
+TICKS_GO = 100
 
 
 class CompareFailed(Exception):
@@ -111,7 +115,10 @@ class Landing:
 
 def is_unmoved(now: NodeState, base: NodeState) -> bool:
     """Whether a follower is what a batch began from, but for the heartbeat, which goes on meanwhile."""
-    return replace(now, heartbeat=base.heartbeat, shipped_at=base.shipped_at) == base
+    return bool(_STAYS(now) == _STAYS(base))
+
+
+_STAYS = attrgetter(*(each.name for each in fields(NodeState) if each.name not in ("heartbeat", "shipped_at")))
 
 
 def capture_faults(recorded: Mapping[str, str], found: Mapping[str, str]) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
@@ -14,11 +13,11 @@ from replstore.databases.postgresql.brief import BriefCarrier
 from replstore.databases.postgresql.pipeline import Pipeline
 from replstore.replication.journal.ship import Shipper
 from replstore.store import Store
-from tests.fix_stores import Account, FamilyBase, Lab, insert, put
+from tests.fix_stores import Account, FamilyBase, Lab, commit_as_store, insert, put
 
 
 @pytest.fixture
-def trips(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+def trips(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How many round trips replstore's own sessions have made."""
     counted: Counter[str] = Counter()
     end = Pipeline.end
@@ -28,7 +27,7 @@ def trips(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
         end(pipeline)
 
     monkeypatch.setattr(Pipeline, "end", count)
-    yield counted
+    return counted
 
 
 def in_pace(lab: Lab) -> Store:
@@ -50,14 +49,16 @@ def was_brief(store: Store) -> bool:
 
 
 def ticks(lab: Lab) -> int:
-    return int(lab.sql("primary", "SELECT count(*) FROM replstore.tick")[0][0])
+    return int(lab.sql("primary", f"SELECT count(*) FROM {lab.name('tick')}")[0][0])
 
 
 def mark(lab: Lab, id: str) -> None:
     """A transaction of a program that has not yet shipped it."""
-    lead = lab.lead()
+    lead, program = lab.lead(), lab.connect("primary")
     values = f"'{id}', 'committed', 'replicated', {lead.term.number}"
-    lab.sql("primary", f"BEGIN; INSERT INTO replstore.marker (id, outcome, durability, term_no) VALUES ({values}); {insert(7)}; COMMIT")
+    for statement in ("BEGIN", f"INSERT INTO {lab.name('marker')} (id, outcome, durability, term_no) VALUES ({values})", insert(7)):
+        program.execute(statement)
+    commit_as_store(program, id)
 
 
 # -- how many trips
@@ -71,8 +72,7 @@ def test_a_commit_takes_three_trips(postgresql_lab: Lab, trips: Counter[str]) ->
     assert postgresql_lab.accounts("standby") == {1: 10}
 
 
-def test_what_another_process_has_shipped_is_acknowledged_in_one(postgresql_lab: Lab, trips: Counter[str]) -> None:
-    lab = postgresql_lab
+def test_what_another_process_has_shipped_is_acknowledged_without_a_batch(lab: Lab, trips: Counter[str]) -> None:
     in_pace(lab)
     id = str(uuid4())
     mark(lab, id)
@@ -80,12 +80,11 @@ def test_what_another_process_has_shipped_is_acknowledged_in_one(postgresql_lab:
     before, waiting = ticks(lab), lab.shipper()
     trips.clear()
     assert waiting.ship(transactions=[id]).req is None
-    assert trips["trips"] == 1
+    assert trips["trips"] == (1 if lab.postgresql else 0)
     assert ticks(lab) == before
 
 
-def test_several_are_acknowledged_so_only_if_every_one_of_them_is_there(postgresql_lab: Lab) -> None:
-    lab = postgresql_lab
+def test_several_are_acknowledged_so_only_if_every_one_of_them_is_there(lab: Lab) -> None:
     in_pace(lab)
     one, other = str(uuid4()), str(uuid4())
     mark(lab, one)
@@ -94,27 +93,30 @@ def test_several_are_acknowledged_so_only_if_every_one_of_them_is_there(postgres
     assert lab.shipper().ship(transactions=[one, other]).rows == 1
 
 
-def test_a_transaction_that_is_known_to_be_lost_is_not_acknowledged_so(postgresql_lab: Lab) -> None:
-    lab = postgresql_lab
+def test_a_transaction_that_is_known_to_be_lost_is_not_acknowledged_so(lab: Lab) -> None:
     in_pace(lab)
     id = str(uuid4())
     mark(lab, id)
     lab.ship()
-    lab.sql("standby", f"ALTER TABLE replstore.marker DISABLE TRIGGER ALL; UPDATE replstore.marker SET outcome = 'lost' WHERE id = '{id}'")
+    if lab.postgresql:
+        lab.sql("standby", "ALTER TABLE replstore.marker DISABLE TRIGGER ALL")
+    else:
+        triggers = [name for (name,) in lab.sql("standby", "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'replstore_marker'")]
+        lab.sql("standby", *(f"DROP TRIGGER {name}" for name in triggers), "SELECT 1")
+    lab.sql("standby", f"UPDATE {lab.name('marker')} SET outcome = 'lost' WHERE id = '{id}'")
     lab.sql("primary", insert(8))
     assert lab.shipper().ship(transactions=[id]).rows == 1
 
 
 @pytest.mark.parametrize("state", ["eligible_boot = NULL", "eligible_boot = 'before the restart'", "copying = true"])
-def test_nor_is_one_on_a_follower_that_could_not_take_over(postgresql_lab: Lab, state: str) -> None:
-    lab = postgresql_lab
+def test_nor_is_one_on_a_follower_that_could_not_take_over(lab: Lab, state: str) -> None:
     in_pace(lab)
     id = str(uuid4())
     mark(lab, id)
     lab.ship()
-    lab.sql("standby", f"UPDATE replstore.position SET {state}", "DELETE FROM replstore.setting WHERE name = 'copying'")
+    lab.sql("standby", f"UPDATE {lab.name('position')} SET {state}", f"DELETE FROM {lab.name('setting')} WHERE name = 'copying'")
     if "copying" in state:
-        lab.sql("standby", "INSERT INTO replstore.setting (name, value) VALUES ('copying', '{}')")
+        lab.sql("standby", f"INSERT INTO {lab.name('setting')} (name, value) VALUES ('copying', '{{}}')")
     shipped = lab.shipper().ship(transactions=[id])
     assert shipped.req is not None
     follower = lab.state("standby")
@@ -125,8 +127,7 @@ def test_nor_is_one_on_a_follower_that_could_not_take_over(postgresql_lab: Lab, 
 # -- what a brief batch assumes
 
 
-def test_a_batch_begins_anew_when_another_process_has_shipped_in_between(postgresql_lab: Lab) -> None:
-    lab = postgresql_lab
+def test_a_batch_begins_anew_when_another_process_has_shipped_in_between(lab: Lab) -> None:
     store = in_pace(lab)
     lab.sql("primary", insert(2))
     lab.ship()
@@ -149,32 +150,29 @@ def test_and_asks_first_until_nobody_else_ships(postgresql_lab: Lab, trips: Coun
     assert taken == [6, 4, 4, 3]  # tried in vain and then asked; asked; asked, and found to be alone; alone
 
 
-def test_a_follower_that_was_left_behind_in_between_is_not_made_eligible_again(postgresql_lab: Lab) -> None:
+def test_a_follower_that_was_left_behind_in_between_is_not_made_eligible_again(lab: Lab) -> None:
     """Its boot identity is what it was, and so are position and tick; only what a person's solo took from it says that it lacks something (HAZARDS 24)."""
-    lab = postgresql_lab
     store = in_pace(lab)
     before = lab.state("primary").req
-    lab.sql("standby", "UPDATE replstore.position SET eligible_boot = NULL")
+    lab.sql("standby", f"UPDATE {lab.name('position')} SET eligible_boot = NULL")
     store.run(put(1, 20))
     assert lab.state("primary").req == before + 1  # "follower required", before it was made eligible
     assert lab.accounts("standby") == {1: 20}
 
 
-def test_a_follower_that_restarted_is_asked(postgresql_lab: Lab) -> None:
-    lab = postgresql_lab
+def test_a_follower_that_restarted_is_asked(lab: Lab) -> None:
     store = in_pace(lab)
     before = lab.state("primary").req
-    lab.crash("standby")
+    lab.replace("standby")
     store.run(put(1, 20))
     assert lab.state("primary").req == before + 1
     follower = lab.state("standby")
     assert follower.eligible_boot == follower.boot
 
 
-def test_a_follower_that_had_a_migration_more_stops_the_batch(postgresql_lab: Lab) -> None:
-    lab = postgresql_lab
+def test_a_follower_that_had_a_migration_more_stops_the_batch(lab: Lab) -> None:
     store = in_pace(lab)
-    lab.sql("standby", "UPDATE replstore.schema_no SET no = no + 1")
+    lab.sql("standby", f"UPDATE {lab.name('schema_no')} SET no = no + 1")
     lab.sql("primary", insert(2))
     shipper: Shipper = store.pair.shipping._shippers["primary"][0]
     with pytest.raises(Exception, match="schema_skew"):
@@ -196,23 +194,21 @@ def test_the_tick_of_a_brief_batch_is_committed_after_its_snapshot(postgresql_la
     assert lab.sql("primary", visible) == [(False,)]
 
 
-def test_a_writer_that_went_back_in_time_is_found_by_a_brief_batch(postgresql_lab: Lab) -> None:
-    lab = postgresql_lab
+def test_a_writer_that_went_back_in_time_is_found_by_a_brief_batch(lab: Lab) -> None:
     store = in_pace(lab)
-    lab.sql("primary", "DELETE FROM replstore.tick", insert(2))
+    lab.sql("primary", f"DELETE FROM {lab.name('tick')}", insert(2))
     shipper: Shipper = store.pair.shipping._shippers["primary"][0]
     with pytest.raises(Exception, match="writer_rewound"):
         shipper.ship(transactions=[str(uuid4())])
     assert lab.accounts("standby") == {1: 2}
 
 
-def test_old_ticks_go(postgresql_lab: Lab) -> None:
-    lab = postgresql_lab
+def test_old_ticks_go(lab: Lab) -> None:
     store = in_pace(lab)
-    lab.sql("primary", "INSERT INTO replstore.tick (tick, batch, at) SELECT 'old ' || n, n - 5000, '' FROM generate_series(1, 100) n")
+    lab.sql("primary", *(f"INSERT INTO {lab.name('tick')} (tick, batch, at) VALUES ('old {n}', {n - 5000}, '')" for n in range(10)))
     for amount in range(100):
         store.run(put(1, amount))
-    assert lab.sql("primary", "SELECT count(*) FROM replstore.tick WHERE tick LIKE 'old%'") == [(0,)]
+    assert lab.sql("primary", f"SELECT count(*) FROM {lab.name('tick')} WHERE tick LIKE 'old%'") == [(0,)]
 
 
 # -- what doesn't fit
@@ -307,8 +303,7 @@ def test_a_sequence_that_moved_or_is_new_is_carried_by_a_brief_batch(postgresql_
     assert lab.accounts("standby") == {1: 12}
 
 
-def test_many_brief_batches_leave_the_follower_equal(postgresql_lab: Lab) -> None:
-    lab = postgresql_lab
+def test_many_brief_batches_leave_the_follower_equal(lab: Lab) -> None:
     store = in_pace(lab)
     for number in range(60):
         store.run(put(number % 7, number))

@@ -17,7 +17,7 @@ import psycopg
 from sqlalchemy import Engine
 
 from replstore.control import MARKER_COLUMNS
-from replstore.databases.carrier import CompareFailed, Keys, Landing, Part, Snapshot, capture_faults
+from replstore.databases.carrier import TICKS_GO, CompareFailed, Keys, Landing, Part, Snapshot, capture_faults
 from replstore.databases.catalog import Table, quote, quoted
 from replstore.databases.mixed.keys import crosses, key_of_sqlite, kinds, natives, on, postgresql_columns
 from replstore.databases.mixed.kinds import CannotCross, Kind
@@ -150,7 +150,8 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
         ticks.execute("BEGIN IMMEDIATE")
         try:
             ticks.execute("INSERT INTO replstore_tick (tick, batch, at) VALUES (?, ?, ?)", (tick, batch, now()))
-            ticks.execute("DELETE FROM replstore_tick WHERE batch < ? AND tick <> ?", (batch - 1000, held or ""))
+            if batch % TICKS_GO == 0:
+                ticks.execute("DELETE FROM replstore_tick WHERE batch < ? AND tick <> ?", (batch - 1000, held or ""))
             ticks.commit()
         except BaseException:
             ticks.rollback()

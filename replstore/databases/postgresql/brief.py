@@ -39,8 +39,6 @@ class BriefCarrier(PostgreSQLCarrier):
         """The tables of the last batches, the latest first."""
         self._wait: float | None = None
         """s to wait for the turn, where the follower wasn't asked."""
-        self._landed_by: Any = None
-        """The follower's connection of the last batch."""
         self._here: list[tuple[str, tuple[Any, ...]]] = []
         self._ticked: str | None = None
         """The tick of a batch whose rows are all here."""
@@ -113,10 +111,6 @@ class BriefCarrier(PostgreSQLCarrier):
         except psycopg.errors.LockNotAvailable:
             self._turn.missed()
             raise Moved("another shipper has the turn") from None
-
-    def land(self) -> None:
-        super().land()
-        self._landed_by = self._follower.connection
 
     def still_there(self) -> None:
         if self._ticked is None:

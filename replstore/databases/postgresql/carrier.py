@@ -16,7 +16,7 @@ import psycopg
 
 from replstore.control import MARKER_COLUMNS
 from replstore.databases.base import NodeState
-from replstore.databases.carrier import Carrier, CompareFailed, Keys, Landing, Moved, Snapshot
+from replstore.databases.carrier import TICKS_GO, Carrier, CompareFailed, Keys, Landing, Moved, Snapshot
 from replstore.databases.catalog import Table
 from replstore.databases.landing import landing_statements
 from replstore.databases.postgresql import rows
@@ -71,8 +71,6 @@ TICK = (
     "DELETE FROM replstore.tick WHERE batch < $1::bigint - 1000 AND tick <> $2",
     "COMMIT",
 )
-#: Old ticks go with every so manieth batch.
-TICKS_GO = 100
 
 
 class PostgreSQLCarrier(Carrier):
@@ -95,6 +93,8 @@ class PostgreSQLCarrier(Carrier):
         self._few: dict[str, str] | None = None
         self._markers: list[tuple[Any, ...]] | None = None
         self._sequences = self._sequences_there = "[]"
+        self._landed_by: Any = None
+        """The follower's connection of the last batch."""
         self._quiet: Any = None
         """The follower's connection on which nothing acted when it was opened."""
 
@@ -282,7 +282,7 @@ class PostgreSQLCarrier(Carrier):
     def _land(self, landing: Landing) -> None:
         """Sends what ends the follower's transaction except its COMMIT, and looks at every answer."""
         follower = self._follower
-        if self._sequences != self._sequences_there:
+        if self._sequences != self._sequences_there or self._landed_by is not follower.connection:
             follower.send(ADVANCE_SEQUENCES, self._sequences)
         statements = landing_statements(CONTROL, landing)
         for statement, values, _ in statements:
@@ -309,7 +309,7 @@ class PostgreSQLCarrier(Carrier):
 
     def land(self) -> None:
         self._follower.ask("COMMIT")
-        self._sequences_there = self._sequences
+        self._sequences_there, self._landed_by = self._sequences, self._follower.connection
 
     def interrupt(self) -> None:
         for session in (self._writer, self._ticker, self._follower):

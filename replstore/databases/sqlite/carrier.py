@@ -12,13 +12,14 @@ import json
 import sqlite3
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from functools import cache
 from typing import Any
 from urllib.parse import quote as url_quote
 from uuid import uuid4
 
 from replstore.control import MARKER_COLUMNS
 from replstore.databases.base import NodeState
-from replstore.databases.carrier import Carrier, CompareFailed, Keys, Landing, Moved, Part, Snapshot, capture_faults, is_unmoved
+from replstore.databases.carrier import TICKS_GO, Carrier, CompareFailed, Keys, Landing, Moved, Part, Snapshot, capture_faults, is_unmoved
 from replstore.databases.catalog import Table
 from replstore.databases.landing import landing_statements
 from replstore.databases.sqlite.capture import KEYS, MARKER, quote, text
@@ -54,6 +55,11 @@ class SQLiteCarrier(Carrier):
         self._known: tuple[int, int, int] | None = None
         self._faults: dict[str, str] = {}
         self._since, self._first = 0, True
+        self._landed_by: StoreConnection | None = None
+        """The connection of the last batch."""
+        self._counters: str | None = None
+        """The writer's AUTOINCREMENT counters as the snapshot has them, and as the follower has had them since the last batch of this carrier."""
+        self._counters_there: str | None = None
 
     def _open(self) -> StoreConnection:
         writer, follower = self._paths
@@ -84,13 +90,24 @@ class SQLiteCarrier(Carrier):
         return self._ticker
 
     def follower(self, *, wait: float, transactions: Collection[str] = ()) -> NodeState:
-        both = self._open()
-        both.execute(f"PRAGMA busy_timeout = {int(wait * 1000)}")
-        both.execute("DELETE FROM temp.extra")
+        both = self._begin(wait)
         self.holds = holds(both, transactions)
         state = self._read_follower(both)
         both.execute("BEGIN")
         return state
+
+    def assume(self, *, wait: float) -> bool:
+        both = self._begin(wait)  # the follower is compared under its lock anyway
+        if self._landed_by is not both:
+            return False
+        both.execute("BEGIN")
+        return True
+
+    def _begin(self, wait: float) -> StoreConnection:
+        both = self._open()
+        both.execute(f"PRAGMA busy_timeout = {int(wait * 1000)}")
+        both.execute("DELETE FROM temp.extra")
+        return both
 
     @staticmethod
     def _read_follower(both: StoreConnection) -> NodeState:
@@ -109,9 +126,9 @@ class SQLiteCarrier(Carrier):
     def snapshot(self, *, since: str | None, held: str | None, batch: int | None = None) -> Snapshot:
         both = self._in_batch()
         self._since, self._first = int(since) if since else 0, since is None
-        state = node_state(both.execute(select_node_state(self._writer_identity, "src.")).fetchone())
-        position = self._one("SELECT coalesce(max(seq), 0) FROM src.sqlite_sequence WHERE name = 'replstore_journal'")
-        self._check_capture(state)
+        has_tick, pruned, lost, self._counters, *row = both.execute(_look(self._writer_identity), (held or "",)).fetchone()
+        state, counters = node_state(row), json.loads(self._counters)
+        self._check_capture(state, lost)
         changed: dict[str, int | None] = {}
         markers = self._one("SELECT count(*) FROM src.replstore_marker") if since is None else 0
         if since is not None:
@@ -121,26 +138,17 @@ class SQLiteCarrier(Carrier):
                     markers = count
                 else:
                     changed[tbl] = None if whole else count
-        pruned = self._one("SELECT pruned_through FROM src.replstore_retention")
-        return Snapshot(
-            state,
-            str(position),
-            bool(self._one("SELECT EXISTS (SELECT 1 FROM src.replstore_tick WHERE tick = ?)", held or "")),
-            pruned is not None and int(pruned) > self._since,
-            changed,
-            markers,
-            self._faults,
-        )
+        pruned_past = pruned is not None and int(pruned) > self._since
+        return Snapshot(state, str(counters.get("replstore_journal") or 0), bool(has_tick), pruned_past, changed, markers, self._faults)
 
     def _one(self, statement: str, *values: Any) -> Any:
         assert self._both is not None
         row = self._both.execute(statement, values).fetchone()
         return row[0] if row else None
 
-    def _check_capture(self, state: NodeState) -> None:
+    def _check_capture(self, state: NodeState, lost: int) -> None:
         """Compares the capture with what migrate left, whenever the file's schema has changed."""
         assert self._both is not None
-        lost = self._one("SELECT count(*) FROM src.replstore_replicated WHERE fingerprint = ''")
         known = (state.schema_no, self._one("PRAGMA src.schema_version"), lost)
         if known == self._known:
             return
@@ -168,7 +176,8 @@ class SQLiteCarrier(Carrier):
         ticker.execute("BEGIN IMMEDIATE")
         try:
             ticker.execute("INSERT INTO replstore_tick (tick, batch, at) VALUES (?, ?, ?)", (tick, batch, now()))
-            ticker.execute("DELETE FROM replstore_tick WHERE batch < ? AND tick <> ?", (batch - 1000, held or ""))
+            if batch % TICKS_GO == 0:
+                ticker.execute("DELETE FROM replstore_tick WHERE batch < ? AND tick <> ?", (batch - 1000, held or ""))
             ticker.commit()
         except BaseException:
             ticker.rollback()
@@ -195,7 +204,8 @@ class SQLiteCarrier(Carrier):
         columns = ", ".join(MARKER_COLUMNS)
         which = "" if self._since == 0 else f"WHERE id IN (SELECT k1 FROM src.replstore_journal WHERE tbl = '{MARKER}' AND seq > {self._since})"
         both.execute(f"INSERT OR REPLACE INTO main.replstore_marker ({columns}) SELECT {columns} FROM src.replstore_marker {which}")
-        self._advance_sequences()
+        if self._counters != self._counters_there:
+            self._advance_sequences()
         for statement, values, failure in landing_statements(CONTROL, landing):
             if both.execute(statement, values).rowcount != 1 and failure is not None:
                 raise Moved(failure)
@@ -220,6 +230,7 @@ class SQLiteCarrier(Carrier):
     def land(self) -> None:
         assert self._both is not None
         self._both.commit()
+        self._landed_by, self._counters_there = self._both, self._counters
 
     def _delete(self, table: Table, keys: Keys) -> None:
         assert self._both is not None
@@ -278,7 +289,19 @@ class SQLiteCarrier(Carrier):
             if connection is not None:
                 with suppress(Exception):
                     connection.close()
-        self._both = self._ticker = None
+        self._both = self._ticker = self._counters_there = None
+
+
+@cache
+def _look(identity: str) -> str:
+    """The SELECT of all that a batch asks of the writer but what has changed."""
+    counters = "SELECT json_group_object(name, seq) FROM src.sqlite_sequence"
+    return select_node_state(identity, "src.").replace(
+        "SELECT ",
+        "SELECT EXISTS (SELECT 1 FROM src.replstore_tick WHERE tick = ?), (SELECT pruned_through FROM src.replstore_retention), "
+        f"(SELECT count(*) FROM src.replstore_replicated WHERE fingerprint = ''), ({counters}), ",
+        1,
+    )
 
 
 def holds(follower: StoreConnection, transactions: Collection[str]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from replstore.control import Control
 from replstore.databases.sqlite.capture import text
 from replstore.databases.state import select_state
@@ -9,6 +11,7 @@ from replstore.databases.state import select_state
 CONTROL = Control(None, "replstore_")
 
 
+@cache
 def select_node_state(identity: str, prefix: str = "") -> str:
     """The SELECT of a node's state.
 
