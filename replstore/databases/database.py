@@ -80,6 +80,14 @@ class Database(Retention, ABC):
         """The node's control state; None: it has no control tables."""
 
     @abstractmethod
+    def begin_reading(self, connection: Connection) -> NodeState | None:
+        """The same as the beginning of the connection's transaction, at the least price.
+
+        Raises:
+            Exception: the driver's own error; the connection must not be used any more.
+        """
+
+    @abstractmethod
     def lock_roles(self, connection: Connection, *, seconds: float) -> None:
         """Waits until no transaction that passed the guard is open, and keeps new ones out until the end of this transaction (HAZARDS 3).
 

@@ -7,7 +7,10 @@ statement.  Because the acknowledgement happens inside ``do_commit``, a Session,
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from replstore.databases.base import Hook
 from replstore.errors import NotAPair
@@ -28,6 +31,14 @@ class HookedConnection:
 def raw(connection: Any) -> Any:
     """The driver's connection under SQLAlchemy's pool proxy."""
     return getattr(connection, "dbapi_connection", connection)
+
+
+def as_database_error(error: Exception, connection: Connection) -> Exception:
+    """A driver's error as SQLAlchemy raises it, whatever else as it is."""
+    dialect = connection.dialect
+    if not isinstance(error, dialect.loaded_dbapi.Error):
+        return error
+    return cast(Exception, DBAPIError.instance("BEGIN", None, error, dialect.loaded_dbapi.Error, dialect=dialect))
 
 
 class HookedDialect:

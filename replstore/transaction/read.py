@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.orm import Session
 
 from replstore.databases.base import Fault, NodeState
-from replstore.databases.dialect import raw
+from replstore.databases.dialect import as_database_error, raw
 from replstore.errors import NotTheWriter, NoWriter, StaleRead, TokenLost
 from replstore.node import Node, one_line
 from replstore.pair.pair import Lead, Pair
@@ -187,9 +187,12 @@ class Reader:
         try:
             driver = raw(connection.connection)
             driver.next_hook = Reading(self._pair, node, driver)
-            return connection, node.database.state(connection)
-        except BaseException:
+            return connection, node.database.begin_reading(connection)
+        except BaseException as error:
+            connection.invalidate()
             connection.close()
+            if isinstance(error, Exception):
+                raise as_database_error(error, connection) from error
             raise
 
     def token(self) -> Token:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.orm import Session
 
 from replstore.databases.base import Fault
-from replstore.databases.dialect import raw
+from replstore.databases.dialect import as_database_error, raw
 from replstore.errors import NotTheWriter, TransactionLost
 from replstore.node import one_line
 from replstore.pair.pair import Lead, Pair
@@ -103,7 +102,7 @@ class Writing:
                 connection.invalidate()
                 connection.close()
                 attempt.ended()
-                self._give_way(attempt.lead, _wrapped(error, connection), deadline)
+                self._give_way(attempt.lead, as_database_error(error, connection), deadline)
                 continue
             return connection, attempt
 
@@ -120,11 +119,3 @@ class _BlockSession(Session):
 
     def commit(self) -> None:
         raise InvalidRequestError("a Store's transaction is committed at the end of its block or function, as a whole; it can't commit before")
-
-
-def _wrapped(error: Exception, connection: Connection) -> Exception:
-    """A driver's error as SQLAlchemy raises it."""
-    dialect = connection.dialect
-    if not isinstance(error, dialect.loaded_dbapi.Error):
-        return error
-    return cast(Exception, DBAPIError.instance("BEGIN", None, error, dialect.loaded_dbapi.Error, dialect=dialect))

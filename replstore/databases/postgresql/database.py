@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, ClassVar
 
+import psycopg
 import sqlalchemy
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.engine import URL
@@ -104,6 +105,15 @@ class PostgreSQL(Database):
             return None
         row = connection.exec_driver_sql(SELECT_STATE).fetchone()
         return None if row is None else node_state(row)
+
+    def begin_reading(self, connection: Connection) -> NodeState | None:
+        connection.begin()
+        try:
+            rows = raw(connection.connection).open_with(SELECT_STATE)
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+            connection.invalidate()
+            return None
+        return node_state(rows[0]) if rows else None
 
     def lock_roles(self, connection: Connection, *, seconds: float) -> None:
         limit = max(1, int(seconds * 1000))

@@ -21,12 +21,17 @@ from replstore.control import MARKER_COLUMNS
 from replstore.databases.dialect import HookedConnection, HookedDialect, raw
 from replstore.databases.postgresql import faults
 from replstore.databases.postgresql.capture import NOT_THE_WRITER
+from replstore.databases.postgresql.pipeline import Answer, Pipeline
 from replstore.errors import NotAPair, NotTheWriter
 
 MARKER_VALUES = MARKER_COLUMNS[:-1]  # the database's own clock gives the time
 #: undefined_table, invalid_schema_name
 UNDEFINED = ("42P01", "3F000")
 INSERT_MARKER = f"INSERT INTO replstore.marker ({', '.join(MARKER_VALUES)}) VALUES ({', '.join(['%s'] * len(MARKER_VALUES))})"
+#: The same for libpq itself.
+WIRED = {
+    INSERT_MARKER: f"INSERT INTO replstore.marker ({', '.join(MARKER_VALUES)}) VALUES ({', '.join(f'${n + 1}' for n in range(len(MARKER_VALUES)))})"
+}
 
 #: What a new connection asks first.  A client's host that loses its power says nothing any more: unless the server is told to ask sooner than after two
 #: hours, the session keeps its locks for as long (HAZARDS 9).
@@ -47,6 +52,8 @@ class StoreConnection(psycopg.Connection[Any], HookedConnection):
     """The BEGIN that has not been sent yet."""
     manual: bool = True
     """False: SQLAlchemy was asked for AUTOCOMMIT, no BEGIN is sent."""
+    wire: Pipeline | None = None
+    """Sends what replstore itself has to say at a transaction's beginning."""
     backend_start: str = ""
     """Start of the server's process, as text; with the pid it names the backend (HAZARDS 4)."""
 
@@ -64,12 +71,29 @@ class StoreConnection(psycopg.Connection[Any], HookedConnection):
 
     def open_now(self) -> None:
         """Sends what must go before a statement that can't share its round trip."""
-        statements = self.opening()
-        if len(statements) == 1:
-            self._send(statements)
-        elif statements:
-            with self.refusals(), self.pipeline():
-                self._send(statements)
+        if statements := self.opening():
+            with self.refusals():
+                self._ask(statements)
+
+    def open_with(self, statement: str) -> list[tuple[Any, ...]]:
+        """Sends it together with a statement of replstore's own, in one round trip, and returns that one's rows."""
+        return self._ask([*self.opening(), (statement, None)]).rows
+
+    def _ask(self, statements: list[tuple[str, tuple[Any, ...] | None]]) -> Answer:
+        """Executes the statements in one round trip, by libpq itself: the driver's own pipeline costs a multiple of its processor time."""
+        wire = self.wire = self.wire or Pipeline(self, lambda: None)
+        for again in (True, False):
+            for statement, values in statements:
+                wire.send(WIRED.get(statement, statement), *(values or ()))
+            wire.end()
+            try:
+                return wire.receive()[-1]
+            except psycopg.errors.InvalidSqlStatementName:  # the caller has deallocated all that was prepared in the session
+                if not again:
+                    raise
+                self.rollback()
+                wire.forget()
+        raise AssertionError
 
     @contextmanager
     def refusals(self) -> Iterator[None]:

@@ -49,6 +49,7 @@ class Pipeline:
         self._pq, self._meanwhile = connection.pgconn, meanwhile
         self._prepares = connection.prepare_threshold is not None  # behind some poolers a prepared statement is gone with the next one
         self._names: dict[tuple[str, tuple[int, ...]], bytes] = {}
+        self._made = 0
         self._sent: deque[str] = deque()
         self.failed = False
         """There was an error, so what was to be prepared behind it isn't known: the connection is not used again."""
@@ -74,11 +75,17 @@ class Pipeline:
         else:
             name = self._names.get((statement, types))
             if name is None:
-                name = self._names[statement, types] = b"replstore_%d" % len(self._names)
+                name = self._names[statement, types] = b"replstore_%d" % (self._made + len(self._names))
                 self._pq.send_prepare(name, statement.encode(), types)
                 self._sent.append("prepare")
             self._pq.send_query_prepared(name, given, forms, raw)
         self._sent.append("raw" if raw else "text")
+
+    def forget(self) -> None:
+        """Nothing that was prepared is there any more."""
+        self._made += len(self._names)
+        self._names.clear()
+        self.failed = False
 
     def end(self) -> None:
         """Everything up to here is sent off; after an error in it the rest of it is skipped by the server."""

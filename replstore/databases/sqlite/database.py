@@ -83,6 +83,17 @@ class SQLite(Database):
         row = connection.exec_driver_sql(select_node_state(raw(connection.connection).identity)).fetchone()
         return None if row is None else node_state(row)
 
+    def begin_reading(self, connection: Connection) -> NodeState | None:
+        connection.begin()
+        driver = raw(connection.connection)
+        try:
+            row = driver.execute(select_node_state(driver.identity)).fetchone()
+        except sqlite3.OperationalError as error:
+            if "no such table" not in str(error):
+                raise
+            return None
+        return None if row is None else node_state(row)
+
     def lock_roles(self, connection: Connection, *, seconds: float) -> None:
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {max(1, int(seconds * 1000))}")
         connection.exec_driver_sql("UPDATE replstore_role SET role = role")  # takes the one write lock
