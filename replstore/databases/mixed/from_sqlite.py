@@ -11,13 +11,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any
-from uuid import uuid4
 
 import psycopg
 from sqlalchemy import Engine
 
 from replstore.control import MARKER_COLUMNS
-from replstore.databases.carrier import TICKS_GO, CompareFailed, Keys, Landing, Part, Snapshot, capture_faults
+from replstore.databases.carrier import CompareFailed, Keys, Landing, Part, Snapshot, capture_faults
 from replstore.databases.catalog import Table, quote, quoted
 from replstore.databases.mixed.keys import crosses, key_of_sqlite, kinds, natives, on, postgresql_columns
 from replstore.databases.mixed.kinds import CannotCross, Kind
@@ -27,11 +26,11 @@ from replstore.databases.postgresql.capture import qualified, text
 from replstore.databases.postgresql.carrier import PostgreSQLCarrier
 from replstore.databases.postgresql.sessions import Session
 from replstore.databases.sqlite.capture import MARKER
+from replstore.databases.sqlite.carrier import commit_tick
 from replstore.databases.sqlite.dialect import StoreConnection, any_text, file_identity, open_file
 from replstore.databases.sqlite.fingerprint import fingerprints
 from replstore.databases.sqlite.state import select_node_state
 from replstore.databases.state import node_state
-from replstore.timestamps import now
 
 #: Keys above which the follower's session, idle while rows are read, gets more time before it is ended as frozen (HAZARDS 9).
 MANY_KEYS = 10_000
@@ -145,18 +144,8 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
         return dict(self._in_snapshot().execute(f"SELECT tbl, count(*) {RECORDED} GROUP BY tbl", (node, term_no)).fetchall())
 
     def tick(self, *, batch: int, held: str | None) -> str:
-        tick = str(uuid4())
-        self._ticks = ticks = self._opened(self._ticks)
-        ticks.execute("BEGIN IMMEDIATE")
-        try:
-            ticks.execute("INSERT INTO replstore_tick (tick, batch, at) VALUES (?, ?, ?)", (tick, batch, now()))
-            if batch % TICKS_GO == 0:
-                ticks.execute("DELETE FROM replstore_tick WHERE batch < ? AND tick <> ?", (batch - 1000, held or ""))
-            ticks.commit()
-        except BaseException:
-            ticks.rollback()
-            raise
-        return tick
+        self._ticks = self._opened(self._ticks)
+        return commit_tick(self._ticks, batch, held)
 
     def still_there(self) -> None:
         """A SQLite file has no server that could crash; what can go is the file."""

@@ -58,10 +58,18 @@ class Session:
         self._connection: Any = None
         self._pipeline: Any = None
         self._until: float | None = None
+        self._left = False
+        """A ROLLBACK is on its way, and nobody has waited for its answer."""
         self.meanwhile: Sequence[Callable[[], None]] = ()
 
     def open(self) -> None:
         """Makes sure that there is a connection that lives, for a new transaction."""
+        if self._left:
+            self._left = False
+            try:
+                self._pipeline.receive()
+            except psycopg.Error:
+                self.close()
         if self._connection is None or self._connection.closed or _ended(self._connection):
             self.close()
             connection = self._connect()
@@ -148,7 +156,7 @@ class Session:
 
     def live(self) -> None:
         """Raises unless the server answers this session now, on a new connection if there is none; one that has something to do is not asked."""
-        if self._connection is None or self._status() == TransactionStatus.IDLE:
+        if self._connection is None or self._left or self._status() == TransactionStatus.IDLE:
             self.open()
             self._ask_for_life()
 
@@ -190,20 +198,22 @@ class Session:
         interrupt(self._connection)
 
     def rollback(self) -> None:
-        """Ends an open transaction; a connection that can't, or that still owes an answer, is closed."""
-        if self._connection is None or (not self._pipeline.failed and self._status() == TransactionStatus.IDLE):
+        """Ends an open transaction, without waiting until it has ended; a connection that can't, or that still owes an answer, is closed."""
+        if self._left or self._connection is None or (not self._pipeline.failed and self._status() == TransactionStatus.IDLE):
             return  # as after every batch that landed
         try:
             if self._pipeline.failed or self._status() in (TransactionStatus.ACTIVE, TransactionStatus.UNKNOWN):
                 self.close()
             else:
-                self._connection.rollback()
+                self.send("ROLLBACK")
+                self._pipeline.end()
+                self._left = True
         except Exception:
             self.close()
 
     def close(self) -> None:
         """Closes the connection; never raises."""
-        connection, self._connection, self._pipeline = self._connection, None, None
+        connection, self._connection, self._pipeline, self._left = self._connection, None, None, False
         if connection is not None:
             with suppress(Exception):
                 connection.close()

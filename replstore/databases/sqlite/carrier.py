@@ -23,7 +23,7 @@ from replstore.databases.carrier import TICKS_GO, Carrier, CompareFailed, Keys, 
 from replstore.databases.catalog import Table
 from replstore.databases.landing import landing_statements
 from replstore.databases.sqlite.capture import KEYS, MARKER, quote, text
-from replstore.databases.sqlite.dialect import StoreConnection, file_identity, open_file
+from replstore.databases.sqlite.dialect import StoreConnection, any_text, file_identity, open_file
 from replstore.databases.sqlite.fingerprint import fingerprints
 from replstore.databases.sqlite.holders import holders
 from replstore.databases.sqlite.state import CONTROL, select_node_state
@@ -73,7 +73,7 @@ class SQLiteCarrier(Carrier):
         if self._both is None:
             self._writer_identity = file_identity(writer)
             both = open_file(follower, timeout=self._timeout)
-            both.text_factory = lambda data: data.decode("utf-8", "surrogateescape")  # a key where a part ends may be text that is no UTF-8
+            both.text_factory = any_text  # a key where a part ends may be text that is no UTF-8
             try:
                 both.execute("ATTACH DATABASE ? AS src", (f"file:{url_quote(self._ticker_connection().path)}?mode=rw",))
                 both.execute(f"CREATE TEMP TABLE extra (tbl TEXT, {', '.join(f'k{n}' for n in range(1, KEYS + 1))})")
@@ -171,18 +171,7 @@ class SQLiteCarrier(Carrier):
         return dict(self._in_batch().execute(f"SELECT tbl, count(*) {RECORDED} GROUP BY tbl", (node, term_no)).fetchall())
 
     def tick(self, *, batch: int, held: str | None) -> str:
-        tick = str(uuid4())
-        ticker = self._ticker_connection()
-        ticker.execute("BEGIN IMMEDIATE")
-        try:
-            ticker.execute("INSERT INTO replstore_tick (tick, batch, at) VALUES (?, ?, ?)", (tick, batch, now()))
-            if batch % TICKS_GO == 0:
-                ticker.execute("DELETE FROM replstore_tick WHERE batch < ? AND tick <> ?", (batch - 1000, held or ""))
-            ticker.commit()
-        except BaseException:
-            ticker.rollback()
-            raise
-        return tick
+        return commit_tick(self._ticker_connection(), batch, held)
 
     def still_there(self) -> None:
         """A SQLite file has no server that could crash; what can go is the file."""
@@ -302,6 +291,21 @@ def _look(identity: str) -> str:
         f"(SELECT count(*) FROM src.replstore_replicated WHERE fingerprint = ''), ({counters}), ",
         1,
     )
+
+
+def commit_tick(ticker: StoreConnection, batch: int, held: str | None) -> str:
+    """Commits a tick to a writer's file, durably."""
+    tick = str(uuid4())
+    ticker.execute("BEGIN IMMEDIATE")
+    try:
+        ticker.execute("INSERT INTO replstore_tick (tick, batch, at) VALUES (?, ?, ?)", (tick, batch, now()))
+        if batch % TICKS_GO == 0:
+            ticker.execute("DELETE FROM replstore_tick WHERE batch < ? AND tick <> ?", (batch - 1000, held or ""))
+        ticker.commit()
+    except BaseException:
+        ticker.rollback()
+        raise
+    return tick
 
 
 def holds(follower: StoreConnection, transactions: Collection[str]) -> bool:
