@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from replstore.databases.postgresql import sessions
 from replstore.databases.postgresql.brief import BriefCarrier
 from replstore.databases.postgresql.pipeline import Pipeline
 from replstore.replication.journal.ship import Shipper
@@ -18,15 +19,15 @@ from tests.fix_stores import Account, FamilyBase, Lab, commit_as_store, insert, 
 
 @pytest.fixture
 def trips(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How many round trips replstore's own sessions have made."""
+    """How many round trips the sessions of shippers have made."""
     counted: Counter[str] = Counter()
-    end = Pipeline.end
 
-    def count(pipeline: Pipeline) -> None:
-        counted["trips"] += 1
-        end(pipeline)
+    class Counting(Pipeline):
+        def end(self) -> None:
+            counted["trips"] += 1
+            super().end()
 
-    monkeypatch.setattr(Pipeline, "end", count)
+    monkeypatch.setattr(sessions, "Pipeline", Counting)
     return counted
 
 
