@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from replstore.databases.base import Fault
 from replstore.databases.carrier import CompareFailed
 from replstore.errors import ReplicationStopped, ReplstoreError
@@ -106,8 +108,13 @@ class Shipping:
 
     def _grant_resync(self, writer: Node, term_no: int, term_uuid: str, req: int) -> None:
         """Tells the witness that both are in sync, as of the ``req`` that the batch's own snapshot saw: a later one may belong to a solo."""
-        if self._witness is not None:
-            self._witness.grant_resync(Term(term_no, term_uuid), writer.name, frozenset({writer.name, self._other(writer).name}), req)
+        if self._witness is None:
+            return
+        other = self._other(writer).name
+        try:
+            self._witness.grant_resync(Term(term_no, term_uuid), writer.name, frozenset({writer.name, other}), req)
+        except SQLAlchemyError as error:  # the batch has landed all the same
+            log.warning("the witness can't be told that %s is in sync (%s): %s doesn't take over until the witness knows", other, one_line(error), other)
 
     def interrupt(self) -> None:
         """Frees who ships: each shipper talks to both nodes."""

@@ -248,3 +248,19 @@ def test_an_empty_database_in_a_witness_s_place_is_told_with_the_command_that_ma
     assert "run `replstore migrate --replace witness`" in caplog.text
     store.migrate(Base, replace="witness")
     assert in_sync(url) == {"primary"}
+
+
+def test_a_batch_that_has_landed_has_landed_though_the_witness_cannot_be_told(sqlite_lab: Lab, url: str, caplog: pytest.LogCaptureFixture) -> None:
+    lab = sqlite_lab
+    store = lab.migrated(background=False, witness=url)
+    store.pair.look_and_act()
+    store.run(put(1))
+    lab.sql("standby", "UPDATE replstore_position SET eligible_boot = NULL")
+    file = Path(make_url(url).database or "")
+    file.rename(file.with_suffix(".away"))
+    store.run(put(2))
+    assert lab.accounts("standby") == {1: 0, 2: 0}
+    assert "the witness can't be told that standby is in sync" in caplog.text
+    file.with_suffix(".away").rename(file)
+    store.run(put(3))
+    assert lab.accounts("standby") == {1: 0, 2: 0, 3: 0}
