@@ -114,7 +114,9 @@ class Shipping:
         try:
             self._witness.grant_resync(Term(term_no, term_uuid), writer.name, frozenset({writer.name, other}), req)
         except SQLAlchemyError as error:  # the batch has landed all the same
-            log.warning("the witness can't be told that %s is in sync (%s): %s doesn't take over until the witness knows", other, one_line(error), other)
+            log.warning(
+                "the witness can't be told that %s is in sync (%s): %s doesn't take over until the witness knows", other, one_line(error), other
+            )
 
     def interrupt(self) -> None:
         """Frees who ships: each shipper talks to both nodes."""

@@ -181,6 +181,22 @@ def test_a_follower_that_had_a_migration_more_stops_the_batch(lab: Lab) -> None:
     assert lab.accounts("standby") == {1: 2}
 
 
+def test_a_journal_that_others_have_shipped_and_pruned_is_no_reason_to_stop(lab: Lab) -> None:
+    """What the follower was after the last batch of this program is too old for the writer; what it is now isn't."""
+    store = in_pace(lab)
+    lab.sql("primary", insert(2))
+    lab.ship()
+    follower = lab.state("standby")
+    lab.sql(
+        "primary",
+        f"UPDATE {lab.name('retention')} SET pruned_through = '{follower.position}'",
+        f"DELETE FROM {lab.name('tick')} WHERE tick <> '{follower.tick}'",
+    )
+    store.run(put(1, 20))
+    assert lab.accounts("standby") == {1: 20, 2: 0}
+    assert store.pair.shipping.stopped == ""
+
+
 # -- the tick
 
 

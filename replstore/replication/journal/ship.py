@@ -96,18 +96,17 @@ class Shipper:
             ReplicationStopped: a state that needs a migration, a copy or a person.
             Exception: a driver's error, from either node.
         """
+        if transactions and (shipped := self._go_on()) is not None:
+            return shipped
         required, last, attempts = False, "", 0
         while attempts < ATTEMPTS:
             attempts += 1
             try:
-                assumed = bool(transactions) and attempts == 1 and self._assume()
-                base = self._left if assumed and self._left is not None else self._read_follower(transactions)
+                base = self._read_follower(transactions)
                 if self.carrier.holds and _in_sync(base):
                     return Shipped(0, False, None, base.batch or 0, base.term_no, base.term_uuid)
                 number = (base.batch or 0) + 1 if transactions and _in_sync(base) else None
                 snapshot = self.carrier.snapshot(since=base.position, held=base.tick, batch=number)
-                if assumed and snapshot.empty:
-                    raise CompareFailed("another process was faster")
                 check_roles(snapshot.state, base)
                 resync = base.eligible_boot != base.boot or snapshot.state.solo
                 if snapshot.faults:
@@ -135,10 +134,25 @@ class Shipper:
                 self.carrier.abandon()
         raise CompareFailed(f"the follower changed in each of {ATTEMPTS} attempts to ship a batch ({last})")
 
-    def _assume(self) -> bool:
-        """Whether the batch may begin from what the last one left: likely, if nobody else ships."""
-        self.carrier.holds = False
-        return self._left is not None and self._alone and _in_sync(self._left) and self.carrier.assume(wait=self._turn)
+    def _go_on(self) -> Shipped | None:
+        """A batch that begins from what the last one left, likely where nobody else ships; None: it must ask.
+
+        Whatever seems to be wrong may be so only by comparison with what the follower no longer is.
+        """
+        base = self._left
+        if base is None or not self._alone or not _in_sync(base) or not self.carrier.assume(wait=self._turn):
+            return None
+        try:
+            snapshot = self.carrier.snapshot(since=base.position, held=base.tick, batch=(base.batch or 0) + 1)
+            check_roles(snapshot.state, base)
+            check_continuity(base, snapshot)
+            return None if snapshot.empty or snapshot.state.solo else self._finish(base, snapshot, resync=False)
+        except (CompareFailed, NotTheWriter, ReplicationStopped) as error:
+            log.debug("batch begins again: %s", error)
+            self._alone = False
+            return None
+        finally:
+            self.carrier.abandon()
 
     def _read_follower(self, transactions: Collection[str]) -> NodeState:
         base = self.carrier.follower(wait=self._turn, transactions=transactions)
