@@ -303,6 +303,19 @@ def test_a_capture_that_is_lost_between_two_brief_batches_stops_the_second(postg
         shipper.ship(transactions=[str(uuid4())])
 
 
+@pytest.mark.parametrize("change", ["ALTER TABLE child RENAME COLUMN parent_id TO father_id", "ALTER TABLE child DISABLE TRIGGER USER"])
+def test_so_does_one_that_is_lost_on_a_table_of_which_no_batch_is(postgresql_lab: Lab, change: str) -> None:
+    lab = postgresql_lab
+    store = lab.migrated(FamilyBase.metadata, background=False)
+    for number in range(3):
+        store.run(lambda session, number=number: session.execute(text(f"INSERT INTO parent VALUES ({number}, 'parent {number}')")))
+    assert was_brief(store)
+    lab.sql("primary", change)
+    shipper: Shipper = store.pair.shipping._shippers["primary"][0]
+    with pytest.raises(Exception, match="capture_missing: .*child"):
+        shipper.ship(transactions=[str(uuid4())])
+
+
 def test_a_sequence_that_moved_or_is_new_is_carried_by_a_brief_batch(postgresql_lab: Lab) -> None:
     lab = postgresql_lab
     lab.sql("primary", "CREATE SEQUENCE old")

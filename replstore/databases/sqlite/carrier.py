@@ -55,8 +55,6 @@ class SQLiteCarrier(Carrier):
         self._known: tuple[int, int, int] | None = None
         self._faults: dict[str, str] = {}
         self._since, self._first = 0, True
-        self._landed_by: StoreConnection | None = None
-        """The connection of the last batch."""
         self._counters: str | None = None
         """The writer's AUTOINCREMENT counters as the snapshot has them, and as the follower has had them since the last batch of this carrier."""
         self._counters_there: str | None = None
@@ -97,10 +95,7 @@ class SQLiteCarrier(Carrier):
         return state
 
     def assume(self, *, wait: float) -> bool:
-        both = self._begin(wait)  # the follower is compared under its lock anyway
-        if self._landed_by is not both:
-            return False
-        both.execute("BEGIN")
+        self._begin(wait).execute("BEGIN")  # the follower is compared under its lock in any case
         return True
 
     def _begin(self, wait: float) -> StoreConnection:
@@ -219,7 +214,7 @@ class SQLiteCarrier(Carrier):
     def land(self) -> None:
         assert self._both is not None
         self._both.commit()
-        self._landed_by, self._counters_there = self._both, self._counters
+        self._counters_there = self._counters
 
     def _delete(self, table: Table, keys: Keys) -> None:
         assert self._both is not None
