@@ -312,7 +312,7 @@ def test_so_does_one_that_is_lost_on_a_table_of_which_no_batch_is(postgresql_lab
     assert was_brief(store)
     lab.sql("primary", change)
     shipper: Shipper = store.pair.shipping._shippers["primary"][0]
-    with pytest.raises(Exception, match="capture_missing: .*child"):
+    with pytest.raises(Exception, match=r"capture_missing: .*child"):
         shipper.ship(transactions=[str(uuid4())])
 
 

@@ -55,6 +55,7 @@ class SQLiteCarrier(Carrier):
         self._known: tuple[int, int, int] | None = None
         self._faults: dict[str, str] = {}
         self._since, self._first = 0, True
+        self._waits, self._has_extra = -1, False
         self._counters: str | None = None
         """The writer's AUTOINCREMENT counters as the snapshot has them, and as the follower has had them since the last batch of this carrier."""
         self._counters_there: str | None = None
@@ -95,14 +96,21 @@ class SQLiteCarrier(Carrier):
         return state
 
     def assume(self, *, wait: float) -> bool:
-        self._begin(wait).execute("BEGIN")  # the follower is compared under its lock in any case
+        self._begin(LOCK_WAIT / 1000).execute("BEGIN")  # the follower is compared under its lock in any case
         return True
 
     def _begin(self, wait: float) -> StoreConnection:
         both = self._open()
-        both.execute(f"PRAGMA busy_timeout = {int(wait * 1000)}")
-        both.execute("DELETE FROM temp.extra")
+        self._wait_for_locks(both, int(wait * 1000))
+        if self._has_extra:
+            both.execute("DELETE FROM temp.extra")
+            self._has_extra = False
         return both
+
+    def _wait_for_locks(self, both: StoreConnection, ms: int) -> None:
+        if ms != self._waits:
+            both.execute(f"PRAGMA busy_timeout = {ms}")
+            self._waits = ms
 
     @staticmethod
     def _read_follower(both: StoreConnection) -> NodeState:
@@ -186,8 +194,10 @@ class SQLiteCarrier(Carrier):
         else:
             both.executemany("DELETE FROM main.replstore_marker WHERE id = ?", ((id,) for id in landing.forget))
         columns = ", ".join(MARKER_COLUMNS)
-        which = "" if self._since == 0 else f"WHERE id IN (SELECT k1 FROM src.replstore_journal WHERE tbl = '{MARKER}' AND seq > {self._since})"
-        both.execute(f"INSERT OR REPLACE INTO main.replstore_marker ({columns}) SELECT {columns} FROM src.replstore_marker {which}")
+        which, since = "", []
+        if self._since != 0:
+            which, since = f"WHERE id IN (SELECT k1 FROM src.replstore_journal WHERE tbl = '{MARKER}' AND seq > ?)", [self._since]
+        both.execute(f"INSERT OR REPLACE INTO main.replstore_marker ({columns}) SELECT {columns} FROM src.replstore_marker {which}", since)
         if self._counters != self._counters_there:
             self._advance_sequences()
         for statement, values, failure in landing_statements(CONTROL, landing):
@@ -199,7 +209,7 @@ class SQLiteCarrier(Carrier):
     def _take_lock(self, landing: Landing) -> None:
         """Nobody else writes to the follower from here on, and it is what the batch began from; but for the heartbeat, which goes on while it is read."""
         both = self._in_batch()
-        both.execute(f"PRAGMA busy_timeout = {LOCK_WAIT}")
+        self._wait_for_locks(both, LOCK_WAIT)
         try:
             both.execute("UPDATE main.replstore_mark SET mark = 'apply'")
         except sqlite3.OperationalError as error:
@@ -219,15 +229,15 @@ class SQLiteCarrier(Carrier):
     def _delete(self, table: Table, keys: Keys) -> None:
         assert self._both is not None
         if keys.recorded is not None:
+            self._has_extra = True
             for (key,) in self._both.execute(f"SELECT key {RECORDED} AND tbl = ? AND key <> '*'", (*keys.recorded, table.id)):
                 values = [_from_json(value) for value in json.loads(key)]
                 given = ", ".join(place for place, _ in values)
-                places = ", ".join(f"k{n}" for n in range(1, len(values) + 1))
-                self._both.execute(f"INSERT INTO temp.extra (tbl, {places}) VALUES (?, {given})", (table.id, *(value for _, value in values)))
+                self._both.execute(f"INSERT INTO temp.extra (tbl, {_places(table)}) VALUES (?, {given})", (table.id, *(value for _, value in values)))
         if keys.part is not None and not keys.whole:
             return
-        where = "" if keys.whole else f"WHERE {self._wanted(table, keys)}"
-        self._both.execute(f"DELETE FROM main.{quote(table.name)} {where}")
+        where, values = ("true", []) if keys.whole else self._wanted(table, keys)
+        self._both.execute(f"DELETE FROM main.{quote(table.name)} WHERE {where}", values)
 
     def _insert(self, table: Table, keys: Keys) -> int:
         assert self._both is not None
@@ -235,23 +245,21 @@ class SQLiteCarrier(Carrier):
         if keys.part is not None:
             where, values = between(table, keys.part)
             if not self._first:
-                where += f" AND ({', '.join(quote(column) for column in table.key)}) NOT IN ({self._journaled(table)} AND k1 IS NOT NULL)"
+                where += f" AND ({', '.join(quote(column) for column in table.key)}) NOT IN ({_journaled(table)} AND k1 IS NOT NULL)"
+                values.append(self._since)
         else:
-            where, values = "true" if keys.whole else self._wanted(table, keys), []
+            where, values = ("true", []) if keys.whole else self._wanted(table, keys)
         insert = f"INSERT INTO main.{quote(table.name)} ({columns}) SELECT {columns} FROM src.{quote(table.name)} WHERE {where}"
         done = self._both.execute(insert, values)
         return max(0, done.rowcount)
 
-    def _journaled(self, table: Table) -> str:
-        places = ", ".join(f"k{n}" for n in range(1, len(table.key) + 1))
-        return f"SELECT {places} FROM src.replstore_journal WHERE tbl = {text(table.id)} AND seq > {self._since}"
-
-    def _wanted(self, table: Table, keys: Keys) -> str:
-        places = ", ".join(f"k{n}" for n in range(1, len(table.key) + 1))
-        sources = [f"SELECT {places} FROM temp.extra WHERE tbl = {text(table.id)}"]
-        if keys.journal:
-            sources.append(self._journaled(table))
-        return f"({', '.join(quote(column) for column in table.key)}) IN ({' UNION ALL '.join(sources)})"
+    def _wanted(self, table: Table, keys: Keys) -> tuple[str, list[Any]]:
+        """The condition that a row is one of these, and the values to bind; the same text for every batch, so that SQLite compiles it once."""
+        sources = [_journaled(table)] if keys.journal else []
+        if keys.recorded is not None:
+            sources.append(f"SELECT {_places(table)} FROM temp.extra WHERE tbl = {text(table.id)}")
+        condition = f"({', '.join(quote(column) for column in table.key)}) IN ({' UNION ALL '.join(sources)})"
+        return condition, [self._since] if keys.journal else []
 
     def _advance_sequences(self) -> None:
         assert self._both is not None
@@ -274,6 +282,7 @@ class SQLiteCarrier(Carrier):
                 with suppress(Exception):
                     connection.close()
         self._both = self._ticker = self._counters_there = None
+        self._waits, self._has_extra = -1, False
 
 
 @cache
@@ -308,6 +317,14 @@ def holds(follower: StoreConnection, transactions: Collection[str]) -> bool:
     places = ", ".join("?" * len(transactions))
     found = f"SELECT count(*) FROM main.replstore_marker WHERE id IN ({places}) AND outcome = 'committed'"
     return bool(transactions) and follower.execute(found, list(transactions)).fetchone()[0] == len(transactions)
+
+
+def _places(table: Table) -> str:
+    return ", ".join(f"k{n}" for n in range(1, len(table.key) + 1))
+
+
+def _journaled(table: Table) -> str:
+    return f"SELECT {_places(table)} FROM src.replstore_journal WHERE tbl = {text(table.id)} AND seq > ?"
 
 
 def between(table: Table, part: Part) -> tuple[str, list[Any]]:
