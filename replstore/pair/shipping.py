@@ -74,7 +74,7 @@ class Shipping:
 
     def _ship(self, shipper: Shipper, deadline: float, wanted: Sequence[str | None]) -> Shipped:
         began = time.monotonic()
-        transactions = [] if self._vouch else [each for each in wanted if each is not None]
+        transactions = [each for each in wanted if each is not None]
         try:
             shipped = shipper.ship(deadline, transactions if len(transactions) == len(wanted) else ())
         except ReplicationStopped as error:

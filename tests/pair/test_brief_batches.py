@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from uuid import uuid4
 
@@ -12,6 +13,7 @@ from sqlalchemy.orm import Session
 from replstore.databases.postgresql import sessions
 from replstore.databases.postgresql.brief import BriefCarrier
 from replstore.databases.postgresql.pipeline import Pipeline
+from replstore.errors import NotTheWriter
 from replstore.replication.journal.ship import Shipper
 from replstore.store import Store
 from tests.fix_stores import Account, FamilyBase, Lab, commit_as_store, insert, put
@@ -40,9 +42,14 @@ def in_pace(lab: Lab) -> Store:
 
 
 def carrier(store: Store) -> BriefCarrier:
-    ((shipper, _),) = store.pair.shipping._shippers.values()
-    assert isinstance(shipper.carrier, BriefCarrier)
-    return shipper.carrier
+    found = shipper(store).carrier
+    assert isinstance(found, BriefCarrier)
+    return found
+
+
+def shipper(store: Store) -> Shipper:
+    ((found, _),) = store.pair.shipping._shippers.values()
+    return found
 
 
 def was_brief(store: Store) -> bool:
@@ -175,9 +182,8 @@ def test_a_follower_that_had_a_migration_more_stops_the_batch(lab: Lab) -> None:
     store = in_pace(lab)
     lab.sql("standby", f"UPDATE {lab.name('schema_no')} SET no = no + 1")
     lab.sql("primary", insert(2))
-    shipper: Shipper = store.pair.shipping._shippers["primary"][0]
     with pytest.raises(Exception, match="schema_skew"):
-        shipper.ship(transactions=[str(uuid4())])
+        shipper(store).ship(transactions=[str(uuid4())])
     assert lab.accounts("standby") == {1: 2}
 
 
@@ -197,6 +203,44 @@ def test_a_journal_that_others_have_shipped_and_pruned_is_no_reason_to_stop(lab:
     assert store.pair.shipping.stopped == ""
 
 
+def test_a_writer_that_acknowledges_alone_is_told_first_that_the_follower_is_back(lab: Lab) -> None:
+    store = in_pace(lab)
+    before = lab.state("primary").req
+    lab.sql("primary", f"UPDATE {lab.name('acknowledge')} SET solo = {'true' if lab.postgresql else 1}", insert(2))
+    shipper(store).ship(transactions=[str(uuid4())])
+    writer = lab.state("primary")
+    assert (writer.solo, writer.req) == (False, before + 1)
+    assert lab.accounts("standby") == {1: 2, 2: 0}
+
+
+def test_where_there_is_nothing_to_ship_the_follower_is_asked_all_the_same(lab: Lab) -> None:
+    store = in_pace(lab)
+    lab.sql("standby", f"UPDATE {lab.name('role')} SET role = 'writer', term_no = term_no + 1")
+    with pytest.raises(NotTheWriter, match="standby is not a follower"):
+        shipper(store).ship(transactions=[str(uuid4())])
+
+
+def test_a_copy_s_parts_are_read_in_an_open_snapshot(postgresql_lab: Lab) -> None:
+    lab = postgresql_lab
+    store = in_pace(lab)
+    lab.sql("standby", "UPDATE replstore.position SET copying = true, batch = batch + 1")
+    lab.sql("standby", """UPDATE replstore.setting SET value = '{"public.account": null}' WHERE name = 'copying'""")
+    lab.sql("primary", insert(2))
+    shipper(store).ship(transactions=[str(uuid4())])
+    assert not was_brief(store)
+    assert lab.accounts("standby") == {1: 2, 2: 0}
+
+
+def test_who_waits_for_everything_is_not_content_with_another_s_transaction(lab: Lab) -> None:
+    store = in_pace(lab)
+    id = str(uuid4())
+    mark(lab, id)
+    lab.ship()
+    lab.sql("primary", insert(8))
+    store.pair.shipping._ship(shipper(store), math.inf, [id, None])
+    assert lab.accounts("standby") == {1: 2, 7: 0, 8: 0}
+
+
 # -- the tick
 
 
@@ -214,9 +258,8 @@ def test_the_tick_of_a_brief_batch_is_committed_after_its_snapshot(postgresql_la
 def test_a_writer_that_went_back_in_time_is_found_by_a_brief_batch(lab: Lab) -> None:
     store = in_pace(lab)
     lab.sql("primary", f"DELETE FROM {lab.name('tick')}", insert(2))
-    shipper: Shipper = store.pair.shipping._shippers["primary"][0]
     with pytest.raises(Exception, match="writer_rewound"):
-        shipper.ship(transactions=[str(uuid4())])
+        shipper(store).ship(transactions=[str(uuid4())])
     assert lab.accounts("standby") == {1: 2}
 
 
@@ -257,6 +300,7 @@ def test_a_table_that_was_emptied_is_emptied(postgresql_lab: Lab) -> None:
     lab = postgresql_lab
     store = in_pace(lab)
     store.run(lambda session: session.execute(text("TRUNCATE account")))
+    assert not was_brief(store)  # a whole table is read in an open snapshot
     assert lab.accounts("standby") == {}
 
 
@@ -298,9 +342,8 @@ def test_a_capture_that_is_lost_between_two_brief_batches_stops_the_second(postg
     lab = postgresql_lab
     store = in_pace(lab)
     lab.sql("primary", change)
-    shipper: Shipper = store.pair.shipping._shippers["primary"][0]
     with pytest.raises(Exception, match="capture_missing"):
-        shipper.ship(transactions=[str(uuid4())])
+        shipper(store).ship(transactions=[str(uuid4())])
 
 
 @pytest.mark.parametrize("change", ["ALTER TABLE child RENAME COLUMN parent_id TO father_id", "ALTER TABLE child DISABLE TRIGGER USER"])
@@ -311,9 +354,8 @@ def test_so_does_one_that_is_lost_on_a_table_of_which_no_batch_is(postgresql_lab
         store.run(lambda session, number=number: session.execute(text(f"INSERT INTO parent VALUES ({number}, 'parent {number}')")))
     assert was_brief(store)
     lab.sql("primary", change)
-    shipper: Shipper = store.pair.shipping._shippers["primary"][0]
     with pytest.raises(Exception, match=r"capture_missing: .*child"):
-        shipper.ship(transactions=[str(uuid4())])
+        shipper(store).ship(transactions=[str(uuid4())])
 
 
 def test_a_sequence_that_moved_or_is_new_is_carried_by_a_brief_batch(postgresql_lab: Lab) -> None:
@@ -331,6 +373,23 @@ def test_a_sequence_that_moved_or_is_new_is_carried_by_a_brief_batch(postgresql_
     lab.sql("primary", "DROP SEQUENCE old")
     store.run(put(1, 12))
     assert lab.accounts("standby") == {1: 12}
+
+
+def test_sequences_are_carried_anew_by_a_session_that_has_not_carried_them(postgresql_lab: Lab) -> None:
+    """Whatever has become of the follower while the last one was lost."""
+    lab = postgresql_lab
+    for node in ("primary", "standby"):
+        lab.sql(node, "CREATE SEQUENCE counter")
+    store = in_pace(lab)
+    lab.sql("primary", "SELECT setval('counter', 50)")
+    store.run(put(1, 10))
+    lab.sql("standby", "SELECT setval('counter', 3)")
+    lab.sql(
+        "standby",
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'replstore service' AND datname = current_database()",
+    )
+    store.run(put(1, 11))
+    assert lab.sql("standby", "SELECT last_value FROM counter") == [(50,)]
 
 
 def test_many_brief_batches_leave_the_follower_equal(lab: Lab) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 
 from replstore.databases.base import NodeState
-from replstore.databases.carrier import Keys, Landing, Moved, Snapshot
+from replstore.databases.carrier import Keys, Landing, Snapshot
 from replstore.databases.postgresql.carrier import PostgreSQLCarrier
 from replstore.databases.postgresql.pipeline import Answer
 from replstore.databases.postgresql.sessions import Session
@@ -104,13 +104,6 @@ class BriefCarrier(PostgreSQLCarrier):
 
     def _landing(self) -> list[Answer]:
         return super()._landing() if self._wait is None else self._under_turn()
-
-    def _under_turn(self) -> list[Answer]:
-        try:
-            return self._follower.receive()
-        except psycopg.errors.LockNotAvailable:
-            self._turn.missed()
-            raise Moved("another shipper has the turn") from None
 
     def still_there(self) -> None:
         if self._ticked is None:

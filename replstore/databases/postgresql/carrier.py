@@ -107,11 +107,7 @@ class PostgreSQLCarrier(Carrier):
         follower.send(SELECT_STATE)
         if transactions:
             follower.send(HOLDS, "{" + ",".join(transactions) + "}")
-        try:
-            answers = follower.receive()
-        except psycopg.errors.LockNotAvailable:
-            self._turn.missed()
-            raise
+        answers = self._under_turn()
         if not (found := answers[len(BEGIN_FOLLOWER)].rows):
             raise CompareFailed("the follower has no control tables' rows")
         if follower.refused and self._quiet is not follower.connection:
@@ -121,6 +117,14 @@ class PostgreSQLCarrier(Carrier):
             return self.follower(wait=wait, transactions=transactions)
         self.holds = bool(transactions) and answers[-1].rows[0][0] == len(transactions)
         return node_state(found[0])
+
+    def _under_turn(self) -> list[Answer]:
+        """The follower's answers, the first of which tells that the turn was given."""
+        try:
+            return self._follower.receive()
+        except psycopg.errors.LockNotAvailable:
+            self._turn.missed()
+            raise
 
     def _send_begin(self, wait: float) -> None:
         begin, locks = BEGIN_FOLLOWER
