@@ -63,6 +63,10 @@ class HookedDialect:
         """Commits on the driver's connection."""
         connection.commit()
 
+    def rollback(self, connection: Any, hook: Hook | None) -> None:
+        """Rolls back on the driver's connection; ``hook`` has ridden on the transaction."""
+        connection.rollback()
+
     def commit_in_doubt(self, error: BaseException) -> bool:
         """Whether a COMMIT that raised this error may have happened all the same."""
         raise NotImplementedError
@@ -96,7 +100,7 @@ class HookedDialect:
         connection = raw(dbapi_connection)
         hook, connection.hook = connection.hook, None
         try:
-            connection.rollback()
+            self.rollback(connection, hook)
         finally:
             if hook is not None:
                 hook.ended()

@@ -43,7 +43,39 @@ def test_deallocate_all_in_the_users_session_breaks_nothing(pg: Store) -> None:
     pg.run(lambda session: session.execute(text("DEALLOCATE ALL")))
     for _ in range(12):
         pg.run(add)
-    assert on_both(pg) == (24, 24)
+    with pg.begin() as session:
+        session.execute(text("DEALLOCATE ALL"))
+    with pg.begin() as session:
+        add(session)
+    assert on_both(pg) == (25, 25)
+    for _ in range(3):
+        with pg.read() as session:
+            assert session.scalar(text("SELECT count(*) FROM orders")) == 25
+            session.execute(text("DEALLOCATE ALL"))
+
+
+def test_a_read_deallocates_nothing_that_was_prepared(pg: Store) -> None:
+    pg.run(add)
+    for _ in range(20):  # more often than it takes the driver to prepare a statement
+        with pg.read() as session:
+            session.get(Order, 1)
+            found = raw(session.connection().connection).execute("SELECT count(*) FROM pg_prepared_statements").fetchone()
+    assert found is not None
+    assert found[0] >= 3  # the look at the node, its end, and the driver's own
+
+
+def test_sessions_keep_no_more_prepared_statements_however_often_they_roll_back(pg: Store) -> None:
+    def fail(session: Session) -> None:
+        add(session)
+        raise ZeroDivisionError
+
+    kept = set()
+    for number in range(40):
+        with pytest.raises(ZeroDivisionError):
+            pg.run(fail)
+        with pg.begin() as session:
+            kept.add(session.scalar(text(f"SELECT count(*) + 0 * {number} FROM pg_prepared_statements WHERE name LIKE 'replstore%'")))
+    assert max(kept) <= 3
 
 
 def test_a_raw_cursor_as_the_first_use_of_a_transaction_is_inside_it(store: Store) -> None:

@@ -18,6 +18,7 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from replstore.control import MARKER_COLUMNS
+from replstore.databases.base import Hook
 from replstore.databases.dialect import HookedConnection, HookedDialect, raw
 from replstore.databases.postgresql import faults
 from replstore.databases.postgresql.capture import NOT_THE_WRITER
@@ -78,6 +79,10 @@ class StoreConnection(psycopg.Connection[Any], HookedConnection):
     def open_with(self, statement: str) -> list[tuple[Any, ...]]:
         """Sends it together with a statement of replstore's own, in one round trip, and returns that one's rows."""
         return self._ask([*self.opening(), (statement, None)]).rows
+
+    def end_reading(self) -> None:
+        """Rolls back a transaction that has only read.  The driver's own rollback would deallocate all that is prepared, ours too."""
+        self._ask([("ROLLBACK", None)])
 
     def _ask(self, statements: list[tuple[str, tuple[Any, ...] | None]]) -> Answer:
         """Executes the statements in one round trip, by libpq itself: the driver's own pipeline costs a multiple of its processor time."""
@@ -209,9 +214,12 @@ class StorePostgreSQL(HookedDialect, PGDialect_psycopg):
             raise psycopg.errors.NoActiveSqlTransaction("a COMMIT or ROLLBACK of the caller's own has ended the transaction before its block did")
         connection.commit()
 
-    def do_rollback(self, dbapi_connection: Any) -> None:
-        raw(dbapi_connection).pending = None
-        super().do_rollback(dbapi_connection)
+    def rollback(self, connection: Any, hook: Hook | None) -> None:
+        connection.pending = None
+        if hook is not None and hook.read_only and connection.info.transaction_status == TransactionStatus.INTRANS:
+            connection.end_reading()
+        else:
+            connection.rollback()
 
     def commit_in_doubt(self, error: BaseException) -> bool:
         return faults.commit_in_doubt(error)
