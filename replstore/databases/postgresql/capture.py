@@ -232,6 +232,7 @@ _NOT_ORDINARY = """CASE WHEN {0}.relpersistence <> 'p' OR EXISTS (SELECT FROM pg
 PARTITION = "\n"
 
 #: One row per table: what must not change unnoticed while it is replicated (HAZARDS 8).  {tables}: VALUES of id, schema, name.
+#: Whatever is read here must also be among the rows whose changes ``definitions.py`` notices.
 #: Partitions are read from the catalog, which is in the snapshot: the functions that list them wait for whoever attaches one.
 FINGERPRINTS = f"""
 SELECT w.id,

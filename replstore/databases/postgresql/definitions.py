@@ -23,6 +23,7 @@ _SOURCES = (
     "pg_sequence",
     f"pg_class WHERE oid = ANY({_RELATIONS}) OR oid = ANY({_SEQUENCES})",
     f"pg_attribute WHERE attrelid = ANY({_RELATIONS})",
+    f"pg_attrdef WHERE adrelid = ANY({_RELATIONS})",
     f"pg_trigger WHERE tgrelid = ANY({_RELATIONS})",
     f"pg_inherits WHERE inhrelid = ANY({_RELATIONS})",
     f"pg_inherits WHERE inhparent = ANY({_RELATIONS})",
