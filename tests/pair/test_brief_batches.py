@@ -35,7 +35,7 @@ def trips(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 def in_pace(lab: Lab) -> Store:
     """A Store whose last batches were brief ones."""
-    store = lab.migrated(background=False)
+    store = lab.migrated(background=False, ack_timeout=10.0)
     for amount in range(3):
         store.run(put(1, amount))
     return store
@@ -284,7 +284,7 @@ def test_more_rows_than_a_brief_batch_takes_travel_as_in_any_other(postgresql_la
 
 def test_so_do_rows_of_a_table_that_no_batch_had_before(postgresql_lab: Lab) -> None:
     lab = postgresql_lab
-    store = lab.migrated(FamilyBase.metadata, background=False)
+    store = lab.migrated(FamilyBase.metadata, background=False, ack_timeout=10.0)
     brief = []
     for number in range(3):
         store.run(lambda session, number=number: session.execute(text(f"INSERT INTO parent VALUES ({number}, 'parent {number}')")))
@@ -350,7 +350,7 @@ def test_a_capture_that_is_lost_between_two_brief_batches_stops_the_second(postg
 @pytest.mark.parametrize("change", ["ALTER TABLE child RENAME COLUMN parent_id TO father_id", "ALTER TABLE child DISABLE TRIGGER USER"])
 def test_so_does_one_that_is_lost_on_a_table_of_which_no_batch_is(postgresql_lab: Lab, change: str) -> None:
     lab = postgresql_lab
-    store = lab.migrated(FamilyBase.metadata, background=False)
+    store = lab.migrated(FamilyBase.metadata, background=False, ack_timeout=10.0)
     for number in range(3):
         store.run(lambda session, number=number: session.execute(text(f"INSERT INTO parent VALUES ({number}, 'parent {number}')")))
     assert was_brief(store)
