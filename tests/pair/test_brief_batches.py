@@ -7,7 +7,7 @@ from collections import Counter
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Column, Integer, MetaData, Table, text
 from sqlalchemy.orm import Session
 
 from replstore.databases.postgresql import sessions
@@ -391,6 +391,18 @@ def test_sequences_are_carried_anew_by_a_session_that_has_not_carried_them(postg
     )
     store.run(put(1, 11))
     assert lab.sql("standby", "SELECT last_value FROM counter") == [(50,)]
+
+
+def test_a_file_s_counters_are_carried(sqlite_lab: Lab) -> None:
+    """A number that was given is never given again, also if its row has gone."""
+    lab = sqlite_lab
+    metadata = MetaData()
+    Table("ticket", metadata, Column("id", Integer, primary_key=True), sqlite_autoincrement=True)
+    store = lab.migrated(metadata, background=False, ack_timeout=10.0)
+    for id in (1, 5, 9):
+        store.run(lambda session, id=id: session.execute(text(f"INSERT INTO ticket VALUES ({id})")))
+        store.run(lambda session: session.execute(text("DELETE FROM ticket")))
+        assert lab.sql("standby", "SELECT seq FROM sqlite_sequence WHERE name = 'ticket'") == [(id,)]
 
 
 def test_many_brief_batches_leave_the_follower_equal(lab: Lab) -> None:
