@@ -400,7 +400,9 @@ def test_a_file_s_counters_are_carried(sqlite_lab: Lab) -> None:
     Table("ticket", metadata, Column("id", Integer, primary_key=True), sqlite_autoincrement=True)
     store = lab.migrated(metadata, background=False, ack_timeout=10.0)
     for id in (1, 5, 9):
-        store.run(lambda session, id=id: [session.execute(text(each)) for each in (f"INSERT INTO ticket VALUES ({id})", "DELETE FROM ticket")][:0])
+        with store.begin() as session:
+            session.execute(text(f"INSERT INTO ticket VALUES ({id})"))
+            session.execute(text("DELETE FROM ticket"))
         assert lab.sql("standby", "SELECT seq FROM sqlite_sequence WHERE name = 'ticket'") == [(id,)]
 
 
