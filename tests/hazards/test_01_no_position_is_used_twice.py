@@ -74,6 +74,22 @@ def test_a_writer_restored_from_a_backup_ships_nothing_and_says_so(restorable_la
         lab.store(background=False).run(put(4))
 
 
+def test_a_writer_whose_numbers_begin_anew_ships_nothing_and_says_so(lab: Lab) -> None:
+    """A dump that was restored into another cluster knows the follower's tick, and gives its transactions numbers below the follower's position."""
+    store = lab.migrated(background=False, durability="async")
+    store.run(put(1))
+    store.sync()
+    ahead = "900000000:900000000:" if lab.postgresql else "900000000"
+    lab.sql("standby", f"UPDATE {lab.name('position')} SET position = '{ahead}'")
+    store.run(put(2), key="once")
+    with pytest.raises(ReplicationStopped, match="writer_rewound"):
+        store.sync()
+    store.rejoin(copy=True)
+    store.sync()
+    assert lab.accounts("standby") == {1: 0, 2: 0}
+    assert lab.markers("standby") == lab.markers("primary")
+
+
 def test_a_rewound_writer_is_the_new_baseline_once_a_person_says_so_and_what_only_the_follower_has_is_recorded(restorable_lab: Lab) -> None:
     lab = restorable_lab
     store = lab.migrated(background=False)

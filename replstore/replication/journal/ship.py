@@ -112,7 +112,7 @@ class Shipper:
                 if snapshot.faults:
                     self.carrier.abandon()
                     self._remember_faults(snapshot)
-                check_continuity(base, snapshot)
+                check_continuity(base, snapshot, self.writer.database)
                 if (part := self._copying.next_part(base, snapshot)) is not None:
                     if time.monotonic() >= deadline:
                         raise TimeoutError(f"{base.name} is being copied, {len(part.to_copy)} table(s) to go; the next batch goes on with it")
@@ -288,7 +288,7 @@ def check_roles(writer: NodeState, follower: NodeState) -> None:
         raise NotTheWriter(f"{writer.name} and {follower.name} belong to different pairs")
 
 
-def check_continuity(follower: NodeState, snapshot: Snapshot) -> None:
+def check_continuity(follower: NodeState, snapshot: Snapshot, database: Database) -> None:
     """Raises unless the writer's history continues what the follower holds (HAZARDS 1) and every table's capture is whole (HAZARDS 8)."""
     writer = snapshot.state
     if follower.position is not None:
@@ -298,7 +298,8 @@ def check_continuity(follower: NodeState, snapshot: Snapshot) -> None:
             raise NeedsCopy(
                 f"{writer.name}'s journal no longer reaches back to what {follower.name} has: it needs a copy; run `replstore rejoin --copy`"
             )
-        if not snapshot.has_tick:
+        # a dump of the writer that was restored into another cluster has the tick, and gives numbers again that the position stands beyond
+        if not snapshot.has_tick or not database.covers(snapshot.position, follower.position):
             raise ReplicationStopped(
                 f"writer_rewound: {writer.name} doesn't know the last batch that {follower.name} holds, so one of them went back in time (crash, restored "
                 "backup, copied file); compare them with `replstore check`, then run `replstore rejoin --copy`"
