@@ -257,7 +257,9 @@ def test_numbers_that_were_given_without_a_row_are_not_given_again_after_a_switc
 
 
 @pytest.mark.parametrize("right", ["SELECT", "USAGE"])
-def test_a_sequence_that_is_not_the_role_s_keeps_no_follower_from_taking_over(ordinary_postgresql_pair: local.PostgresPair, right: str) -> None:
+def test_a_sequence_that_is_not_the_role_s_stops_no_shipping_and_keeps_no_follower_from_taking_over(
+    ordinary_postgresql_pair: local.PostgresPair, right: str
+) -> None:
     with closing(Lab(ordinary_postgresql_pair)) as lab:
         store = lab.migrated(background=False)
         store.run(put(1))
@@ -266,11 +268,14 @@ def test_a_sequence_that_is_not_the_role_s_keeps_no_follower_from_taking_over(or
             with psycopg.connect(host=url.host, port=url.port, user=url.username, dbname=url.database) as connection:
                 connection.execute("CREATE SEQUENCE not_ours; CREATE SCHEMA another_s; CREATE SEQUENCE another_s.hidden")
                 connection.execute(f"SELECT nextval('not_ours'), nextval('another_s.hidden'); GRANT {right} ON SEQUENCE not_ours TO ordinary")
+                if node == "primary":
+                    connection.execute("SELECT nextval('not_ours')")
+        store.run(put(4))
         store.switchover()
         store.run(put(2))
         lab.kill("standby")
         store.run(put(3))
-        assert lab.accounts("primary") == {1: 0, 2: 0, 3: 0}
+        assert lab.accounts("primary") == {1: 0, 2: 0, 3: 0, 4: 0}
 
 
 def test_a_follower_s_sequence_is_never_lowered(lab: Lab) -> None:

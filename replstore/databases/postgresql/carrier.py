@@ -57,10 +57,12 @@ SELECT_JOURNAL = (
 COUNT_JOURNAL = f"SELECT j.tbl, bool_or(j.keys IS NULL), sum(jsonb_array_length(j.keys))::bigint {_JOURNAL} GROUP BY j.tbl"
 SELECT_MARKERS = f"SELECT {', '.join(f'm.{column}' for column in MARKER_COLUMNS)} {_MARKERS} LIMIT {FEW + 1}"
 COUNT_MARKERS = f"SELECT count(*) {_MARKERS}"
+#: Those that this role may set: it may read another one's (as pg_read_all_data does), and that must not stop the shipping.
 ADVANCE_SEQUENCES = """
 SELECT setval((e.v->>0)::regclass, (e.v->>1)::bigint) FROM jsonb_array_elements($1::jsonb) e(v)
 JOIN pg_sequences s ON format('%I.%I', s.schemaname, s.sequencename) = e.v->>0
-WHERE s.last_value IS NULL OR (s.increment_by > 0 AND s.last_value < (e.v->>1)::bigint) OR (s.increment_by < 0 AND s.last_value > (e.v->>1)::bigint)
+WHERE (s.last_value IS NULL OR (s.increment_by > 0 AND s.last_value < (e.v->>1)::bigint) OR (s.increment_by < 0 AND s.last_value > (e.v->>1)::bigint))
+    AND CASE WHEN has_schema_privilege(s.schemaname, 'USAGE') THEN has_sequence_privilege(e.v->>0, 'UPDATE') END
 """
 UPSERT_MARKER = (
     f"{rows.insert(MARKER)} ON CONFLICT (id) DO UPDATE SET ({', '.join(MARKER_COLUMNS)}) = ROW(excluded.{', excluded.'.join(MARKER_COLUMNS)})"
