@@ -145,7 +145,7 @@ class Shipper:
         try:
             snapshot = self.carrier.snapshot(since=base.position, held=base.tick, batch=(base.batch or 0) + 1)
             check_roles(snapshot.state, base)
-            check_continuity(base, snapshot)
+            check_continuity(base, snapshot, self.writer.database)
             return None if snapshot.empty or snapshot.state.solo else self._finish(base, snapshot, resync=False)
         except (CompareFailed, NotTheWriter, ReplicationStopped) as error:
             log.debug("batch begins again: %s", error)
