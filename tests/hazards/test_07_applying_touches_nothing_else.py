@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from replstore import local
+from replstore.databases.sqlite import carrier
+from replstore.databases.sqlite.dialect import StoreConnection, open_file
 from replstore.store import Store
 from tests.fix_stores import FamilyBase, Lab, until
 
@@ -27,6 +30,18 @@ def test_a_child_outside_the_batch_survives_a_swap_of_its_parent_s_unique_value(
     _swap_names(store)
     assert family.sql("standby", "SELECT id, name FROM parent ORDER BY id") == [(1, "b"), (2, "a")]
     assert family.sql("standby", "SELECT id, parent_id FROM child ORDER BY id") == [(10, 1), (20, 2)]
+
+
+def test_a_sqlite_that_minds_foreign_keys_by_default_touches_nothing_else_either(sqlite_lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def built_to_mind_them(path: str, **options: Any) -> StoreConnection:
+        connection = open_file(path, **options)
+        connection.execute("PRAGMA foreign_keys = ON")
+        return connection
+
+    monkeypatch.setattr(carrier, "open_file", built_to_mind_them)
+    store = _with_a_family(sqlite_lab)
+    _swap_names(store)
+    assert sqlite_lab.sql("standby", "SELECT id, parent_id FROM child ORDER BY id") == [(10, 1), (20, 2)]
 
 
 def test_a_cascade_of_the_writer_arrives_as_the_rows_that_it_left(family: Lab) -> None:

@@ -73,6 +73,7 @@ class PostgreSQLToSQLite(PostgreSQLCarrier):
                 self._file = None
         if self._file is None:
             self._file = open_file(self._path, timeout=self._timeout)
+            self._file.execute("PRAGMA foreign_keys = OFF")  # as between two files
         return self._file
 
     def _in_batch(self) -> StoreConnection:

@@ -75,6 +75,7 @@ class SQLiteCarrier(Carrier):
             both.text_factory = any_text  # a key where a part ends may be text that is no UTF-8
             try:
                 both.execute("ATTACH DATABASE ? AS src", (f"file:{url_quote(self._ticker_connection().path)}?mode=rw",))
+                both.execute("PRAGMA foreign_keys = OFF")  # SQLite may be built to mind them by default: cascades would act (HAZARDS 7)
                 both.execute(f"CREATE TEMP TABLE extra (tbl TEXT, {', '.join(f'k{n}' for n in range(1, KEYS + 1))})")
             except BaseException:
                 both.close()
