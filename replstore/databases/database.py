@@ -16,6 +16,7 @@ from replstore.control import Control
 from replstore.databases.base import Entry, Fault, NodeState, Unshipped
 from replstore.databases.carrier import Carrier
 from replstore.databases.catalog import Difference, Table, differences
+from replstore.databases.digests import Digests, Forms, Recipe
 from replstore.databases.replaying import Replaying
 from replstore.databases.suspended import Restore, bring_back, merged, stored
 
@@ -413,3 +414,21 @@ class Database(ABC):
 
         ``key`` is JSON as in ``rows``; ``values`` is a tuple of the data columns' texts in the table's column order.
         """
+
+    # -- digests, for the check
+
+    @abstractmethod
+    def forms(self, connection: Connection, table: Table) -> Forms:
+        """How a table's rows can be digested here."""
+
+    @abstractmethod
+    def digests(self, connection: Connection, table: Table, recipe: Recipe) -> Digests:
+        """A table's rows as their digests, in the snapshot that is open on the connection."""
+
+    def share_snapshot(self, connection: Connection) -> str | None:
+        """A name under which further sessions can read in the snapshot of this one, as long as it is open; None: there is no such thing."""
+        return None
+
+    def join_snapshot(self, connection: Connection, shared: str) -> None:
+        """Begins a transaction that reads in a snapshot of another session."""
+        raise NotImplementedError

@@ -40,19 +40,20 @@ class Definitions:
         return sorted({*self.primary, *self.standby})
 
     def comparable(self, name: str) -> bool:
-        """Whether both nodes have the table under the same key, so that its rows can be compared."""
+        """Whether both nodes have the table under the same key, or without one, so that its rows can be compared."""
         a, b = self.primary.get(name), self.standby.get(name)
-        if a is None or b is None or not a.key or a.key != b.key:
+        if a is None or b is None or a.key != b.key or not a.columns or not b.columns:
             return False
         return all(a.column(column).type == b.column(column).type for column in a.key)
 
 
-def definitions(both: Both, chosen: Collection[str] | None) -> Definitions:
+def definitions(both: Both, chosen: Collection[str] | None, excluded: Collection[str] = ()) -> Definitions:
     """Reads them.
 
     Args:
         both: the nodes.
         chosen: names or ids of tables; None: all.
+        excluded: names or ids of tables to leave out.
 
     Raises:
         ConfigError: a name that no table has, or several have.
@@ -63,8 +64,9 @@ def definitions(both: Both, chosen: Collection[str] | None) -> Definitions:
         shipped = replicated(both.writer.node, both.writer.connection)
     for side in both.sides:
         faults.update(_faults(side))
-    if chosen is not None:
-        ids = _resolve(chosen, {*primary, *standby})
+    if chosen is not None or excluded:
+        known = {*primary, *standby}
+        ids = (known if chosen is None else _resolve(chosen, known)) - _resolve(excluded, known)
         primary, standby = ({name: table for name, table in tables.items() if name in ids} for tables in (primary, standby))
         faults = {name: fault for name, fault in faults.items() if name in ids}
     return Definitions(primary, standby, set(shipped), faults)
@@ -112,8 +114,5 @@ def compare_schema(tables: Definitions, database: Database) -> list[SchemaDiffer
     found = []
     for name in tables.names:
         a, b = tables.primary.get(name), tables.standby.get(name)
-        texts = [str(each).removeprefix(f"table {name}: ") for each in database.differences(a, b)]
-        if a is not None and b is not None and not a.key and not b.key:
-            texts.append("no primary key, so its rows can't be compared")
-        found += [SchemaDifference(name, text) for text in texts]
+        found += [SchemaDifference(name, str(each).removeprefix(f"table {name}: ")) for each in database.differences(a, b)]
     return found

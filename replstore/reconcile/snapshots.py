@@ -127,14 +127,14 @@ def _writes(state: NodeState) -> bool:
 def _side(stack: ExitStack, node: Node) -> Side:
     with reading(node):
         connection = stack.enter_context(node.snapshot())
-        stack.push(_end_of(connection))
+        stack.push(end_of(connection))
         state = node.database.state(connection)
     if state is None:
         raise CannotCheck(f"{node.name} has no replstore control tables: run `replstore migrate`")
     return Side(node, connection, state)
 
 
-def _end_of(connection: Connection) -> Callable[..., None]:
+def end_of(connection: Connection) -> Callable[..., None]:
     """Ends a snapshot without an error of its own: rolling back on a connection that died would hide what happened."""
 
     def end(kind: object, error: BaseException | None, trace: object) -> None:

@@ -7,7 +7,7 @@ session that wrote it made it (a timestamp in its time zone), so it is cast back
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,9 +29,15 @@ TEXT_SETTINGS = (
 FETCH = 5000
 
 
-def begin_snapshot(connection: Connection) -> None:
-    """See ``Database.begin_snapshot``."""
+def begin_snapshot(connection: Connection, shared: str | None = None) -> None:
+    """See ``Database.begin_snapshot``.
+
+    Args:
+        shared: name of the snapshot to read in; None: a new one.
+    """
     connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    if shared is not None:
+        connection.exec_driver_sql(f"SET TRANSACTION SNAPSHOT {text(shared)}")
     for setting in TEXT_SETTINGS.split("; "):
         connection.exec_driver_sql(setting)
     connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
@@ -127,10 +133,7 @@ def journaled(connection: Connection) -> set[str]:
 
 def rows(connection: Connection, table: Table, keys: Collection[str] | None = None) -> list[tuple[str, str]]:
     """See ``Database.rows``."""
-    # arrays, because a function takes 100 arguments and a table has up to 1600 columns
-    names = ", ".join(text(column) for column in table.data_columns)
-    values = ", ".join(_value(column) for column in table.data_columns)
-    row = f"jsonb_object(ARRAY[{names}]::text[], ARRAY[{values}]::text[])::text"
+    row = row_of(table.data_columns)
     source = f"{qualified(table)} t"
     if keys is not None:
         source += f" JOIN ({unpacked(table, _json(keys))}) j ON {_on(table)}"
@@ -141,7 +144,7 @@ def rows(connection: Connection, table: Table, keys: Collection[str] | None = No
 
 def stream(connection: Connection, table: Table) -> Iterator[tuple[Any, str, tuple[str | None, ...]]]:
     """See ``Database.stream``; the order is that of a digest of the key's text, which no collation and no encoding of a server can change."""
-    values = ", ".join(_value(column) for column in table.data_columns)
+    values = ", ".join(text_of(column) for column in table.data_columns)
     key = key_of(table)
     with raw(connection.connection).cursor("replstore_stream") as cursor:
         cursor.itersize = FETCH
@@ -155,6 +158,14 @@ def key_of(table: Table) -> str:
     return f"jsonb_build_array({', '.join('t.' + quote(column) for column in table.key)})::text"
 
 
+def row_of(columns: Sequence[str]) -> str:
+    """These columns of a row of ``t``, as a JSON object of texts."""
+    # arrays, because a function takes 100 arguments and a table has up to 1600 columns
+    names = ", ".join(text(column) for column in columns)
+    values = ", ".join(text_of(column) for column in columns)
+    return f"jsonb_object(ARRAY[{names}]::text[], ARRAY[{values}]::text[])::text"
+
+
 def _on(table: Table) -> str:
     return " AND ".join(f"t.{quote(column)} = j.k{n}" for n, column in enumerate(table.key))
 
@@ -163,7 +174,7 @@ def _json(keys: Collection[str]) -> str:
     return text("[" + ",".join(keys) + "]")
 
 
-def _value(column: str) -> str:
-    """A column's text; a composite value whose fields are all NULL is not NULL itself."""
+def text_of(column: str) -> str:
+    """The text of a column of ``t``; a composite value whose fields are all NULL is not NULL itself."""
     name = f"t.{quote(column)}"
     return f"CASE WHEN {name} IS DISTINCT FROM NULL THEN format('%s', {name}) END"

@@ -1,0 +1,88 @@
+"""Where a table differs: one scan of each node gives the digests of many buckets, and those that differ are divided further while that pays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from zlib import crc32
+
+from replstore.databases.digests import BITS, Bucket, Buckets, Cut
+from replstore.reconcile.reading import Meter, Reader, Sessions, at_once
+
+#: Rows in a bucket of the first division, and buckets at least and at most.
+ROWS, FEWEST, MOST = 256, 64, 1 << 16
+#: Rows in differing buckets beyond which these are divided again: where an index finds them, and where that means to read the whole table once more.
+MANY, MANY_TO_SCAN = 20_000, 500_000
+#: Buckets in which so few rows are left aren't divided again.
+SMALL = 16
+ROUNDS = 4
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the digests say of a table.
+
+    Attributes:
+        primary, standby: how many rows each node has, of those that were looked at.
+        cut: where rows differ; None: nowhere.
+    """
+
+    primary: int
+    standby: int
+    cut: Cut | None
+
+
+def find(readers: tuple[Reader, Reader], sessions: Sessions, meter: Meter, share: float = 1.0) -> Found:
+    """Compares the digests of both nodes.
+
+    Args:
+        readers: primary and standby.
+        sessions: of the check.
+        meter: told what was read.
+        share: of the positions that are looked at, chosen by chance, the same ones each time.
+    """
+    numbered = readers[0].recipe.numbered
+    estimate = max(at_once(readers, sessions, lambda reader: reader.digests.estimate()))
+    meter.expect(estimate)
+    low, high = _bounds(readers, sessions) if numbered else (-(1 << BITS - 1), (1 << BITS - 1) - 1)
+    shift = _shift(low, high, estimate // ROWS)
+    cut = Cut(shift, None if share >= 1 else (shift, _chosen(range(low >> shift, (high >> shift) + 1), share)))
+    primary, standby = _buckets(readers, sessions, cut, meter)
+    rows = sum(bucket.rows for bucket in primary.values()), sum(bucket.rows for bucket in standby.values())
+    cut, left = _differing(cut, primary, standby)
+    whole = max(rows)
+    for _ in range(ROUNDS):
+        if not cut.shift or left <= (MANY if numbered else MANY_TO_SCAN) or left * 2 > whole:
+            break
+        whole = left
+        assert cut.within is not None
+        finer = max(0, cut.shift - max(1, (left // len(cut.within[1]) // SMALL).bit_length()))
+        cut, left = _differing(Cut(finer, cut.within), *_buckets(readers, sessions, Cut(finer, cut.within), None))
+    return Found(*rows, cut if left else None)
+
+
+def _bounds(readers: tuple[Reader, Reader], sessions: Sessions) -> tuple[int, int]:
+    known = [each for each in at_once(readers, sessions, lambda reader: reader.digests.bounds()) if each is not None]
+    return (min(low for low, _ in known), max(high for _, high in known)) if known else (0, 0)
+
+
+def _shift(low: int, high: int, buckets: int) -> int:
+    """The smallest division of these positions into no more buckets than are wanted."""
+    return ((high - low) // min(max(buckets, FEWEST), MOST)).bit_length()
+
+
+def _chosen(numbers: range, share: float) -> frozenset[int]:
+    chosen = frozenset(number for number in numbers if crc32(number.to_bytes(9, "big", signed=True)) < share * (1 << 32))
+    return chosen or frozenset(numbers[:1])
+
+
+def _buckets(readers: tuple[Reader, Reader], sessions: Sessions, cut: Cut, meter: Meter | None) -> tuple[Buckets, Buckets]:
+    told = {reader.side.name: meter.of(reader.side.name) if meter else lambda rows: None for reader in readers}
+    return at_once(readers, sessions, lambda reader: reader.buckets(cut, told[reader.side.name]))
+
+
+def _differing(cut: Cut, primary: Mapping[int, Bucket], standby: Mapping[int, Bucket]) -> tuple[Cut, int]:
+    """The buckets that differ, and how many rows are in them on the node that has more."""
+    numbers = frozenset(number for number in primary.keys() | standby.keys() if primary.get(number) != standby.get(number))
+    rows = sum(max(each.rows for each in (primary.get(number), standby.get(number)) if each is not None) for number in numbers)
+    return Cut(cut.shift, (cut.shift, numbers)), rows

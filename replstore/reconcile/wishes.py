@@ -1,0 +1,42 @@
+"""What a caller wants of a check."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from replstore.errors import ConfigError
+from replstore.reconcile.reading import Progress
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What to compare, and how; ``Store.check`` says it of each.
+
+    Raises:
+        ConfigError: it can't be done.
+    """
+
+    tables: Collection[str] | None = None
+    exclude: Collection[str] = ()
+    where: str = ""
+    sample: float = 1.0
+    limit: int = 1000
+    settle: float = 1.0
+    workers: int = 2
+    max_load: float = 1.0
+    progress: Progress | None = None
+    expected: Progress | None = None
+
+    def __post_init__(self) -> None:
+        if self.tables is not None and not self.tables:
+            raise ConfigError("tables names no table: give at least one, or leave it out to compare all")
+        if self.limit < 0:
+            raise ConfigError(f"limit: {self.limit} is no number of differences")
+        if self.workers < 1:
+            raise ConfigError(f"workers: {self.workers} is no number of sessions; at least 1 reads")
+        for name in ("sample", "max_load"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ConfigError(f"{name}: {getattr(self, name):g} is no share above 0 and up to 1")
+        if not self.settle >= 0:
+            raise ConfigError(f"settle: {self.settle:g} is no number of seconds")
