@@ -147,6 +147,14 @@ class Database(ABC):
         """
         return []
 
+    def beside(self, tables: Sequence[Table], there: Sequence[Table]) -> list[Table]:
+        """Tables of this node as those of another one, which may be of another kind and knows nothing of this, let them be compared."""
+        return list(tables)
+
+    def crossing(self, table: Table) -> Table:
+        """A table with those columns whose values both nodes can hold."""
+        return table
+
     def differences(self, a: Table | None, b: Table | None, names: tuple[str, str] = ("primary", "standby")) -> list[Difference]:
         """In what a table differs between this node and the other one; see ``catalog.differences``."""
         return differences(a, b, names)

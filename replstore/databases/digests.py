@@ -82,7 +82,7 @@ class Row(NamedTuple):
 
     Attributes:
         position: of its key.
-        key: JSON as ``Database.rows`` has it; of a table without a key, all its values.
+        key: JSON, as the journal's keys are where the table is replicated; of a table without a key, all its values.
         digest: of its values.
         times: how often it is there, which only a table without a key has more than once.
     """
@@ -166,7 +166,6 @@ class Digests(ABC):
     def rows(self, cut: Cut) -> Iterator[Row]:
         """The rows within a cut in the order of their positions, as they are read."""
 
-
-def wanted(number: int, numbers: Collection[int] | None) -> bool:
-    """Whether a bucket is among those that are looked at."""
-    return numbers is None or number in numbers
+    @abstractmethod
+    def values(self, keys: Collection[str]) -> list[tuple[str, str]]:
+        """Rows by their keys, as ``Database.rows`` has both; an equal key of another form may be among them."""

@@ -10,7 +10,7 @@ from replstore.pair.pair import Pair
 from replstore.reconcile.reading import Sessions, sessions
 from replstore.reconcile.report import Report, TableReport
 from replstore.reconcile.rows import compare_rows
-from replstore.reconcile.schema import Definitions, compare_schema, definitions
+from replstore.reconcile.schema import Definitions, compare_schema, definitions, without_key
 from replstore.reconcile.sequences import compare_sequences, missing_sequences, read_sequences
 from replstore.reconcile.snapshots import Both, both_nodes
 from replstore.reconcile.wishes import Wishes
@@ -61,6 +61,7 @@ def _notes(both: Both, found: Definitions) -> list[str]:
             f"{writer.name} has had {writer.schema_no} migrations and {follower.name} {follower.schema_no}: nothing is shipped until `replstore migrate` was run"
         )
     notes += [f"{fault}: nothing is shipped until `replstore migrate` was run" for _, fault in sorted(found.faults.items())]
+    notes += without_key(found)
     for name in found.names:
         if name not in found.replicated and name in found.primary and name in found.standby:
             notes.append(f"table {name} isn't replicated: run `replstore migrate`")

@@ -37,11 +37,9 @@ def compare_rows(both: Both, tables: Definitions, name: str, wishes: Wishes, ses
     Raises:
         CannotCheck: a node was lost.
     """
-    primary, standby = tables.primary[name], tables.standby[name]
     meter = Meter(name, wishes.progress, wishes.expected, wishes.max_load)
     meter.tell(0)
-    recipe = agreed(_forms(both.sides[0], primary), _forms(both.sides[1], standby), primary.key, wishes.where)
-    readers = Reader(both.sides[0], primary, recipe, sessions), Reader(both.sides[1], standby, recipe, sessions)
+    readers = readers_of(both, tables, name, wishes, sessions)
     found = find(readers, sessions, meter, wishes.sample)
     waiting_keys = _waiting(both, tables, name) if found.cut else set()
     total = waiting = 0
@@ -57,6 +55,13 @@ def compare_rows(both: Both, tables: Definitions, name: str, wishes: Wishes, ses
     total -= len(named) - len(kept)
     meter.tell(max(found.primary, found.standby))
     return TableReport(name, found.primary, found.standby, tuple(kept), total, waiting)
+
+
+def readers_of(both: Both, tables: Definitions, name: str, wishes: Wishes, sessions: Sessions) -> tuple[Reader, Reader]:
+    """What reads a table on the primary and on the standby."""
+    primary, standby = tables.primary[name], tables.standby[name]
+    recipe = agreed(_forms(both.sides[0], primary), _forms(both.sides[1], standby), primary.key, wishes.where)
+    return Reader(both.sides[0], primary, recipe, sessions), Reader(both.sides[1], standby, recipe, sessions)
 
 
 def _forms(side: Side, table: Table) -> Forms:
@@ -95,7 +100,7 @@ def _named(readers: tuple[Reader, Reader], found: Sequence[Differing], known: Ca
         if not recipe.key:
             yield from (_without_key(each, recipe) for each in batch)
             continue
-        primary, standby = (_values(reader, {each.key for each in batch}) for reader in readers)
+        primary, standby = (values_of(reader, {each.key for each in batch}) for reader in readers)
         for each in batch:
             mine = _next(primary, each.key) if each.kind != "missing_on_primary" else None
             theirs = _next(standby, each.key) if each.kind != "missing_on_standby" else None
@@ -103,11 +108,11 @@ def _named(readers: tuple[Reader, Reader], found: Sequence[Differing], known: Ca
                 yield _difference(each, recipe, mine, theirs, known)
 
 
-def _values(reader: Reader, keys: Collection[str]) -> dict[str, list[Values]]:
-    """By key, the rows that have it; an equal key of another form is another key."""
+def values_of(reader: Reader, keys: Collection[str]) -> dict[str, list[Values]]:
+    """By key, the rows that have it."""
     found: dict[str, list[Values]] = defaultdict(list)
     with reading(reader.side.node):
-        for key, row in reader.side.node.database.rows(reader.side.connection, reader.table, keys):
+        for key, row in reader.digests.values(keys):
             values = json.loads(row)
             found[key].append({name: values[name] for name in reader.recipe.columns if name in values})
     return found
@@ -122,13 +127,14 @@ def _without_key(found: Differing, recipe: Recipe) -> Difference:
     values = json.loads(found.key)
     row = {name: values[name] for name in recipe.columns}
     primary, standby = (None, row) if found.kind == "missing_on_primary" else (row, None)
-    return Difference({}, found.kind, (), None, None, primary, standby)
+    return Difference({}, found.kind, (), None, None, primary, standby, found.key)
 
 
 def _difference(found: Differing, recipe: Recipe, primary: Values | None, standby: Values | None, known: Causes) -> Difference:
     cause, tx = known.of(found.key)
     key = dict(zip(recipe.key, key_values(found.key), strict=True))
     if primary is None or standby is None:
-        return Difference(key, found.kind, (), cause, tx, primary, standby)
+        return Difference(key, found.kind, (), cause, tx, primary, standby, found.key)
     changed = tuple(name for name in primary if primary[name] != standby.get(name))
-    return Difference(key, "changed", changed, cause, tx, *({name: row.get(name) for name in changed} for row in (primary, standby)))
+    mine, theirs = ({name: row.get(name) for name in changed} for row in (primary, standby))
+    return Difference(key, "changed", changed, cause, tx, mine, theirs, found.key)

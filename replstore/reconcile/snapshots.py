@@ -32,17 +32,23 @@ class Side:
     Attributes:
         node: the node.
         connection: on which the snapshot is open.
-        state: its control tables in the snapshot.
+        known: its control tables in the snapshot; None: it isn't a pair's.
     """
 
     node: Node
     connection: Connection
-    state: NodeState
+    known: NodeState | None
 
     @property
     def name(self) -> str:
         """``primary`` or ``standby``."""
         return self.node.name
+
+    @property
+    def state(self) -> NodeState:
+        """The control tables of a pair's node."""
+        assert self.known is not None
+        return self.known
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,11 @@ class Both:
     def sides(self) -> tuple[Side, Side]:
         """Primary and standby."""
         return (self.writer, self.follower) if self.writer.name == "primary" else (self.follower, self.writer)
+
+    @property
+    def strangers(self) -> bool:
+        """Whether they are two databases that aren't a pair's."""
+        return self.writer.known is None
 
     @property
     def waits(self) -> bool:

@@ -6,7 +6,7 @@ The server computes its own; those of the file are computed here, by the process
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from hashlib import md5
 from typing import Any
 
@@ -15,7 +15,8 @@ from sqlalchemy import Connection
 from replstore.databases.catalog import Table, quote
 from replstore.databases.dialect import raw
 from replstore.databases.digests import WHOLE, Cut, Forms, Recipe, Row
-from replstore.databases.mixed.keys import key_of_sqlite, odd, postgresql_key
+from replstore.databases.mixed import reading_postgresql, reading_sqlite
+from replstore.databases.mixed.keys import key_of_sqlite, natives, odd, postgresql_key
 from replstore.databases.mixed.kinds import CannotCross, Integer, Kind
 from replstore.databases.mixed.reading_postgresql import FETCH
 from replstore.databases.mixed.reading_sqlite import canonical
@@ -59,6 +60,7 @@ class MixedSQLiteDigests(SQLiteDigests):
 
     def __init__(self, connection: Connection, table: Table, here: Table, recipe: Recipe) -> None:
         super().__init__(connection, here, recipe)
+        self._shared = table
         self._of, self._of_key = _kinds(table, self._columns), _kinds(table, recipe.key)
 
     def digest(self, values: Values) -> int:
@@ -72,6 +74,18 @@ class MixedSQLiteDigests(SQLiteDigests):
 
     def whole(self, values: Values) -> str:
         return _row(self._columns, [canonical(value, kind) for value, kind in zip(values, self._of, strict=True)])
+
+    def values(self, keys: Collection[str]) -> list[tuple[str, str]]:
+        return reading_sqlite.rows(self._connection, self._shared, self._table, [key for key in keys if is_known(key, self._of_key)])
+
+
+def is_known(key: str, of: Sequence[Kind]) -> bool:
+    """Whether a key has values of its columns' types, by which it can be looked up."""
+    try:
+        natives(key, of)
+    except ValueError:
+        return False
+    return True
 
 
 def _text(value: Any, kind: Kind) -> str:
@@ -102,6 +116,9 @@ class MixedPostgreSQLDigests(PostgreSQLDigests):
 
     def _key(self) -> str:
         return f"{postgresql_key(self._table, 't')}::text"
+
+    def values(self, keys: Collection[str]) -> list[tuple[str, str]]:
+        return reading_postgresql.rows(self._connection, self._table, keys)
 
     def rows(self, cut: Cut) -> Iterator[Row]:
         if self._recipe.key:

@@ -57,6 +57,9 @@ class MixedPostgreSQL(PostgreSQL):
         labels = _labels(connection, found)
         return [_shared(table, labels) for table in found]
 
+    def crossing(self, table: Table) -> Table:
+        return compare.crossing(table)
+
     def differences(self, a: Table | None, b: Table | None, names: tuple[str, str] = ("primary", "standby")) -> list[Difference]:
         return compare.differences(a, b, names)
 

@@ -86,6 +86,13 @@ class MixedSQLite(SQLite):
         connection.execute(insert(CONTROL.setting).values(name=TYPES, value=json.dumps(learned)))
         return [table for table in self.tables(connection) if before.get(table.id) != table]
 
+    def beside(self, tables: Sequence[Table], there: Sequence[Table]) -> list[Table]:
+        types = {table.id: {column.name: column.type for column in table.columns} for table in there}
+        return [_shared(native(table), types.get(table.id, {})) for table in tables]
+
+    def crossing(self, table: Table) -> Table:
+        return compare.crossing(table)
+
     def differences(self, a: Table | None, b: Table | None, names: tuple[str, str] = ("primary", "standby")) -> list[Difference]:
         return compare.differences(a, b, names)
 

@@ -7,7 +7,7 @@ text where the binary form says more than the value (numbers of types, a bitmap 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
@@ -16,7 +16,7 @@ from replstore.databases.catalog import Table
 from replstore.databases.dialect import raw
 from replstore.databases.digests import BITS, TEXT, WHOLE, Bucket, Buckets, Cut, Digests, Forms, Piece, Recipe, Row, Told
 from replstore.databases.postgresql.capture import qualified, quote, text
-from replstore.databases.postgresql.reading_rows import FETCH, key_of, row_of, text_of
+from replstore.databases.postgresql.reading_rows import FETCH, row_of, text_of
 
 #: By built-in type, what is hashed for a value ``{0}``; of a type that isn't here it is the text.
 EXACT = {
@@ -87,7 +87,7 @@ class PostgreSQLDigests(Digests):
 
     def __init__(self, connection: Connection, table: Table, recipe: Recipe) -> None:
         self._driver: Any = raw(connection.connection)
-        self._table, self._recipe = table, recipe
+        self._connection, self._table, self._recipe = connection, table, recipe
         self._name = qualified(table)
 
     def bounds(self) -> tuple[int, int] | None:
@@ -128,6 +128,12 @@ class PostgreSQLDigests(Digests):
             cursor.execute(f"SELECT p, k, h, {count} FROM ({rows} OFFSET 0) s{group} ORDER BY 1")
             yield from map(Row._make, cursor)
 
+    def values(self, keys: Collection[str]) -> list[tuple[str, str]]:
+        cast = ", ".join(f"(e.v->>{number})::{self._table.column(name).type} AS k{number}" for number, name in enumerate(self._recipe.key))
+        given = f"SELECT DISTINCT {cast} FROM jsonb_array_elements({text('[' + ','.join(keys) + ']')}::jsonb) e(v)"
+        on = " AND ".join(f"t.{quote(name)} = j.k{number}" for number, name in enumerate(self._recipe.key))
+        return self._all(f"SELECT {self._key()}, {row_of(list(self._recipe.columns))} FROM {self._name} t JOIN ({given}) j ON {on}", few=True)
+
     def _all(self, statement: str, *, few: bool = False) -> list[Any]:
         # ranges of a key are looked up in its index, whatever the planner believes of a table that nobody has analyzed
         self._driver.execute(f"SET LOCAL enable_seqscan = {'off' if few else 'on'}")
@@ -143,7 +149,11 @@ class PostgreSQLDigests(Digests):
     # -- parts of statements
 
     def _key(self) -> str:
-        return key_of(self._table) if self._recipe.key else row_of(list(self._recipe.columns))
+        if not self._recipe.key:
+            return row_of(list(self._recipe.columns))
+        # what JSON has a form of its own for can't be read back from it; everything else whose form is its text is a string in JSON anyway
+        parts = (text_of(name) if self._recipe.columns[name] in (TEXT, "json", "jsonb") else f"t.{quote(name)}" for name in self._recipe.key)
+        return f"jsonb_build_array({', '.join(parts)})::text"
 
     def _position(self) -> str:
         if self._recipe.numbered:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import marshal
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from typing import Any
@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 from replstore.databases.catalog import Table, quote
 from replstore.databases.dialect import raw
 from replstore.databases.digests import BITS, Bucket, Buckets, Cut, Digests, Forms, Piece, Recipe, Row, Told
-from replstore.databases.sqlite.reading_rows import key_of, row_of
+from replstore.databases.sqlite.reading_rows import key_of, row_of, rows
 
 #: Rows between two words of progress.
 STEP = 20_000
@@ -46,7 +46,7 @@ class SQLiteDigests(Digests):
 
     def __init__(self, connection: Connection, table: Table, recipe: Recipe) -> None:
         self._driver: sqlite3.Connection = raw(connection.connection)
-        self._recipe = recipe
+        self._connection, self._table, self._recipe = connection, table, recipe
         self._name = quote(table.name)
         self._columns = list(recipe.columns)
         self._key = [self._columns.index(name) for name in recipe.key]
@@ -144,6 +144,9 @@ class SQLiteDigests(Digests):
             # a key that holds NULL may be there more than once
             for place, name, digest, times in spool.execute("SELECT position, key, digest, count(*) FROM found GROUP BY 1, 2, 3 ORDER BY 1"):
                 yield Row(place, name.decode("utf-8", "surrogatepass"), digest, times)
+
+    def values(self, keys: Collection[str]) -> list[tuple[str, str]]:
+        return rows(self._connection, self._table, keys)
 
     def _position(self) -> Callable[[Values], int]:
         key = self._key
