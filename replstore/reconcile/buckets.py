@@ -15,7 +15,9 @@ ROWS, FEWEST, MOST = 256, 64, 1 << 16
 MANY, MANY_TO_SCAN = 20_000, 500_000
 #: Buckets in which so few rows are left aren't divided again.
 SMALL = 16
-ROUNDS = 4
+#: Times the rows of a usual bucket from which on it says little that a bucket differs.
+CROWDED = 4
+ROUNDS = 8
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,14 @@ def find(readers: tuple[Reader, Reader], sessions: Sessions, meter: Meter, share
     cut, left = _differing(cut, primary, standby)
     whole = max(rows)
     for _ in range(ROUNDS):
-        if not cut.shift or left <= (MANY if numbered else MANY_TO_SCAN) or left * 2 > whole:
+        assert cut.within is not None
+        each = left // max(1, len(cut.within[1]))
+        crowded = each > CROWDED * ROWS  # keys that lie close together beside others that lie far away
+        if not cut.shift or left <= (MANY if numbered else MANY_TO_SCAN) or (left * 2 > whole and not crowded):
             break
         whole = left
-        assert cut.within is not None
-        finer = max(0, cut.shift - max(1, (left // len(cut.within[1]) // SMALL).bit_length()))
-        cut, left = _differing(Cut(finer, cut.within), *_buckets(readers, sessions, Cut(finer, cut.within), None))
+        finer = Cut(max(0, cut.shift - min(max(1, (each // SMALL).bit_length()), MOST.bit_length() - 1)), cut.within)
+        cut, left = _differing(finer, *_buckets(readers, sessions, finer, None))
     return Found(*rows, cut if left else None)
 
 

@@ -40,7 +40,7 @@ def check(pair: Pair, wishes: Wishes) -> Report:
         rows = [_table(both, found, name, wishes, more) for name in found.names if name in found.primary and name in found.standby]
         sequences = compare_sequences(both, found, standing[both.writer.name], chosen=wishes.tables is not None, settle=wishes.settle)
         writer = both.writer.name if both.writer.state.role == "writer" else None
-        return Report(tuple(rows), tuple(schema), tuple(sequences), writer, not both.inexact, tuple(_notes(both, found)))
+        return Report(tuple(rows), tuple(schema), tuple(sequences), writer, not both.inexact, (*wishes.notes(), *_notes(both, found)))
 
 
 def _table(both: Both, found: Definitions, name: str, wishes: Wishes, more: Sessions) -> TableReport:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from replstore.errors import ConfigError
@@ -27,6 +27,13 @@ class Wishes:
     max_load: float = 1.0
     progress: Progress | None = None
     expected: Progress | None = None
+
+    def notes(self) -> Iterator[str]:
+        """What a reader of the report must know of it, a sentence each."""
+        if self.where:
+            yield f"only rows were compared for which {' '.join(self.where.split())}"
+        if self.sample < 1:
+            yield f"only {self.sample * 100:g} % of the rows were compared, in ranges of keys chosen by chance"
 
     def __post_init__(self) -> None:
         if self.tables is not None and not self.tables:

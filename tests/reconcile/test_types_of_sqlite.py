@@ -101,13 +101,13 @@ def test_every_divergence_between_a_file_and_a_server_is_found(unlike: Two, key:
     columns = ", ".join(f'"{type}" {type}' for type in reversed(CROSSING))
     unlike.sql(postgresql, f"CREATE TABLE kinds ({columns}, id {keys[1]} PRIMARY KEY)")
     for number, (type, (value, _)) in enumerate(CASES):
-        unlike.sql(file, f"INSERT INTO kinds (id, \"{type}\") VALUES ({number}, {value})")
-        unlike.sql(postgresql, f"INSERT INTO kinds (id, \"{type}\") VALUES ({number}, {server(value, type)})")
+        unlike.sql(file, f'INSERT INTO kinds (id, "{type}") VALUES ({number}, {value})')
+        unlike.sql(postgresql, f'INSERT INTO kinds (id, "{type}") VALUES ({number}, {server(value, type)})')
     report = unlike.check()
     assert report.equal, report.as_dict()
     for number, (type, (_, value)) in enumerate(CASES):
         if number % 2:
-            unlike.sql(file, f"UPDATE kinds SET \"{type}\" = {value} WHERE id = {number if key == 'int' else repr(str(number))}")
+            unlike.sql(file, f'UPDATE kinds SET "{type}" = {value} WHERE id = {number if key == "int" else repr(str(number))}')
         else:
             unlike.sql(postgresql, f"UPDATE kinds SET \"{type}\" = {server(value, type)} WHERE id = '{number}'")
     names = {str(number): type for number, (type, _) in enumerate(CASES)}
