@@ -119,7 +119,7 @@ def show(report: Report, screen: Console) -> None:
             screen.print(f"\n[bold]{heading}[/bold]")
             for line in lines:
                 _bullet(screen, line)
-    if report.total and not any(difference.cause for table in report.tables for difference in table.differences):
+    if report.total and report.pair and not any(difference.cause for table in report.tables for difference in table.differences):
         screen.print("\nWhere the differing rows come from is not known: they were written behind the guard, or while capture was off.")
     if report.shown or not report.equal:
         screen.print()
@@ -143,11 +143,12 @@ def _tables(report: Report) -> Any:
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("Table", overflow="fold")
-    for heading in ("Primary", "Standby", "On their way", "Different"):
+    for heading in ("Primary", "Standby", "On their way" if report.pair else "Late", "Different"):
         table.add_column(heading, justify="right")
     for each in report.shown:
         counts = [f"{each.primary:,}", f"{each.standby:,}"] if each.primary is not None and each.standby is not None else ["not", "compared"]
-        table.add_row(Text(each.name), *counts, f"{each.waiting:,}", Text(f"{each.total:,}", style="bold red" if each.total else ""))
+        late = each.waiting if report.pair else each.settled
+        table.add_row(Text(each.name), *counts, f"{late:,}", Text(f"{each.total:,}", style="bold red" if each.total else ""))
     return table
 
 

@@ -128,6 +128,7 @@ class Report:
         writer: name of the node that writes; None: there is none.
         exact: what is on its way was told apart from what differs; else nothing counts as on its way, and ``notes`` say why.
         notes: what else a person should know, a sentence each.
+        pair: whether they are the nodes of a pair; else what is on its way was told apart by reading it again.
     """
 
     tables: tuple[TableReport, ...]
@@ -136,6 +137,7 @@ class Report:
     writer: str | None
     exact: bool
     notes: tuple[str, ...]
+    pair: bool = True
 
     @property
     def equal(self) -> bool:
@@ -176,6 +178,7 @@ class Report:
         """The report as JSON can hold it; the same report always gives the same text."""
         return {
             "equal": self.equal,
+            "pair": self.pair,
             "writer": self.writer,
             "exact": self.exact,
             "tables": [table.as_dict() for table in self.tables],

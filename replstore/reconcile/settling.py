@@ -26,7 +26,7 @@ def _lasts(found: Difference, primary: list[Values], standby: list[Values]) -> b
     if found.kind == "changed":
         return any(_has(row, found.primary) and row not in standby for row in primary) and any(_has(row, found.standby) for row in standby)
     here, there, row = (primary, standby, found.primary) if found.kind == "missing_on_standby" else (standby, primary, found.standby)
-    return not row or here.count(row) > there.count(row)
+    return not row or (here.count(row) > there.count(row) and len(here) > len(there))
 
 
 def _has(row: Values, values: Values | None) -> bool:

@@ -83,7 +83,9 @@ class _Check:
                 for way in (both, replace(both, writer=both.follower, follower=both.writer))
                 for each in compare_sequences(way, found, standing[way.writer.name], chosen=self.wishes.tables is not None, settle=self.wishes.settle)
             ]
-        return Report(tuple(tables), tuple(schema), tuple(sequences), None, False, (*self.wishes.notes(), *without_key(rows), *self._notes(tables)))
+        return Report(
+            tuple(tables), tuple(schema), tuple(sequences), None, False, (*self.wishes.notes(), *without_key(rows), *self._notes(tables)), pair=False
+        )
 
     @contextmanager
     def _snapshots(self) -> Iterator[tuple[Both, Sessions]]:
