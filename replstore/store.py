@@ -339,6 +339,7 @@ class Store:
         max_load: float = 1.0,
         progress: Progress | None = None,
         expected: Progress | None = None,
+        resume: str = "",
     ) -> Report:
         """Compares schema, sequences and rows of both nodes, while writes go on; changes nothing.
 
@@ -353,6 +354,7 @@ class Store:
             max_load: share of the time in which a session may keep its server busy.
             progress: called now and then with a table's name and how many of its rows were compared.
             expected: called with a table's name and about how many rows it has, before they are read.
+            resume: path of a file that keeps what was found while the check runs: one that broke off goes on where it was; empty: none.
 
         Raises:
             CannotCheck: a node doesn't answer, has no control tables, or was lost meanwhile.
@@ -361,7 +363,7 @@ class Store:
         from replstore.reconcile import Wishes, check
 
         self.pair.refuse_closed()
-        return check(self.pair, Wishes(tables, exclude, where, sample, limit, settle, workers, max_load, progress, expected))
+        return check(self.pair, Wishes(tables, exclude, where, sample, limit, settle, workers, max_load, progress, expected, resume))
 
     def close(self) -> None:
         """Ends the background threads and closes every connection, within about a second."""

@@ -47,6 +47,7 @@ def command(
     max_load: Annotated[
         float, typer.Option("--max-load", help="Percent of the time in which a session may keep its database busy.", metavar="PERCENT")
     ] = 100.0,
+    resume: Annotated[str, typer.Option("--resume", help="Keep what was found in this file, and go on from it after a break.", metavar="FILE")] = "",
 ) -> int | None:
     """Compare both nodes: schema, sequences and every row, while writes go on. Nothing is changed.
 
@@ -62,6 +63,7 @@ def command(
         "settle": settle,
         "workers": workers,
         "max_load": _share("--max-load", max_load),
+        "resume": resume,
     }
     with Bar() as bar:
         report = _check(options, one, other, {**wanted, **bar.callbacks})

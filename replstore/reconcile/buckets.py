@@ -18,6 +18,9 @@ SMALL = 16
 #: Times the rows of a usual bucket from which on it says little that a bucket differs.
 CROWDED = 4
 ROUNDS = 8
+#: Rows of a table from which on it is gone on with by stretches: at least half of 2 to the power of their number, unless keys are few.
+STRETCHED, STRETCHES = 1_000_000, 5
+Within = tuple[int, frozenset[int]] | None
 
 
 @dataclass(frozen=True)
@@ -34,21 +37,43 @@ class Found:
     cut: Cut | None
 
 
-def find(readers: tuple[Reader, Reader], sessions: Sessions, meter: Meter, share: float = 1.0) -> Found:
+def expected(readers: tuple[Reader, Reader], sessions: Sessions) -> int:
+    """About how many rows a table has."""
+    return max(at_once(readers, sessions, lambda reader: reader.digests.estimate()))
+
+
+def stretches(readers: tuple[Reader, Reader], sessions: Sessions, rows: int) -> list[tuple[int, frozenset[int]]]:
+    """A large table's positions in a few parts that are compared one after the other; none where there are few rows, or no index finds them.
+
+    Args:
+        rows: about how many there are.
+    """
+    if rows < STRETCHED or not readers[0].recipe.numbered:
+        return []
+    low, high = _bounds(readers, sessions)
+    shift = max(0, (high - low).bit_length() - STRETCHES)
+    return [(shift, frozenset({number})) for number in range(low >> shift, (high >> shift) + 1)]
+
+
+def find(readers: tuple[Reader, Reader], sessions: Sessions, meter: Meter, expected: int, *, share: float = 1.0, within: Within = None) -> Found:
     """Compares the digests of both nodes.
 
     Args:
         readers: primary and standby.
         sessions: of the check.
         meter: told what was read.
+        expected: about how many rows the table has.
         share: of the positions that are looked at, chosen by chance, the same ones each time.
+        within: the buckets that are looked at; None: all.
     """
     numbered = readers[0].recipe.numbered
-    estimate = max(at_once(readers, sessions, lambda reader: reader.digests.estimate()))
-    meter.expect(estimate)
     low, high = _bounds(readers, sessions) if numbered else (-(1 << BITS - 1), (1 << BITS - 1) - 1)
-    shift = _shift(low, high, estimate // ROWS)
-    cut = Cut(shift, None if share >= 1 else (shift, _chosen(range(low >> shift, (high >> shift) + 1), share)))
+    shift = _shift(low, high, expected // ROWS)
+    cut = (
+        Cut(min(shift, within[0]), within)
+        if within
+        else Cut(shift, None if share >= 1 else (shift, _chosen(range(low >> shift, (high >> shift) + 1), share)))
+    )
     primary, standby = _buckets(readers, sessions, cut, meter)
     rows = sum(bucket.rows for bucket in primary.values()), sum(bucket.rows for bucket in standby.values())
     cut, left = _differing(cut, primary, standby)

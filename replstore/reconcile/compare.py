@@ -9,6 +9,7 @@ from __future__ import annotations
 from replstore.pair.pair import Pair
 from replstore.reconcile.reading import Sessions, sessions
 from replstore.reconcile.report import Report, TableReport
+from replstore.reconcile.resuming import Log
 from replstore.reconcile.rows import compare_rows
 from replstore.reconcile.schema import Definitions, compare_schema, definitions, without_key
 from replstore.reconcile.sequences import compare_sequences, missing_sequences, read_sequences
@@ -31,22 +32,26 @@ def check(pair: Pair, wishes: Wishes) -> Report:
         NotAPair: the nodes belong to different pairs.
         ConfigError: there is no such table.
     """
-    with both_nodes(pair) as both, sessions(wishes.workers) as more:
+    with both_nodes(pair) as both, sessions(wishes.workers) as more, _log(both, wishes).done() as log:
         found = definitions(both, wishes.tables, wishes.exclude)
         standing = {side.name: read_sequences(side) for side in both.sides}
         schema = compare_schema(found, both.writer.node.database)
         if wishes.tables is None:
             schema += missing_sequences(standing["primary"], standing["standby"])
-        rows = [_table(both, found, name, wishes, more) for name in found.names if name in found.primary and name in found.standby]
+        rows = [_table(both, found, name, wishes, more, log) for name in found.names if name in found.primary and name in found.standby]
         sequences = compare_sequences(both, found, standing[both.writer.name], chosen=wishes.tables is not None, settle=wishes.settle)
         writer = both.writer.name if both.writer.state.role == "writer" else None
-        return Report(tuple(rows), tuple(schema), tuple(sequences), writer, not both.inexact, (*wishes.notes(), *_notes(both, found)))
+        return Report(tuple(rows), tuple(schema), tuple(sequences), writer, not both.inexact, (*wishes.notes(), *log.notes(), *_notes(both, found)))
 
 
-def _table(both: Both, found: Definitions, name: str, wishes: Wishes, more: Sessions) -> TableReport:
+def _log(both: Both, wishes: Wishes) -> Log:
+    return Log(wishes.resume, wishes.identity(both.writer.state.pair))
+
+
+def _table(both: Both, found: Definitions, name: str, wishes: Wishes, more: Sessions, log: Log) -> TableReport:
     if not found.comparable(name):
         return TableReport(name, None, None, (), 0, 0)
-    return compare_rows(both, found, name, wishes, more)
+    return log.part(found, name, "", lambda: compare_rows(both, found, name, wishes, more, log if wishes.resume else None))
 
 
 def _notes(both: Both, found: Definitions) -> list[str]:

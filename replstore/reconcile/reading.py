@@ -143,6 +143,7 @@ class Meter:
         self._table, self._told, self._expected, self._load = table, told, expected, load
         self._rows: dict[str, int] = {}
         self._last: int | None = None
+        self._before = 0
         self._lock = threading.Lock()
         self._since = threading.local()
 
@@ -157,6 +158,11 @@ class Meter:
             self._last = rows
             self._told(self._table, rows)
 
+    def add(self, rows: int) -> None:
+        """A part of the table is done, and had this many rows."""
+        self._before += rows
+        self.tell(self._before)
+
     def of(self, name: str) -> Told:
         """What a node's reader tells how many more rows it has read."""
         self._rows[name] = 0
@@ -165,7 +171,7 @@ class Meter:
             with self._lock:
                 self._rows[name] += rows
                 if behind := min(self._rows.values()):
-                    self.tell(behind)
+                    self.tell(self._before + behind)
             self._rest()
 
         return told

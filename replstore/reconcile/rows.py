@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from itertools import islice
 
 from replstore.databases.catalog import Table
 from replstore.databases.digests import Cut, Forms, Recipe, Row, agreed
-from replstore.reconcile.buckets import find
+from replstore.reconcile.buckets import Within, expected, find, stretches
 from replstore.reconcile.causes import Causes, causes
 from replstore.reconcile.pairing import Differing, differing
 from replstore.reconcile.reading import Meter, Progress, Reader, Sessions
 from replstore.reconcile.report import Difference, TableReport, Values, key_values
+from replstore.reconcile.resuming import Log
 from replstore.reconcile.schema import Definitions
 from replstore.reconcile.snapshots import Both, Side, reading
 from replstore.reconcile.wishes import Wishes
@@ -24,7 +26,7 @@ __all__ = ["Progress", "compare_rows"]
 BATCH = 500
 
 
-def compare_rows(both: Both, tables: Definitions, name: str, wishes: Wishes, sessions: Sessions) -> TableReport:
+def compare_rows(both: Both, tables: Definitions, name: str, wishes: Wishes, sessions: Sessions, log: Log | None = None) -> TableReport:
     """Compares a table that both nodes have under the same key, or both without one.
 
     Args:
@@ -33,6 +35,7 @@ def compare_rows(both: Both, tables: Definitions, name: str, wishes: Wishes, ses
         name: the table's id.
         wishes: what to compare, and how.
         sessions: of the check.
+        log: keeps what was found of each stretch of a large table; None: nothing is kept.
 
     Raises:
         CannotCheck: a node was lost.
@@ -40,7 +43,25 @@ def compare_rows(both: Both, tables: Definitions, name: str, wishes: Wishes, ses
     meter = Meter(name, wishes.progress, wishes.expected, wishes.max_load)
     meter.tell(0)
     readers = readers_of(both, tables, name, wishes, sessions)
-    found = find(readers, sessions, meter, wishes.sample)
+    rows = expected(readers, sessions)
+    meter.expect(rows)
+    compare = partial(_compared, both, tables, readers, wishes, sessions, meter, rows)
+    found = stretches(readers, sessions, rows) if log is not None and wishes.sample >= 1 else []
+    if log is None or not found:
+        return compare(None)
+    parts = [log.part(tables, name, f"{within[0]}:{min(within[1])}", partial(compare, within)) for within in found]
+    counts = zip(*((part.primary or 0, part.standby or 0, part.total, part.waiting) for part in parts), strict=True)
+    primary, standby, total, waiting = map(sum, counts)
+    kept = tuple(islice((difference for part in parts for difference in part.differences), wishes.limit))
+    return TableReport(name, primary, standby, kept, total, waiting)
+
+
+def _compared(
+    both: Both, tables: Definitions, readers: tuple[Reader, Reader], wishes: Wishes, sessions: Sessions, meter: Meter, rows: int, within: Within
+) -> TableReport:
+    """The rows of one table, or of a part of it."""
+    name = readers[0].table.id
+    found = find(readers, sessions, meter, rows, share=wishes.sample, within=within)
     waiting_keys = _waiting(both, tables, name) if found.cut else set()
     total = waiting = 0
     named: list[Differing] = []
@@ -53,7 +74,7 @@ def compare_rows(both: Both, tables: Definitions, name: str, wishes: Wishes, ses
             named.append(each)
     kept = list(_named(readers, named, causes(both, tables, name))) if named else []
     total -= len(named) - len(kept)
-    meter.tell(max(found.primary, found.standby))
+    meter.add(max(found.primary, found.standby))
     return TableReport(name, found.primary, found.standby, tuple(kept), total, waiting)
 
 

@@ -17,13 +17,14 @@ from replstore.errors import ConfigError
 from replstore.node import Node
 from replstore.reconcile.reading import Sessions, sessions
 from replstore.reconcile.report import Report, TableReport
+from replstore.reconcile.resuming import Log
 from replstore.reconcile.rows import compare_rows, readers_of
 from replstore.reconcile.schema import Definitions, chosen, compare_schema, without_key
 from replstore.reconcile.sequences import compare_sequences, missing_sequences, read_sequences
 from replstore.reconcile.settling import AT_LEAST, in_both, lasting
 from replstore.reconcile.snapshots import Both, Side, end_of, reading
 from replstore.reconcile.wishes import Wishes
-from replstore.urls import parse, same_database
+from replstore.urls import parse, same_database, shown
 
 #: s for connecting, and for a lock on a table.
 SECONDS = 5.0
@@ -69,7 +70,8 @@ class _Check:
     wishes: Wishes
 
     def run(self) -> Report:
-        with self._snapshots() as (both, more):
+        urls = (shown(node.url) for node in self.nodes)
+        with self._snapshots() as (both, more), Log(self.wishes.resume, self.wishes.identity(*urls)).done() as log:
             since = time.monotonic()
             found = chosen(*self._tables(both), self.wishes.tables, self.wishes.exclude)
             schema = compare_schema(found, self.nodes[0].database)
@@ -77,14 +79,20 @@ class _Check:
             if self.wishes.tables is None:
                 schema += missing_sequences(standing["primary"], standing["standby"])
             rows = _crossing(found, self.nodes)
-            tables = [self._table(both, rows, name, more, since) for name in found.names if name in found.primary and name in found.standby]
+            tables = [self._table(both, rows, name, more, since, log) for name in found.names if name in found.primary and name in found.standby]
             sequences = [
                 each
                 for way in (both, replace(both, writer=both.follower, follower=both.writer))
                 for each in compare_sequences(way, found, standing[way.writer.name], chosen=self.wishes.tables is not None, settle=self.wishes.settle)
             ]
         return Report(
-            tuple(tables), tuple(schema), tuple(sequences), None, False, (*self.wishes.notes(), *without_key(rows), *self._notes(tables)), pair=False
+            tuple(tables),
+            tuple(schema),
+            tuple(sequences),
+            None,
+            False,
+            (*self.wishes.notes(), *log.notes(), *without_key(rows), *self._notes(tables)),
+            pair=False,
         )
 
     @contextmanager
@@ -102,12 +110,15 @@ class _Check:
         primary, standby = (node.database.beside(mine, theirs) for node, mine, theirs in zip(self.nodes, read, reversed(read), strict=True))
         return {table.id: table for table in primary}, {table.id: table for table in standby}
 
-    def _table(self, both: Both, found: Definitions, name: str, more: Sessions, since: float) -> TableReport:
-        """One table, with the differences that last."""
+    def _table(self, both: Both, found: Definitions, name: str, more: Sessions, since: float, log: Log) -> TableReport:
         if not found.comparable(name):
             return TableReport(name, None, None, (), 0, 0)
+        return log.part(found, name, "", lambda: self._lasting(both, found, name, more, since, log))
+
+    def _lasting(self, both: Both, found: Definitions, name: str, more: Sessions, since: float, log: Log) -> TableReport:
+        """One table, with the differences that last."""
         wishes = replace(self.wishes, limit=max(self.wishes.limit, AT_LEAST))
-        report = compare_rows(both, found, name, wishes, more)
+        report = compare_rows(both, found, name, wishes, more, log if wishes.resume else None)
         if not report.differences:
             return report
         time.sleep(max(0.0, since + wishes.settle - time.monotonic()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from replstore.errors import ConfigError
 from replstore.reconcile.reading import Progress
@@ -27,6 +28,7 @@ class Wishes:
     max_load: float = 1.0
     progress: Progress | None = None
     expected: Progress | None = None
+    resume: str = ""
 
     def notes(self) -> Iterator[str]:
         """What a reader of the report must know of it, a sentence each."""
@@ -34,6 +36,14 @@ class Wishes:
             yield f"only rows were compared for which {' '.join(self.where.split())}"
         if self.sample < 1:
             yield f"only {self.sample * 100:g} % of the rows were compared, in ranges of keys chosen by chance"
+
+    def identity(self, *of: str) -> dict[str, Any]:
+        """What a check that goes on must have in common with the one that broke off.
+
+        Args:
+            of: what names the two databases.
+        """
+        return {"of": of, "where": self.where, "sample": self.sample, "limit": self.limit}
 
     def __post_init__(self) -> None:
         if self.tables is not None and not self.tables:
