@@ -78,13 +78,12 @@ def _check(options: Options, one: str | None, other: str | None, wanted: dict[st
     if one is not None:
         if other is None or options.primary or options.standby:
             raise ConfigError("check takes two URLs, or a pair's settings: `replstore check URL URL`, or --primary URL --standby URL")
-        from replstore.reconcile import Wishes, check_databases
-        from replstore.reconcile.strangers import are_a_pair, strangers
+        from replstore.reconcile.strangers import are_a_pair, check_nodes, strangers
+        from replstore.reconcile.wishes import Wishes
 
         with strangers(one, other) as nodes:
-            pair = are_a_pair(nodes)
-        if not pair:
-            return check_databases(one, other, Wishes(**wanted))
+            if not are_a_pair(nodes):
+                return check_nodes(nodes, Wishes(**wanted))
         options = replace(options, primary=one, standby=other)
     with opened(options) as store:
         return store.check(**wanted)

@@ -31,6 +31,9 @@ class Database(ABC):
     same_triggers: ClassVar[bool] = True
     """Whether both nodes of a pair have the same foreign keys and triggers; False: each has its own."""
 
+    embedded: ClassVar[bool] = False
+    """Whether this very process does the database's work."""
+
     schemas: ClassVar[bool] = True
     """Whether the ids of tables have a schema."""
 

@@ -166,6 +166,10 @@ class Digests(ABC):
     def rows(self, cut: Cut) -> Iterator[Row]:
         """The rows within a cut in the order of their positions, as they are read."""
 
+    def listed(self, cut: Cut, piece: Piece) -> list[Row]:
+        """The rows within a cut and a piece, in any order; there are few of them."""
+        return list(self.rows(cut))
+
     @abstractmethod
     def values(self, keys: Collection[str]) -> list[tuple[str, str]]:
         """Rows by their keys, as ``Database.rows`` has both; an equal key of another form may be among them."""

@@ -30,11 +30,13 @@ class Found:
     Attributes:
         primary, standby: how many rows each node has, of those that were looked at.
         cut: where rows differ; None: nowhere.
+        left: how many rows are there, on the node that has more.
     """
 
     primary: int
     standby: int
     cut: Cut | None
+    left: int
 
 
 def expected(readers: tuple[Reader, Reader], sessions: Sessions) -> int:
@@ -87,7 +89,7 @@ def find(readers: tuple[Reader, Reader], sessions: Sessions, meter: Meter, expec
         whole = left
         finer = Cut(max(0, cut.shift - min(max(1, (each // SMALL).bit_length()), MOST.bit_length() - 1)), cut.within)
         cut, left = _differing(finer, *_buckets(readers, sessions, finer, None))
-    return Found(*rows, cut if left else None)
+    return Found(*rows, cut if left else None, left)
 
 
 def _bounds(readers: tuple[Reader, Reader], sessions: Sessions) -> tuple[int, int]:

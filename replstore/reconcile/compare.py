@@ -6,7 +6,8 @@ on each node until it is done.  Every row is read where it is; what leaves a ser
 
 from __future__ import annotations
 
-from replstore.pair.pair import Pair
+from typing import TYPE_CHECKING
+
 from replstore.reconcile.reading import Sessions, sessions
 from replstore.reconcile.report import Report, TableReport
 from replstore.reconcile.resuming import Log
@@ -15,6 +16,9 @@ from replstore.reconcile.schema import Definitions, compare_schema, definitions,
 from replstore.reconcile.sequences import compare_sequences, missing_sequences, read_sequences
 from replstore.reconcile.snapshots import Both, both_nodes
 from replstore.reconcile.wishes import Wishes
+
+if TYPE_CHECKING:
+    from replstore.pair.pair import Pair
 
 
 def check(pair: Pair, wishes: Wishes) -> Report:

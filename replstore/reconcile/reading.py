@@ -13,7 +13,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from replstore.databases.catalog import Table
-from replstore.databases.digests import WHOLE, Buckets, Cut, Digests, Recipe, Told, merged
+from replstore.databases.digests import WHOLE, Buckets, Cut, Digests, Piece, Recipe, Row, Told, merged
 from replstore.reconcile.snapshots import Side, end_of, reading
 
 T = TypeVar("T")
@@ -21,6 +21,8 @@ T = TypeVar("T")
 Progress = Callable[[str, int], None]
 #: Bytes of a table that one statement reads: small enough to say how far it is, large enough to be worth a statement.
 PIECE = 32 << 20
+#: Rows between two words of progress, at least.
+STEP = 500
 #: Pieces of a table at most: each of them answers with a row for each bucket.
 PIECES = 128
 
@@ -43,11 +45,19 @@ class Reader:
         return self.side.node.database.digests(connection, self.table, self.recipe)
 
     def buckets(self, cut: Cut, told: Told) -> Buckets:
-        """The buckets that have any row; several sessions read a large table."""
-        pieces = self.digests.pieces(PIECE) if cut.within is None else [WHOLE]
+        """The buckets that have any row."""
+        return merged(self._in_pieces(cut, lambda digests, piece: digests.buckets(cut, piece, told)))
+
+    def rows(self, cut: Cut) -> list[Row]:
+        """The rows within a cut, which are few, in the order of their positions."""
+        return sorted(row for found in self._in_pieces(cut, lambda digests, piece: digests.listed(cut, piece)) for row in found)
+
+    def _in_pieces(self, cut: Cut, act: Callable[[Digests, Piece], T]) -> list[T]:
+        """What several sessions find in the pieces of a large table; one reads what an index finds."""
+        pieces = [WHOLE] if cut.within is not None and self.recipe.numbered else self.digests.pieces(PIECE)
         if len(pieces) > PIECES:
             pieces = self.digests.pieces(PIECE * len(pieces) // PIECES)
-        left, found = deque(pieces), list[Buckets]()
+        left, found = deque(pieces), list[T]()
 
         def work(digests: Digests) -> None:
             while left:
@@ -55,18 +65,18 @@ class Reader:
                     piece = left.popleft()
                 except IndexError:  # another session has taken the last one
                     return
-                found.append(digests.buckets(cut, piece, told))
+                found.append(act(digests, piece))
 
         others = self._sessions.of(self.side, len(pieces) - 1)
         if not others:
             work(self.digests)
-            return merged(found)
+            return found
         with ThreadPoolExecutor(len(others) + 1, f"replstore check {self.side.name}") as pool:
             done, _ = wait([pool.submit(work, self._on(connection)) for connection in (self.side.connection, *others)], return_when=FIRST_EXCEPTION)
             left.clear()
             for each in done:
                 each.result()
-        return merged(found)
+        return found
 
 
 class Sessions:
@@ -106,7 +116,7 @@ class Sessions:
 
 
 def at_once(readers: tuple[Reader, Reader], sessions: Sessions, act: Callable[[Reader], T]) -> tuple[T, T]:
-    """Does the same on both nodes at once.
+    """Does the same on both nodes, at once where a server is at work.
 
     Raises:
         CannotCheck: one was lost; what the other was at is ended.
@@ -116,6 +126,8 @@ def at_once(readers: tuple[Reader, Reader], sessions: Sessions, act: Callable[[R
         with reading(reader.side.node):
             return act(reader)
 
+    if all(reader.side.node.database.embedded for reader in readers):
+        return named(readers[0]), named(readers[1])  # two threads would hand the interpreter to and fro with every row
     with ThreadPoolExecutor(2, "replstore check") as pool:
         both = [pool.submit(named, reader) for reader in readers]
         try:
@@ -134,7 +146,7 @@ class Meter:
 
     Args:
         table: its id.
-        told: called with the table and the rows read on the node that is behind; None: nobody asks.
+        told: called with the table and how many rows were compared, those that one node has read counting half; None: nobody asks.
         expected: called with the table and about how many rows it has.
         load: share of the time in which a session may keep its server busy.
     """
@@ -170,8 +182,9 @@ class Meter:
         def told(rows: int) -> None:
             with self._lock:
                 self._rows[name] += rows
-                if behind := min(self._rows.values()):
-                    self.tell(self._before + behind)
+                compared = self._before + sum(self._rows.values()) // 2
+                if compared >= (self._last or 0) + STEP:
+                    self.tell(compared)
             self._rest()
 
         return told

@@ -6,14 +6,14 @@ import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 
 from replstore.databases.catalog import Table
 from replstore.databases.digests import Cut, Forms, Recipe, Row, agreed
-from replstore.reconcile.buckets import Within, expected, find, stretches
+from replstore.reconcile.buckets import Found, Within, expected, find, stretches
 from replstore.reconcile.causes import Causes, causes
 from replstore.reconcile.pairing import Differing, differing
-from replstore.reconcile.reading import Meter, Progress, Reader, Sessions
+from replstore.reconcile.reading import Meter, Progress, Reader, Sessions, at_once
 from replstore.reconcile.report import Difference, TableReport, Values, key_values
 from replstore.reconcile.resuming import Log
 from replstore.reconcile.schema import Definitions
@@ -24,6 +24,8 @@ __all__ = ["Progress", "compare_rows"]
 
 #: Keys whose rows are read in one statement.
 BATCH = 500
+#: Rows of differing buckets that are read at once; more are streamed.
+FEW = 50_000
 
 
 def compare_rows(both: Both, tables: Definitions, name: str, wishes: Wishes, sessions: Sessions, log: Log | None = None) -> TableReport:
@@ -65,7 +67,7 @@ def _compared(
     waiting_keys = _waiting(both, tables, name) if found.cut else set()
     total = waiting = 0
     named: list[Differing] = []
-    for each in _differing(readers, found.cut) if found.cut else ():
+    for each in _differing(readers, sessions, found):
         if waiting_keys is None or each.key in waiting_keys:
             waiting += 1
             continue
@@ -90,8 +92,16 @@ def _forms(side: Side, table: Table) -> Forms:
         return side.node.database.forms(side.connection, table)
 
 
-def _differing(readers: tuple[Reader, Reader], cut: Cut) -> Iterator[Differing]:
-    return differing(*(_rows(reader, cut) for reader in readers))
+def _differing(readers: tuple[Reader, Reader], sessions: Sessions, found: Found) -> Iterator[Differing]:
+    cut = found.cut
+    if cut is None:
+        return iter(())
+    if found.left <= FEW:
+        return differing(*at_once(readers, sessions, lambda reader: reader.rows(cut)))
+    streams = [_rows(reader, cut) for reader in readers]
+    # the first row comes when a server has sorted them all
+    firsts = at_once(readers, sessions, lambda reader: list(islice(streams[readers.index(reader)], 1)))
+    return differing(*(chain(first, stream) for first, stream in zip(firsts, streams, strict=True)))
 
 
 def _rows(reader: Reader, cut: Cut) -> Iterator[Row]:

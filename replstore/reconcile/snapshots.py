@@ -11,15 +11,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, select
 
 from replstore.databases.base import NodeState
 from replstore.errors import CannotCheck, ReplstoreError
 from replstore.node import Node, one_line
-from replstore.pair.admission import compare_nodes
-from replstore.pair.pair import Pair
 from replstore.replication.mirror import to_copy
+
+if TYPE_CHECKING:
+    from replstore.pair.pair import Pair
 
 #: How often both snapshots are opened: roles may change, or the journal be pruned, between the first and the second.
 ATTEMPTS = 5
@@ -125,6 +127,8 @@ def _observed(pair: Pair) -> dict[str, NodeState]:
     faults = [f"{name}: {answer.error}" for name, answer in answers.items() if answer.state is None]
     if faults:
         raise CannotCheck("a check reads both nodes; " + "; ".join(faults))
+    from replstore.pair.admission import compare_nodes
+
     states = {name: answer.state for name, answer in answers.items() if answer.state is not None}
     compare_nodes(states)
     return states

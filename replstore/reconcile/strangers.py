@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
@@ -42,7 +43,12 @@ def check_databases(primary: str | URL, standby: str | URL, wishes: Wishes) -> R
         ConfigError: a URL can't be used, both are of one database, or there is no such table.
     """
     with strangers(primary, standby) as nodes:
-        return _Check(nodes, wishes).run()
+        return check_nodes(nodes, wishes)
+
+
+def check_nodes(nodes: tuple[Node, Node], wishes: Wishes) -> Report:
+    """The same of two databases that ``strangers`` gave."""
+    return _Check(nodes, wishes).run()
 
 
 @contextmanager
@@ -103,10 +109,12 @@ class _Check:
                 yield Both(primary, standby, "", {}, copying=False), more
 
     def _tables(self, both: Both) -> tuple[dict[str, Table], dict[str, Table]]:
-        read = []
-        for side in both.sides:
+        def tables(side: Side) -> list[Table]:
             with reading(side.node):
-                read.append(side.node.database.tables(side.connection))
+                return side.node.database.tables(side.connection)
+
+        with ThreadPoolExecutor(2, "replstore check") as pool:
+            read = list(pool.map(tables, both.sides))
         primary, standby = (node.database.beside(mine, theirs) for node, mine, theirs in zip(self.nodes, read, reversed(read), strict=True))
         return {table.id: table for table in primary}, {table.id: table for table in standby}
 

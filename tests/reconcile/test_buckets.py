@@ -3,40 +3,38 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from replstore.databases.digests import Bucket, Cut, Row
 from replstore.databases.postgresql.digests import PostgreSQLDigests
-from replstore.databases.sqlite.digests import SQLiteDigests
 from replstore.errors import CannotCheck
-from replstore.reconcile import buckets, reading
+from replstore.reconcile import buckets, reading, rows
 from tests.fix_reconcile import BOTH, Two, found, only
 
 #: Rows of the tables here: some thousands, so that there are many buckets.
 ROWS = 5000
 
 
-def fill(two: Two, key: str = "INTEGER PRIMARY KEY", of: str = "i", rows: int = ROWS) -> None:
+def fill(two: Two, key: str = "INTEGER PRIMARY KEY", of: str = "i", count: int = ROWS) -> None:
     """A table ``t`` whose key is ``of`` a number ``i``."""
-    series = f"WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < {rows}) "
+    series = f"WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < {count}) "
     two.both(f"CREATE TABLE t (k {key}, v text)", f"INSERT INTO t {series}SELECT {of}, 'v' || i FROM s")
 
 
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[Row]:
     """The rows that the check reads one by one, from now on."""
     read: list[Row] = []
-    for digests in (PostgreSQLDigests, SQLiteDigests):
-        real = digests.rows
+    real = reading.Reader.rows
 
-        def rows(self: Any, cut: Cut, real: Callable[..., Any] = real) -> Any:
-            for row in real(self, cut):
-                read.append(row)
-                yield row
+    def spied(self: reading.Reader, cut: Cut) -> list[Row]:
+        found = real(self, cut)
+        read.extend(found)
+        return found
 
-        monkeypatch.setattr(digests, "rows", rows)
+    monkeypatch.setattr(reading.Reader, "rows", spied)
+    monkeypatch.setattr(rows, "_rows", None)  # streams are for more rows than there are here
     return read
 
 
@@ -61,10 +59,12 @@ def test_scattered_differences_are_found_and_little_else_is_read(two: Two, sprea
     report = two.check()
     assert sorted(kind for _, kind, _ in found(report)) == ["changed"] * 3 + ["missing_on_primary"] * 2 + ["missing_on_standby"]
     assert (only(report).primary, only(report).standby) == (ROWS - 2, ROWS - 1)
-    assert len(read) < 2 * ROWS / 4
+    assert 5 <= len(read) < 2 * ROWS / 4
 
 
-def test_a_table_that_differs_everywhere_is_counted_and_named_up_to_the_limit(two: Two) -> None:
+@pytest.mark.parametrize("few", [0, 100_000], ids=["streamed", "listed"])
+def test_a_table_that_differs_everywhere_is_counted_and_named_up_to_the_limit(two: Two, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "FEW", few)
     fill(two)
     two.sql("standby", "UPDATE t SET v = v || '!'")
     report = two.check(limit=7)
@@ -77,15 +77,30 @@ def test_a_table_that_differs_everywhere_is_counted_and_named_up_to_the_limit(tw
     assert two.check().equal
 
 
+@pytest.mark.parametrize("key", ["text PRIMARY KEY", "text"])
+def test_rows_are_streamed_in_the_order_of_a_hash(two: Two, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "FEW", 0)
+    fill(two, key, "'k' || i")
+    two.sql("standby", "UPDATE t SET v = v || '!' WHERE v LIKE 'v1%'", "DELETE FROM t WHERE v LIKE 'v2%'")
+    two.sql("primary", "DELETE FROM t WHERE v LIKE 'v3%'")
+    assert only(two.check(limit=0)).total == 1111 * (3 if "KEY" in key else 4)
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("key", ["bigint PRIMARY KEY", "text PRIMARY KEY", "text"])
 def test_a_large_table_is_read_in_pieces_by_several_sessions(two_servers: Two, key: str, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "PIECE", 1 << 15)
-    threads, pieces = set[str](), list[Any]()
+    sessions, pieces = dict[str, set[Any]](), list[Any]()
+    all_at_it = {name: threading.Event() for name in BOTH}
     real = PostgreSQLDigests.buckets
 
     def spied(self: PostgreSQLDigests, cut: Cut, piece: Any, told: Any) -> Any:
-        threads.add(threading.current_thread().name)
+        name = next(name for name, url in two_servers.urls.items() if f":{self._driver.info.port}/" in url)
+        seen = sessions.setdefault(name, set())
+        seen.add(self._driver)
+        if len(seen) == workers:
+            all_at_it[name].set()
+        assert all_at_it[name].wait(60)
         pieces.append(piece)
         return real(self, cut, piece, told)
 
@@ -94,7 +109,7 @@ def test_a_large_table_is_read_in_pieces_by_several_sessions(two_servers: Two, k
     two_servers.both("UPDATE t SET v = v || '.' WHERE v LIKE '%7'")  # dead rows, and pages in another order
     assert two_servers.check(workers=workers).equal
     assert len(pieces) > 10
-    assert len(threads) == (2 if workers == 1 else 2 * workers)
+    assert {name: len(each) for name, each in sessions.items()} == dict.fromkeys(BOTH, workers)
     two_servers.sql("standby", "DELETE FROM t WHERE v = 'v4242'")
     report = two_servers.check(workers=workers)
     assert [kind for _, kind, _ in found(report)] == ["missing_on_standby"]
@@ -122,15 +137,15 @@ def test_all_sessions_of_a_node_read_in_one_snapshot(two_servers: Two, monkeypat
 def test_partitions_are_read_in_pieces(two_servers: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "PIECE", 1 << 15)
     parts = [f"CREATE TABLE p{n} PARTITION OF t FOR VALUES FROM ({n * 2000}) TO ({n * 2000 + 2000})" for n in range(3)]
-    rows = "INSERT INTO t SELECT i, 'v' || i FROM generate_series(1, 5000) i"
-    two_servers.both("CREATE TABLE t (k int PRIMARY KEY, v text) PARTITION BY RANGE (k)", *parts, rows)
+    filled = "INSERT INTO t SELECT i, 'v' || i FROM generate_series(1, 5000) i"
+    two_servers.both("CREATE TABLE t (k int PRIMARY KEY, v text) PARTITION BY RANGE (k)", *parts, filled)
     assert only(two_servers.check()).primary == ROWS
     two_servers.sql("standby", "UPDATE t SET v = '' WHERE k IN (1, 4001)")
     assert found(two_servers.check()) == [((1,), "changed", ("v",)), ((4001,), "changed", ("v",))]
 
 
 def test_a_node_that_is_lost_ends_the_reading_of_the_other(two_servers: Two, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(two_servers, rows=10)
+    fill(two_servers, count=10)
     real = PostgreSQLDigests.buckets
 
     def lost(self: PostgreSQLDigests, cut: Cut, piece: Any, told: Any) -> Any:
@@ -210,7 +225,7 @@ def test_progress_tells_rows_and_how_many_are_expected(two_servers: Two, monkeyp
     expected: list[tuple[str, int]] = []
     two_servers.check(progress=lambda *step: told.append(step), expected=lambda *step: expected.append(step))
     assert expected == [("public.t", ROWS)]
-    assert [rows for _, rows in told] == sorted(rows for _, rows in told)
+    assert [count for _, count in told] == sorted(count for _, count in told)
     assert told[0] == ("public.t", 0)
     assert told[-1] == ("public.t", ROWS)
     assert len(told) > 3

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from replstore.databases.catalog import Table, quote
 from replstore.databases.dialect import raw
-from replstore.databases.digests import WHOLE, Cut, Forms, Recipe, Row
+from replstore.databases.digests import WHOLE, Cut, Forms, Piece, Recipe, Row
 from replstore.databases.mixed import reading_postgresql, reading_sqlite
 from replstore.databases.mixed.keys import key_of_sqlite, natives, odd, postgresql_key
 from replstore.databases.mixed.kinds import CannotCross, Integer, Kind
@@ -120,14 +120,18 @@ class MixedPostgreSQLDigests(PostgreSQLDigests):
     def values(self, keys: Collection[str]) -> list[tuple[str, str]]:
         return reading_postgresql.rows(self._connection, self._table, keys)
 
+    def listed(self, cut: Cut, piece: Piece) -> list[Row]:
+        return super().listed(cut, piece) if self._recipe.key else list(self._whole(cut, piece))
+
     def rows(self, cut: Cut) -> Iterator[Row]:
-        if self._recipe.key:
-            yield from super().rows(cut)
-            return
+        yield from super().rows(cut) if self._recipe.key else self._whole(cut, WHOLE)
+
+    def _whole(self, cut: Cut, piece: Piece) -> Iterator[Row]:
+        """The rows of a table without a key."""
         columns = list(self._recipe.columns)
         of = _kinds(self._table, columns)
         out = ", ".join(f"{kind.out(f't.{quote(name)}')} AS c{number}" for number, (name, kind) in enumerate(zip(columns, of, strict=True)))
-        condition = self._where(*self._within(cut, WHOLE))
+        condition = self._where(*self._within(cut, piece))
         with self._driver.cursor("replstore_rows") as cursor:
             cursor.itersize = FETCH
             cursor.execute(f"SELECT p, s.* FROM (SELECT {self._digest()} AS p, {out} FROM {self._source(cut)}{condition} OFFSET 0) s ORDER BY 1")

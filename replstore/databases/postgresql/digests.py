@@ -119,13 +119,14 @@ class PostgreSQLDigests(Digests):
         told(sum(bucket.rows for bucket in buckets.values()))
         return buckets
 
+    def listed(self, cut: Cut, piece: Piece) -> list[Row]:
+        return [Row(*row) for row in self._all(self._selected(cut, piece), few=self._recipe.numbered)]
+
     def rows(self, cut: Cut) -> Iterator[Row]:
-        rows = f"SELECT {self._position()} AS p, {self._key()} AS k, {self._digest()} AS h FROM {self._source(cut)}{self._where(*self._within(cut, WHOLE))}"
-        count, group = ("1", "") if self._recipe.key else ("count(*)", " GROUP BY 1, 2, 3")
         self._driver.execute(f"SET LOCAL enable_seqscan = {'off' if self._recipe.numbered else 'on'}")
         with self._driver.cursor("replstore_rows") as cursor:
             cursor.itersize = FETCH
-            cursor.execute(f"SELECT p, k, h, {count} FROM ({rows} OFFSET 0) s{group} ORDER BY 1")
+            cursor.execute(f"{self._selected(cut, WHOLE)} ORDER BY 1")
             yield from map(Row._make, cursor)
 
     def values(self, keys: Collection[str]) -> list[tuple[str, str]]:
@@ -147,6 +148,11 @@ class PostgreSQLDigests(Digests):
         return pages, size, rows
 
     # -- parts of statements
+
+    def _selected(self, cut: Cut, piece: Piece) -> str:
+        rows = f"SELECT {self._position()} AS p, {self._key()} AS k, {self._digest()} AS h FROM {self._source(cut)}{self._where(*self._within(cut, piece))}"
+        count, group = ("1", "") if self._recipe.key else ("count(*)", " GROUP BY 1, 2, 3")
+        return f"SELECT p, k, h, {count} FROM ({rows} OFFSET 0) s{group}"
 
     def _key(self) -> str:
         if not self._recipe.key:

@@ -49,6 +49,7 @@ class SQLite(Database):
 
     name: ClassVar[str] = "sqlite"
     control: ClassVar[Control] = CONTROL
+    embedded: ClassVar[bool] = True
     schemas: ClassVar[bool] = False
 
     def user_engine(self, url: URL, **options: Any) -> Engine:

@@ -138,7 +138,7 @@ class SQLiteDigests(Digests):
                     yield place, name.encode("utf-8", "surrogatepass"), self.digest(values)
 
         # SQLite sorts them, in a temporary file where memory doesn't do; a function of ours couldn't take text that is no UTF-8
-        with closing(sqlite3.connect("")) as spool:
+        with closing(sqlite3.connect("", check_same_thread=False)) as spool:
             spool.execute("CREATE TABLE found (position INTEGER, key BLOB, digest INTEGER)")
             spool.executemany("INSERT INTO found VALUES (?, ?, ?)", found())
             # a key that holds NULL may be there more than once
