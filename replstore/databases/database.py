@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
@@ -16,12 +16,12 @@ from replstore.control import Control
 from replstore.databases.base import Entry, Fault, NodeState, Unshipped
 from replstore.databases.carrier import Carrier
 from replstore.databases.catalog import Difference, Table, differences
-from replstore.databases.digests import Digests, Forms, Recipe
+from replstore.databases.digests import Digesting
 from replstore.databases.replaying import Replaying
 from replstore.databases.suspended import Restore, bring_back, merged, stored
 
 
-class Database(ABC):
+class Database(Digesting):
     """What replstore needs to know of a kind of database.  Stateless."""
 
     name: ClassVar[str]
@@ -30,9 +30,6 @@ class Database(ABC):
     """Whether ``learn`` does anything."""
     same_triggers: ClassVar[bool] = True
     """Whether both nodes of a pair have the same foreign keys and triggers; False: each has its own."""
-
-    embedded: ClassVar[bool] = False
-    """Whether this very process does the database's work."""
 
     schemas: ClassVar[bool] = True
     """Whether the ids of tables have a schema."""
@@ -149,14 +146,6 @@ class Database(ABC):
             CannotReplicate: a fresh one doesn't go together with the table here.
         """
         return []
-
-    def beside(self, tables: Sequence[Table], there: Sequence[Table]) -> list[Table]:
-        """Tables of this node as those of another one, which may be of another kind and knows nothing of this, let them be compared."""
-        return list(tables)
-
-    def crossing(self, table: Table) -> Table:
-        """A table with those columns whose values both nodes can hold."""
-        return table
 
     def differences(self, a: Table | None, b: Table | None, names: tuple[str, str] = ("primary", "standby")) -> list[Difference]:
         """In what a table differs between this node and the other one; see ``catalog.differences``."""
@@ -425,21 +414,3 @@ class Database(ABC):
 
         ``key`` is JSON as in ``rows``; ``values`` is a tuple of the data columns' texts in the table's column order.
         """
-
-    # -- digests, for the check
-
-    @abstractmethod
-    def forms(self, connection: Connection, table: Table) -> Forms:
-        """How a table's rows can be digested here."""
-
-    @abstractmethod
-    def digests(self, connection: Connection, table: Table, recipe: Recipe) -> Digests:
-        """A table's rows as their digests, in the snapshot that is open on the connection."""
-
-    def share_snapshot(self, connection: Connection) -> str | None:
-        """A name under which further sessions can read in the snapshot of this one, as long as it is open; None: there is no such thing."""
-        return None
-
-    def join_snapshot(self, connection: Connection, shared: str) -> None:
-        """Begins a transaction that reads in a snapshot of another session."""
-        raise NotImplementedError

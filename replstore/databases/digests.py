@@ -8,9 +8,13 @@ positions, of 2 to the power of ``shift``: its digest says whether the rows in i
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
+
+from sqlalchemy import Connection
+
+from replstore.databases.catalog import Table
 
 #: The form of a column of which nothing better is known: the text that the database prints.
 TEXT = "text"
@@ -173,3 +177,34 @@ class Digests(ABC):
     @abstractmethod
     def values(self, keys: Collection[str]) -> list[tuple[str, str]]:
         """Rows by their keys, as ``Database.rows`` has both; an equal key of another form may be among them."""
+
+
+class Digesting(ABC):
+    """What the check needs of a kind of database besides its rows; a part of ``Database``."""
+
+    embedded: ClassVar[bool] = False
+    """Whether this very process does the database's work."""
+
+    @abstractmethod
+    def forms(self, connection: Connection, table: Table) -> Forms:
+        """How a table's rows can be digested here."""
+
+    @abstractmethod
+    def digests(self, connection: Connection, table: Table, recipe: Recipe) -> Digests:
+        """A table's rows as their digests, in the snapshot that is open on the connection."""
+
+    def share_snapshot(self, connection: Connection) -> str | None:
+        """A name under which further sessions can read in the snapshot of this one, as long as it is open; None: there is no such thing."""
+        return None
+
+    def join_snapshot(self, connection: Connection, shared: str) -> None:
+        """Begins a transaction that reads in a snapshot of another session."""
+        raise NotImplementedError
+
+    def beside(self, tables: Sequence[Table], there: Sequence[Table]) -> list[Table]:
+        """Tables of this node as those of another one, which may be of another kind and knows nothing of this, let them be compared."""
+        return list(tables)
+
+    def crossing(self, table: Table) -> Table:
+        """A table with those columns whose values both nodes can hold."""
+        return table

@@ -21,6 +21,8 @@ T = TypeVar("T")
 Progress = Callable[[str, int], None]
 #: Bytes of a table that one statement reads: small enough to say how far it is, large enough to be worth a statement.
 PIECE = 32 << 20
+#: Times as much where each piece has rows of all buckets, and answers with all of them.
+SCATTERED = 4
 #: Rows between two words of progress, at least.
 STEP = 500
 #: Pieces of a table at most: each of them answers with a row for each bucket.
@@ -54,9 +56,10 @@ class Reader:
 
     def _in_pieces(self, cut: Cut, act: Callable[[Digests, Piece], T]) -> list[T]:
         """What several sessions find in the pieces of a large table; one reads what an index finds."""
-        pieces = [WHOLE] if cut.within is not None and self.recipe.numbered else self.digests.pieces(PIECE)
+        size = PIECE if self.recipe.numbered else PIECE * SCATTERED
+        pieces = [WHOLE] if cut.within is not None and self.recipe.numbered else self.digests.pieces(size)
         if len(pieces) > PIECES:
-            pieces = self.digests.pieces(PIECE * len(pieces) // PIECES)
+            pieces = self.digests.pieces(size * len(pieces) // PIECES)
         left, found = deque(pieces), list[T]()
 
         def work(digests: Digests) -> None:

@@ -89,7 +89,7 @@ def test_rows_are_streamed_in_the_order_of_a_hash(two: Two, key: str, monkeypatc
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("key", ["bigint PRIMARY KEY", "text PRIMARY KEY", "text"])
 def test_a_large_table_is_read_in_pieces_by_several_sessions(two_servers: Two, key: str, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "PIECE", 1 << 15)
+    monkeypatch.setattr(reading, "PIECE", 1 << 13)
     sessions, pieces = dict[str, set[Any]](), list[Any]()
     all_at_it = {name: threading.Event() for name in BOTH}
     real = PostgreSQLDigests.buckets

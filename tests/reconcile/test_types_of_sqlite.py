@@ -116,6 +116,13 @@ def test_every_divergence_between_a_file_and_a_server_is_found(unlike: Two, key:
     assert only(report).total == len(CASES)
 
 
+def test_texts_that_are_the_same_only_together_differ(unlike: Two) -> None:
+    unlike.both("CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT, b TEXT)", "INSERT INTO t VALUES (1, 'ab', 'c'), (2, '', '1:x'), (3, NULL, '')")
+    unlike.sql("standby", "UPDATE t SET a = 'a', b = 'bc' WHERE id = 1", "UPDATE t SET a = '1:x', b = '' WHERE id = 2")
+    unlike.sql("primary", "UPDATE t SET a = '', b = NULL WHERE id = 3")
+    assert found(unlike.check()) == [((1,), "changed", ("a", "b")), ((2,), "changed", ("a", "b")), ((3,), "changed", ("a", "b"))]
+
+
 def test_what_a_server_can_t_have_is_a_difference(unlike: Two) -> None:
     file, postgresql = node_of(unlike, "sqlite"), node_of(unlike, "postgresql")
     unlike.sql(file, "CREATE TABLE t (id INTEGER PRIMARY KEY, v INTEGER, w DOUBLE)", "INSERT INTO t VALUES (1, 1, 0.5), (2, 'two', 0.0), (3, 3, 1.0)")
