@@ -43,7 +43,9 @@ def command(
         int | None, typer.Option("--limit", min=0, help=f"Differences to list of each table. [default: {ON_SCREEN}; {IN_JSON} in JSON]", metavar="N")
     ] = None,
     settle: Annotated[float, typer.Option("--settle", min=0.0, help="Seconds after which what may only be late is read again.", metavar="S")] = 1.0,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Sessions of each server that read a large table at once.", metavar="N")] = 2,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, max=8, help="Sessions of each server that read a large table at once.", metavar="N")
+    ] = 2,
     max_load: Annotated[
         float, typer.Option("--max-load", help="Percent of the time in which a session may keep its database busy.", metavar="PERCENT")
     ] = 100.0,

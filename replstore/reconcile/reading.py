@@ -160,7 +160,7 @@ class Meter:
         self._last: int | None = None
         self._before = 0
         self._lock = threading.Lock()
-        self._since = threading.local()
+        self._began, self._since = time.monotonic(), threading.local()
 
     def expect(self, rows: int) -> None:
         """The table has about this many rows."""
@@ -193,9 +193,8 @@ class Meter:
         return told
 
     def _rest(self) -> None:
-        now = time.monotonic()
         if self._load < 1:
-            time.sleep((now - getattr(self._since, "at", now)) * (1 / self._load - 1))
+            time.sleep((time.monotonic() - getattr(self._since, "at", self._began)) * (1 / self._load - 1))
         self._since.at = time.monotonic()
 
 

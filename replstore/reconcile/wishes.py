@@ -9,6 +9,9 @@ from typing import Any
 from replstore.errors import ConfigError
 from replstore.reconcile.reading import Progress
 
+#: Sessions of a node at most: its engine has a few more, for everything else.
+WORKERS = 8
+
 
 @dataclass(frozen=True)
 class Wishes:
@@ -50,8 +53,8 @@ class Wishes:
             raise ConfigError("tables names no table: give at least one, or leave it out to compare all")
         if self.limit < 0:
             raise ConfigError(f"limit: {self.limit} is no number of differences")
-        if self.workers < 1:
-            raise ConfigError(f"workers: {self.workers} is no number of sessions; at least 1 reads")
+        if not 1 <= self.workers <= WORKERS:
+            raise ConfigError(f"workers: {self.workers} is no number of sessions; 1 to {WORKERS} of each node read")
         for name in ("sample", "max_load"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"{name}: {getattr(self, name):g} is no share above 0 and up to 1")

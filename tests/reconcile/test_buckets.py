@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from replstore.databases.digests import Bucket, Cut, Row
 from replstore.databases.postgresql.digests import PostgreSQLDigests
 from replstore.errors import CannotCheck
-from replstore.reconcile import buckets, reading, rows
+from replstore.reconcile import buckets, reading, rows, strangers
 from tests.fix_reconcile import BOTH, Two, found, only
 
 #: Rows of the tables here: some thousands, so that there are many buckets.
@@ -117,21 +119,20 @@ def test_a_large_table_is_read_in_pieces_by_several_sessions(two_servers: Two, k
 
 
 def test_all_sessions_of_a_node_read_in_one_snapshot(two_servers: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strangers, "AT_LEAST", 0)
     monkeypatch.setattr(reading, "PIECE", 1 << 15)
     fill(two_servers)
-    real = PostgreSQLDigests.buckets
-    first = threading.Event()
+    real = reading.Sessions._joined
 
-    def slow(self: PostgreSQLDigests, cut: Cut, piece: Any, told: Any) -> Any:
-        result = real(self, cut, piece, told)
-        if not first.is_set():
-            first.set()
-            two_servers.sql("primary", "UPDATE t SET v = 'late'", "INSERT INTO t VALUES (100000, 'late')")
-        return result
+    def late(self: reading.Sessions, side: Any, shared: str) -> Any:
+        if side.name == "primary":
+            two_servers.sql("primary", "UPDATE t SET v = 'late ' || v")
+        return real(self, side, shared)
 
-    monkeypatch.setattr(PostgreSQLDigests, "buckets", slow)
-    assert two_servers.check(workers=3).equal
-    assert not two_servers.check(workers=3).equal
+    monkeypatch.setattr(reading.Sessions, "_joined", late)
+    assert two_servers.check(workers=3, limit=0).total == 0
+    monkeypatch.undo()
+    assert two_servers.check(limit=0).total == ROWS
 
 
 def test_partitions_are_read_in_pieces(two_servers: Two, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,10 +204,17 @@ def test_a_sample_is_a_part_of_the_rows_the_same_on_both_nodes(two: Two, key: st
     assert two.check(sample=0.3, limit=10).as_dict() == report.as_dict()
 
 
-def test_a_throttled_check_finds_the_same(two: Two) -> None:
+def test_a_throttled_check_rests_and_finds_the_same(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(two)
     two.sql("standby", "DELETE FROM t WHERE k = 9")
-    assert found(two.check(max_load=0.5)) == [((9,), "missing_on_standby", ())]
+    rests: list[float] = []
+    monkeypatch.setattr(reading, "time", SimpleNamespace(monotonic=time.monotonic, sleep=rests.append))
+    assert two.check().total == 1
+    assert not rests
+    began = time.monotonic()
+    assert found(two.check(max_load=0.25)) == [((9,), "missing_on_standby", ())]
+    assert len(rests) >= 2
+    assert 0 < min(rests) < 3 * (time.monotonic() - began)
 
 
 @pytest.mark.parametrize("node", BOTH)

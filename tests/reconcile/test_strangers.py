@@ -117,12 +117,13 @@ def test_a_database_that_is_not_there_is_named(two_files: Two) -> None:
 
 def test_a_virtual_table_is_not_compared(two_files: Two) -> None:
     two_files.both("CREATE VIRTUAL TABLE words USING fts5(word)", "CREATE TABLE t (k INTEGER PRIMARY KEY)")
-    tables = {each.name: each.primary for each in two_files.check().tables}
-    assert tables == {"t": 0, "words": None}
+    report = two_files.check()
+    assert {each.name: each.primary for each in report.tables} == {"t": 0, "words": None}
+    assert [(each.table, each.text) for each in report.schema] == [("words", "it is virtual, so its rows can't be compared")]
 
 
 @pytest.mark.parametrize(
-    "wishes", [{"workers": 0}, {"sample": 0.0}, {"sample": 1.5}, {"max_load": 0.0}, {"limit": -1}, {"settle": -1.0}, {"tables": []}]
+    "wishes", [{"workers": 0}, {"workers": 9}, {"sample": 0.0}, {"sample": 1.5}, {"max_load": 0.0}, {"limit": -1}, {"settle": -1.0}, {"tables": []}]
 )
 def test_wishes_that_make_no_sense_are_refused(two_files: Two, wishes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wishes))):
