@@ -138,6 +138,16 @@ def test_declared_keys_of_files_are_paired(two_files: Two, declared: str) -> Non
     assert sorted(kind for _, kind, _ in found(two_files.check())) == ["changed", "missing_on_standby"]
 
 
+def test_a_whole_number_that_is_no_rowid_may_be_anything(two_files: Two) -> None:
+    """INTEGER PRIMARY KEY DESC has an index of its own."""
+    two_files.both(
+        "CREATE TABLE t (k INTEGER PRIMARY KEY DESC, v)", "INSERT INTO t VALUES (1, 'a'), ('one', 'b'), (NULL, 'c'), (x'01', 'd'), (1.5, 'e')"
+    )
+    assert two_files.same()
+    two_files.sql("standby", "UPDATE t SET v = v || '!'")
+    assert two_files.check().total == 5
+
+
 def test_files_of_another_encoding_have_the_same_text(two_files: Two) -> None:
     two_files.sql("primary", "CREATE TABLE t (k TEXT PRIMARY KEY NOT NULL, v)")
     path = two_files.urls["standby"].removeprefix("sqlite:///") + "-16"
