@@ -192,3 +192,13 @@ def test_two_of_one_row_are_not_two_of_another(two: Two) -> None:
     two.sql("primary", f"INSERT INTO log VALUES ({one}), ({one})")
     two.sql("standby", f"INSERT INTO log VALUES ({other}), ({other})")
     assert sorted(kind for _, kind, _ in found(two.check())) == ["missing_on_primary"] * 2 + ["missing_on_standby"] * 2
+
+
+def test_rows_under_keys_of_another_type_are_not_compared(two: Two) -> None:
+    two.sql("primary", "CREATE TABLE t (k int PRIMARY KEY)")
+    two.sql("standby", "CREATE TABLE t (k text PRIMARY KEY)")
+    two.both("INSERT INTO t VALUES (1)" if "sqlite" in two.urls["primary"] else "INSERT INTO t SELECT 1")
+    report = two.check()
+    assert (only(report).primary, only(report).standby) == (None, None)
+    assert any(each.text.startswith("column k: ") for each in report.schema)
+    assert not report.equal
