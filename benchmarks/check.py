@@ -2,7 +2,7 @@
 
 ::
 
-    python -m benchmarks.check                       # a million rows, in about five minutes on two processors
+    python -m benchmarks.check                       # a million rows, in about eight minutes on two processors
     python -m benchmarks.check --rows 10000000       # the same with ten million
     python -m benchmarks.check --quick               # to see that it runs
     python -m benchmarks.check --only sqlite         # the other cases keep what they had
@@ -44,7 +44,7 @@ COLUMNS = "n int NOT NULL, name text, price numeric(12, 2), at timestamp with ti
 SCAN = "SELECT count(*), bit_xor(hash_record_extended(t.*, 0)) FROM item t"
 HEAD = """# Measurements of the check
 
-Made by `python -m benchmarks.check`, from `benchmarks/results/check.json`; don't edit.
+Made by `make bench-check`, from `benchmarks/results/check.json`; don't edit.
 
 All of a section's variants ran in turns in one run, and ratios are formed within a turn. A value is the median, in brackets the quartiles of all rounds.
 """

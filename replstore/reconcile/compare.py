@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replstore.reconcile.reading import Sessions, sessions
-from replstore.reconcile.report import Report, TableReport
+from replstore.reconcile.report import OURS, Report, TableReport
 from replstore.reconcile.resuming import Log
 from replstore.reconcile.rows import compare_rows
 from replstore.reconcile.schema import Definitions, compare_schema, definitions, without_key
@@ -38,6 +38,8 @@ def check(pair: Pair, wishes: Wishes) -> Report:
     """
     with both_nodes(pair) as both, sessions(wishes.workers) as more, _log(both, wishes).done() as log:
         found = definitions(both, wishes.tables, wishes.exclude)
+        if wishes.where and wishes.tables is None:  # which is about the user's tables
+            found = found.without(OURS)
         standing = {side.name: read_sequences(side) for side in both.sides}
         schema = compare_schema(found, both.writer.node.database)
         if wishes.tables is None:

@@ -39,6 +39,11 @@ class Definitions:
         """All of them, sorted."""
         return sorted({*self.primary, *self.standby})
 
+    def without(self, names: Collection[str]) -> Definitions:
+        """The others."""
+        primary, standby = ({name: table for name, table in tables.items() if name not in names} for tables in (self.primary, self.standby))
+        return replace(self, primary=primary, standby=standby)
+
     def comparable(self, name: str) -> bool:
         """Whether both nodes have the table under the same key, or without one, so that its rows can be compared."""
         a, b = self.primary.get(name), self.standby.get(name)
