@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from replstore.databases.catalog import Table
 
 #: The form of a column of which nothing better is known: the text that the database prints.
-TEXT = "text"
+TEXT = "printed"
 #: Bits of a position and of a digest.
 BITS = 64
 #: Called with how many more rows were read.
