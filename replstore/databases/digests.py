@@ -27,8 +27,9 @@ Told = Callable[[int], None]
 class Bucket(NamedTuple):
     """What is known of the rows of a bucket: their number, and three ways of adding up their digests.
 
-    A sum alone misses values that two rows have exchanged, an exclusive or alone misses what is there twice, and both can meet by chance more often than a
-    number of 64 bits should; ``mixed`` is the exclusive or of digests that were scattered once more.
+    An exclusive or misses what is there twice, so of a table without a key there is a sum as well.  A digest follows from its values' hashes by sums and
+    shifts, so that rows which have exchanged values meet in one of the two more often than in a number of 64 bits they should; ``mixed`` is the exclusive or
+    of digests that were scattered once more.
     """
 
     rows: int

@@ -110,9 +110,10 @@ class PostgreSQLDigests(Digests):
         rows = (
             f"SELECT {self._position()} >> {cut.shift} AS b, {self._digest()} AS h FROM {self._source(cut)}{self._where(*self._within(cut, piece))}"
         )
-        # without OFFSET 0 every aggregate would compute the digest again
+        # only what has no key can be there twice; without OFFSET 0 every aggregate would compute the digest again
+        sum_of = "0" if self._recipe.key else "sum(h)::text"
         found = self._all(
-            f"SELECT b, count(*), sum(h)::text, bit_xor(h), bit_xor(hashint8extended(h, 1)) FROM ({rows} OFFSET 0) s GROUP BY b",
+            f"SELECT b, count(*), {sum_of}, bit_xor(h), bit_xor(hashint8extended(h, 1)) FROM ({rows} OFFSET 0) s GROUP BY b",
             few=cut.within is not None and self._recipe.numbered,
         )
         buckets = {number: Bucket(count, int(sum), xor, mixed) for number, count, sum, xor, mixed in found}
