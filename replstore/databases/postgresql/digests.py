@@ -8,6 +8,7 @@ text where the binary form says more than the value (numbers of types, a bitmap 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection
@@ -58,9 +59,11 @@ WITH RECURSIVE b AS (
   UNION ALL SELECT b.attname, y.typbasetype, CASE WHEN b.mod < 0 THEN y.typtypmod ELSE b.mod END FROM b JOIN pg_type y ON y.oid = b.type WHERE y.typtype = 'd'
 )
 SELECT b.attname, CASE WHEN y.typname = 'numeric' AND b.mod >= 0 THEN format_type(b.type, b.mod) ELSE y.typname END,
-  y.typnamespace = 'pg_catalog'::regnamespace FROM b JOIN pg_type y ON y.oid = b.type WHERE y.typtype <> 'd'"""
+  y.typnamespace = 'pg_catalog'::regnamespace, {1} FROM b JOIN pg_type y ON y.oid = b.type WHERE y.typtype <> 'd'"""
 #: Hashes of one value of each type that is hashed as it is: they depend on how the machine lays out its numbers.
-_HASHES = r"""SELECT hash_record_extended(ROW(true, 7::int2, 7::int4, 'epoch'::date, '00112233-4455-6677-8899-aabbccddeeff'::uuid, '\x0001'::bytea, 1.5), 0)"""
+_HASHES = (
+    r"""hash_record_extended(ROW(true, 7::int2, 7::int4, 'epoch'::date, '00112233-4455-6677-8899-aabbccddeeff'::uuid, '\x0001'::bytea, 1.5), 0)"""
+)
 #: Bytes of a page.
 _PAGE = "current_setting('block_size')::int"
 _PAGES = """SELECT coalesce(max(pg_relation_size(c.oid)) / {page}, 0), coalesce(sum(pg_relation_size(c.oid)), 0)::bigint,
@@ -73,13 +76,12 @@ _ROW = 100
 def forms(connection: Connection, table: Table) -> Forms:
     """See ``Database.forms``."""
     with raw(connection.connection).cursor() as cursor:
-        cursor.execute(_FORMS.format(text(qualified(table))))
-        found = {name: form if builtin and (form in EXACT or form.startswith("numeric(")) else TEXT for name, form, builtin in cursor.fetchall()}
-        cursor.execute(_HASHES)
-        (hashes,) = cursor.fetchone()
+        cursor.execute(_FORMS.format(text(qualified(table)), _HASHES))
+        rows = cursor.fetchall()
+    found = {row[0]: row[1] if row[2] and (row[1] in EXACT or row[1].startswith("numeric(")) else TEXT for row in rows}
     own = dict.fromkeys((*table.data_columns, *table.key))
     numbered = len(table.key) == 1 and found[table.key[0]] in WHOLE_NUMBERS
-    return Forms({name: found[name] for name in own}, numbered, str(hashes))
+    return Forms({name: found[name] for name in own}, numbered, str(rows[0][3]))
 
 
 class PostgreSQLDigests(Digests):
@@ -89,6 +91,7 @@ class PostgreSQLDigests(Digests):
         self._driver: Any = raw(connection.connection)
         self._connection, self._table, self._recipe = connection, table, recipe
         self._name = qualified(table)
+        self._sizes: tuple[int, int, int] | None = None
 
     def bounds(self) -> tuple[int, int] | None:
         key = f"t.{quote(self._recipe.key[0])}"
@@ -124,10 +127,10 @@ class PostgreSQLDigests(Digests):
         return [Row(*row) for row in self._all(self._selected(cut, piece), few=self._recipe.numbered)]
 
     def rows(self, cut: Cut) -> Iterator[Row]:
-        self._driver.execute(f"SET LOCAL enable_seqscan = {'off' if self._recipe.numbered else 'on'}")
         with self._driver.cursor("replstore_rows") as cursor:
             cursor.itersize = FETCH
-            cursor.execute(f"{self._selected(cut, WHOLE)} ORDER BY 1")
+            with self._index_first(self._recipe.numbered):
+                cursor.execute(f"{self._selected(cut, WHOLE)} ORDER BY 1")
             yield from map(Row._make, cursor)
 
     def values(self, keys: Collection[str]) -> list[tuple[str, str]]:
@@ -137,16 +140,24 @@ class PostgreSQLDigests(Digests):
         return self._all(f"SELECT {self._key()}, {row_of(list(self._recipe.columns))} FROM {self._name} t JOIN ({given}) j ON {on}", few=True)
 
     def _all(self, statement: str, *, few: bool = False) -> list[Any]:
-        # ranges of a key are looked up in its index, whatever the planner believes of a table that nobody has analyzed
-        self._driver.execute(f"SET LOCAL enable_seqscan = {'off' if few else 'on'}")
-        with self._driver.cursor() as cursor:
+        with self._index_first(few), self._driver.cursor() as cursor:
             cursor.execute(statement)
             return list(cursor.fetchall())
 
+    @contextmanager
+    def _index_first(self, few: bool) -> Iterator[None]:
+        """Ranges of a key are looked up in its index, whatever the planner believes of a table that nobody has analyzed."""
+        if few:
+            self._driver.execute("SET LOCAL enable_seqscan = off")
+        yield
+        if few:
+            self._driver.execute("SET LOCAL enable_seqscan = on")
+
     def _size(self) -> tuple[int, int, int]:
         """Pages of the largest part, bytes of all, rows as they were counted last (0: never)."""
-        pages, size, rows = self._all(_PAGES.format(page=_PAGE, table=text(self._name)))[0]
-        return pages, size, rows
+        if self._sizes is None:
+            self._sizes = tuple(self._all(_PAGES.format(page=_PAGE, table=text(self._name)))[0])
+        return self._sizes
 
     # -- parts of statements
 

@@ -21,10 +21,19 @@ from replstore.databases.postgresql.carrier import UNSHIPPED, unpacked
 from replstore.databases.postgresql.state import CONTROL
 
 #: Settings under which two values that differ never have the same text (HAZARDS 14).
-TEXT_SETTINGS = (
-    "SET LOCAL datestyle TO 'ISO, YMD'; SET LOCAL intervalstyle TO 'postgres'; SET LOCAL timezone TO 'UTC'; SET LOCAL extra_float_digits TO 3; "
-    "SET LOCAL bytea_output TO 'hex'; SET LOCAL lc_monetary TO 'C'; SET LOCAL row_security TO off; SET LOCAL search_path TO pg_catalog"
-)
+_TEXT = {
+    "datestyle": "ISO, YMD",
+    "intervalstyle": "postgres",
+    "timezone": "UTC",
+    "extra_float_digits": "3",
+    "bytea_output": "hex",
+    "lc_monetary": "C",
+    "row_security": "off",
+    "search_path": "pg_catalog",
+}
+TEXT_SETTINGS = "; ".join(f"SET LOCAL {name} TO '{value}'" for name, value in _TEXT.items())
+#: And how a snapshot may be read for as long as it takes. Digests are cheap to compute and many: to compile them costs more.
+_READING = {**_TEXT, "statement_timeout": "0", "idle_in_transaction_session_timeout": "0", "jit": "off"}
 #: Rows in one fetch.
 FETCH = 5000
 
@@ -38,11 +47,8 @@ def begin_snapshot(connection: Connection, shared: str | None = None) -> None:
     connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
     if shared is not None:
         connection.exec_driver_sql(f"SET TRANSACTION SNAPSHOT {text(shared)}")
-    for setting in TEXT_SETTINGS.split("; "):
-        connection.exec_driver_sql(setting)
-    connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-    connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
-    connection.exec_driver_sql("SELECT pg_current_snapshot()")  # the first query takes the snapshot
+    settings = ", ".join(f"set_config({text(name)}, {text(value)}, true)" for name, value in _READING.items())
+    connection.exec_driver_sql(f"SELECT {settings}")  # the first query takes the snapshot
 
 
 def unshipped_keys(connection: Connection, since: str) -> Mapping[str, set[str] | None]:
