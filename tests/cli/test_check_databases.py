@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import time
 
 import pytest
+from rich.console import Console
 
+from replstore.cli import progress
 from tests.cli.fix_command import Run
 from tests.fix_check import behind_the_guard
 from tests.fix_reconcile import Two
@@ -88,3 +93,26 @@ def test_the_urls_of_a_pair_are_compared_as_a_pair(sqlite_lab: Lab, run: Run) ->
     assert done.stdout.rstrip().endswith("Equal: 2 rows in 1 table; 1 row is on the way to the follower.")
     behind_the_guard(sqlite_lab, "standby", "DELETE FROM account")
     assert run("check", *given).returncode == 1
+
+
+def test_a_terminal_shows_table_rows_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(progress, "console", lambda stderr: Console(file=out, force_terminal=True, width=120))
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
+    with progress.Bar() as bar:
+        bar.callbacks["expected"]("public.item", 1000)
+        for rows in (0, 100, 250):
+            time.sleep(0.02)
+            bar.callbacks["progress"]("public.item", rows)
+        bar._shown.refresh()
+    shown = out.getvalue()
+    assert "comparing public.item" in shown
+    assert "250 rows" in shown
+    assert "rows/s" in shown
+    assert re.search(r"\d\d:\d\d", shown)
+
+
+def test_nothing_is_shown_where_nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: False, raising=False)
+    with progress.Bar() as bar:
+        assert bar.callbacks == {}
