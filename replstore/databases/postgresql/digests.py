@@ -113,10 +113,9 @@ class PostgreSQLDigests(Digests):
         rows = (
             f"SELECT {self._position()} >> {cut.shift} AS b, {self._digest()} AS h FROM {self._source(cut)}{self._where(*self._within(cut, piece))}"
         )
-        # only what has no key can be there twice; without OFFSET 0 every aggregate would compute the digest again
-        sum_of = "0" if self._recipe.key else "sum(h)::text"
+        # without OFFSET 0 every aggregate would compute the digest again
         found = self._all(
-            f"SELECT b, count(*), {sum_of}, bit_xor(h), bit_xor(hashint8extended(h, 1)) FROM ({rows} OFFSET 0) s GROUP BY b",
+            f"SELECT b, count(*), {', '.join(self._added())} FROM ({rows} OFFSET 0) s GROUP BY b",
             few=cut.within is not None and self._recipe.numbered,
         )
         buckets = {number: Bucket(count, int(sum), xor, mixed) for number, count, sum, xor, mixed in found}
@@ -172,6 +171,10 @@ class PostgreSQLDigests(Digests):
         # what JSON has a form of its own for can't be read back from it; everything else whose form is its text is a string in JSON anyway
         parts = (text_of(name) if self._recipe.columns[name] in (TEXT, "json", "jsonb") else f"t.{quote(name)}" for name in self._recipe.key)
         return f"jsonb_build_array({', '.join(parts)})::text"
+
+    def _added(self) -> tuple[str, str, str]:
+        """A bucket's sum, exclusive or, and exclusive or of scattered digests; only what has no key can be there twice, and needs a sum."""
+        return "0" if self._recipe.key else "sum(h)::text", "bit_xor(h)", "bit_xor(hashint8extended(h, 1))"
 
     def _position(self) -> str:
         if self._recipe.numbered:
