@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 3
 
-.PHONY: demo test bench lint format wheel clean
+.PHONY: demo test bench bench-check lint format wheel clean
 
 demo: .venv/ready  ## Two nodes, several writers, one of the nodes killed: what is lost? (Nothing.)
 	@$(BIN)/replstore demo $(ARGS)
@@ -13,6 +13,9 @@ test: .venv/ready  ## All tests, on real databases
 
 bench: .venv/ready  ## Measurements, about six minutes: docs/benchmarks.md (ARGS=--quick: one)
 	@$(BIN)/python -m benchmarks.journal $(ARGS)
+
+bench-check: .venv/ready  ## Measurements of the check, about eight minutes: docs/benchmarks-check.md (ARGS=--quick: one)
+	@$(BIN)/python -m benchmarks.check $(ARGS)
 
 lint: .venv/ready  ## Style, types, and the order of the layers
 	@$(BIN)/ruff check .

@@ -59,10 +59,10 @@ def _section(section: Section) -> dict[str, Any]:
     return found
 
 
-def document(path: Path, order: Sequence[str]) -> str:
+def document(path: Path, order: Sequence[str], head: str = HEAD) -> str:
     """The Markdown text of a JSON file."""
     cases = json.loads(path.read_text())["cases"]
-    parts = [HEAD, _machines([cases[case]["machine"] for case in order if case in cases])]
+    parts = [head, _machines([cases[case]["machine"] for case in order if case in cases])]
     parts += [_table(section) for case in order if case in cases for section in cases[case]["sections"]]
     return "\n".join(parts)
 

@@ -326,23 +326,44 @@ class Store:
 
         return migrate(self.pair, metadata, alembic_config=alembic_config, replace=replace, drop_witness=drop_witness)
 
-    def check(self, *, tables: Collection[str] | None = None, limit: int = 1000, settle: float = 1.0, progress: Progress | None = None) -> Report:
+    def check(
+        self,
+        *,
+        tables: Collection[str] | None = None,
+        exclude: Collection[str] = (),
+        where: str = "",
+        sample: float = 1.0,
+        limit: int = 1000,
+        settle: float = 1.0,
+        workers: int = 2,
+        max_load: float = 1.0,
+        progress: Progress | None = None,
+        expected: Progress | None = None,
+        resume: str = "",
+    ) -> Report:
         """Compares schema, sequences and rows of both nodes, while writes go on; changes nothing.
 
         Args:
             tables: names of the tables to compare, with their schema where there is more than one of the name; None: all.
+            exclude: names of tables to leave out.
+            where: SQL condition for the rows to compare, the same on both nodes.
+            sample: share of the rows to compare, in ranges of keys chosen by chance, the same ones each time.
             limit: how many differences of each table the report keeps; all are counted.
             settle: s to wait for a sequence that may only be late.
+            workers: sessions of each node that read a large table at once, where the database can give several one snapshot.
+            max_load: share of the time in which a session may keep its server busy.
             progress: called now and then with a table's name and how many of its rows were compared.
+            expected: called with a table's name and about how many rows it has, before they are read.
+            resume: path of a file that keeps what was found while the check runs: one that broke off goes on where it was; empty: none.
 
         Raises:
             CannotCheck: a node doesn't answer, has no control tables, or was lost meanwhile.
             ConfigError: there is no such table.
         """
-        from replstore.reconcile import check
+        from replstore.reconcile import Wishes, check
 
         self.pair.refuse_closed()
-        return check(self.pair, tables=tables, limit=limit, settle=settle, progress=progress)
+        return check(self.pair, Wishes(tables, exclude, where, sample, limit, settle, workers, max_load, progress, expected, resume))
 
     def close(self) -> None:
         """Ends the background threads and closes every connection, within about a second."""

@@ -17,6 +17,7 @@ pytest_plugins = (
     "tests.fix_orphans",
     "tests.fix_mixed",
     "tests.fix_ordinary",
+    "tests.fix_reconcile",
 )
 
 GB = 2**30

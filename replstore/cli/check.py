@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from replstore.cli.common import Options, console, print_json
 from replstore.cli.opening import opened
+from replstore.cli.progress import Bar
 from replstore.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from replstore.reconcile.report import Difference, Report, TableReport
-    from replstore.reconcile.rows import Progress
 
 #: Differences of a table that are shown where nobody asks for another number: a screenful, and what a program may want.
 ON_SCREEN, IN_JSON = 20, 1000
@@ -30,21 +29,46 @@ CAUSES = {"orphan": "orphan", "capture_missing": "its changes weren't captured",
 
 def command(
     options: Options,
+    one: Annotated[
+        str | None, typer.Argument(metavar="URL", help="A database, instead of a pair; it needs no replstore.", show_default=False)
+    ] = None,
+    other: Annotated[str | None, typer.Argument(metavar="OTHER", help="The other database.", show_default=False)] = None,
     tables: Annotated[list[str] | None, typer.Option("--tables", help="Compare these tables only; separated by commas.", metavar="NAMES")] = None,
+    exclude: Annotated[list[str] | None, typer.Option("--exclude", help="Leave these tables out; separated by commas.", metavar="NAMES")] = None,
+    where: Annotated[str, typer.Option("--where", help="SQL condition for the rows to compare, for both databases.", metavar="SQL")] = "",
+    sample: Annotated[
+        float, typer.Option("--sample", help="Percent of the rows to compare, in ranges of keys chosen by chance.", metavar="PERCENT")
+    ] = 100.0,
     limit: Annotated[
         int | None, typer.Option("--limit", min=0, help=f"Differences to list of each table. [default: {ON_SCREEN}; {IN_JSON} in JSON]", metavar="N")
     ] = None,
+    settle: Annotated[float, typer.Option("--settle", min=0.0, help="Seconds after which what may only be late is read again.", metavar="S")] = 1.0,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, max=8, help="Sessions of each server that read a large table at once.", metavar="N")
+    ] = 2,
+    max_load: Annotated[
+        float, typer.Option("--max-load", help="Percent of the time in which a session may keep its database busy.", metavar="PERCENT")
+    ] = 100.0,
+    resume: Annotated[str, typer.Option("--resume", help="Keep what was found in this file, and go on from it after a break.", metavar="FILE")] = "",
 ) -> int | None:
     """Compare both nodes: schema, sequences and every row, while writes go on. Nothing is changed.
 
-    Rows that are on their way to the follower are no differences. Exit code: 0 equal, 1 different, 2 they couldn't be compared.
+    Rows that are on their way to the follower are no differences. Two URLs compare any two databases: there, rows that differ are read again after a
+    while, and count if they still do. Exit code: 0 equal, 1 different, 2 they couldn't be compared.
     """
-    names = [name.strip() for given in tables for name in given.split(",") if name.strip()] if tables else None
-    if names == []:
-        raise ConfigError("--tables names no table: give at least one, or leave it out to compare all")
-    kept = limit if limit is not None else IN_JSON if options.json else ON_SCREEN
-    with opened(options) as store, _progress() as progress:
-        report = store.check(tables=names, limit=kept, progress=progress)
+    wanted = {
+        "tables": _names("--tables", tables, "leave it out to compare all"),
+        "exclude": _names("--exclude", exclude, "leave it out") or (),
+        "where": where,
+        "sample": _share("--sample", sample),
+        "limit": limit if limit is not None else IN_JSON if options.json else ON_SCREEN,
+        "settle": settle,
+        "workers": workers,
+        "max_load": _share("--max-load", max_load),
+        "resume": resume,
+    }
+    with Bar() as bar:
+        report = _check(options, one, other, {**wanted, **bar.callbacks})
     if options.json:
         print_json(report.as_dict())
     else:
@@ -52,18 +76,34 @@ def command(
     return None if report.equal else DIFFERENT
 
 
-@contextmanager
-def _progress() -> Iterator[Progress | None]:
-    """Shows how far the check is, where somebody watches."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.progress import Progress as Bar
-    from rich.progress import SpinnerColumn, TextColumn
+def _check(options: Options, one: str | None, other: str | None, wanted: dict[str, Any]) -> Report:
+    if one is not None:
+        if other is None or options.primary or options.standby:
+            raise ConfigError("check takes two URLs, or a pair's settings: `replstore check URL URL`, or --primary URL --standby URL")
+        from replstore.reconcile.strangers import are_a_pair, check_nodes, strangers
+        from replstore.reconcile.wishes import Wishes
 
-    with Bar(SpinnerColumn(), TextColumn("{task.description}"), console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task("reading both nodes")
-        yield lambda table, rows: bar.update(task, description=f"comparing {table}: {rows:,} rows")
+        with strangers(one, other) as nodes:
+            if not are_a_pair(nodes):
+                return check_nodes(nodes, Wishes(**wanted))
+        options = replace(options, primary=one, standby=other)
+    with opened(options) as store:
+        return store.check(**wanted)
+
+
+def _names(option: str, given: list[str] | None, otherwise: str) -> list[str] | None:
+    if given is None:
+        return None
+    names = [name.strip() for each in given for name in each.split(",") if name.strip()]
+    if not names:
+        raise ConfigError(f"{option} names no table: give at least one, or {otherwise}")
+    return names
+
+
+def _share(option: str, percent: float) -> float:
+    if not 0 < percent <= 100:
+        raise ConfigError(f"{option}: {percent:g} is no percentage above 0 and up to 100")
+    return percent / 100
 
 
 def show(report: Report, screen: Console) -> None:
@@ -82,7 +122,7 @@ def show(report: Report, screen: Console) -> None:
             screen.print(f"\n[bold]{heading}[/bold]")
             for line in lines:
                 _bullet(screen, line)
-    if report.total and not any(difference.cause for table in report.tables for difference in table.differences):
+    if report.total and report.pair and not any(difference.cause for table in report.tables for difference in table.differences):
         screen.print("\nWhere the differing rows come from is not known: they were written behind the guard, or while capture was off.")
     if report.shown or not report.equal:
         screen.print()
@@ -106,11 +146,12 @@ def _tables(report: Report) -> Any:
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("Table", overflow="fold")
-    for heading in ("Primary", "Standby", "On their way", "Different"):
+    for heading in ("Primary", "Standby", "On their way" if report.pair else "Late", "Different"):
         table.add_column(heading, justify="right")
     for each in report.shown:
         counts = [f"{each.primary:,}", f"{each.standby:,}"] if each.primary is not None and each.standby is not None else ["not", "compared"]
-        table.add_row(Text(each.name), *counts, f"{each.waiting:,}", Text(f"{each.total:,}", style="bold red" if each.total else ""))
+        late = each.waiting if report.pair else each.settled
+        table.add_row(Text(each.name), *counts, f"{late:,}", Text(f"{each.total:,}", style="bold red" if each.total else ""))
     return table
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
@@ -16,12 +16,13 @@ from replstore.control import Control
 from replstore.databases.base import Entry, Fault, NodeState
 from replstore.databases.carrier import Carrier
 from replstore.databases.catalog import Difference, Table, differences
+from replstore.databases.digests import Digesting
 from replstore.databases.replaying import Replaying
 from replstore.databases.retention import Retention
 from replstore.databases.suspended import Restore, bring_back, merged, stored
 
 
-class Database(Retention, ABC):
+class Database(Digesting, Retention):
     """What replstore needs to know of a kind of database.  Stateless."""
 
     name: ClassVar[str]

@@ -38,6 +38,8 @@ class Causes:
 def causes(both: Both, tables: Definitions, name: str) -> Causes:
     """What is known of a table's differences."""
     found: dict[str, str | None] = {}
+    if both.strangers:
+        return Causes()
     for side in both.sides:
         orphans = [*_recorded(side, name)]
         if side is both.follower:

@@ -1,31 +1,32 @@
 """The check: schema, sequences and rows of both nodes, while writes go on.
 
 What it promises: no false alarm for rows that are on their way, and no missed difference (DESIGN: promise 6).  It changes nothing, and holds a snapshot open
-on each node until it is done.  What it doesn't promise: that it is fast, for it reads every row of both nodes.
+on each node until it is done.  Every row is read where it is; what leaves a server are digests, and rows that differ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from typing import TYPE_CHECKING
 
-from replstore.errors import ConfigError
-from replstore.pair.pair import Pair
-from replstore.reconcile.report import Report, TableReport
-from replstore.reconcile.rows import Progress, compare_rows
-from replstore.reconcile.schema import Definitions, compare_schema, definitions
+from replstore.reconcile.reading import Sessions, sessions
+from replstore.reconcile.report import OURS, Report, TableReport
+from replstore.reconcile.resuming import Log
+from replstore.reconcile.rows import compare_rows
+from replstore.reconcile.schema import Definitions, compare_schema, definitions, without_key
 from replstore.reconcile.sequences import compare_sequences, missing_sequences, read_sequences
 from replstore.reconcile.snapshots import Both, both_nodes
+from replstore.reconcile.wishes import Wishes
+
+if TYPE_CHECKING:
+    from replstore.pair.pair import Pair
 
 
-def check(pair: Pair, *, tables: Collection[str] | None = None, limit: int = 1000, settle: float = 1.0, progress: Progress | None = None) -> Report:
-    """Compares both nodes.
+def check(pair: Pair, wishes: Wishes) -> Report:
+    """Compares both nodes of a pair.
 
     Args:
         pair: the nodes; both must answer.
-        tables: names of the tables to compare, with their schema where there is more than one of the name; None: all, and every sequence.
-        limit: how many differences of each table the report keeps; all are counted.
-        settle: s to wait for a sequence that may only be late.
-        progress: called now and then with a table's name and how many of its rows were compared.
+        wishes: what to compare, and how.
 
     Returns:
         The report.
@@ -35,26 +36,28 @@ def check(pair: Pair, *, tables: Collection[str] | None = None, limit: int = 100
         NotAPair: the nodes belong to different pairs.
         ConfigError: there is no such table.
     """
-    if tables is not None and not tables:
-        raise ConfigError("tables names no table: give at least one, or leave it out to compare all")
-    if limit < 0:
-        raise ConfigError(f"limit: {limit} is no number of differences")
-    with both_nodes(pair) as both:
-        found = definitions(both, tables)
+    with both_nodes(pair) as both, sessions(wishes.workers) as more, _log(both, wishes).done() as log:
+        found = definitions(both, wishes.tables, wishes.exclude)
+        if wishes.where and wishes.tables is None:  # which is about the user's tables
+            found = found.without(OURS)
         standing = {side.name: read_sequences(side) for side in both.sides}
         schema = compare_schema(found, both.writer.node.database)
-        if tables is None:
+        if wishes.tables is None:
             schema += missing_sequences(standing["primary"], standing["standby"])
-        rows = [_table(both, found, name, limit, progress) for name in found.names if name in found.primary and name in found.standby]
-        sequences = compare_sequences(both, found, standing[both.writer.name], chosen=tables is not None, settle=settle)
+        rows = [_table(both, found, name, wishes, more, log) for name in found.names if name in found.primary and name in found.standby]
+        sequences = compare_sequences(both, found, standing[both.writer.name], chosen=wishes.tables is not None, settle=wishes.settle)
         writer = both.writer.name if both.writer.state.role == "writer" else None
-        return Report(tuple(rows), tuple(schema), tuple(sequences), writer, not both.inexact, tuple(_notes(both, found)))
+        return Report(tuple(rows), tuple(schema), tuple(sequences), writer, not both.inexact, (*wishes.notes(), *log.notes(), *_notes(both, found)))
 
 
-def _table(both: Both, found: Definitions, name: str, limit: int, progress: Progress | None) -> TableReport:
+def _log(both: Both, wishes: Wishes) -> Log:
+    return Log(wishes.resume, wishes.identity(both.writer.state.pair))
+
+
+def _table(both: Both, found: Definitions, name: str, wishes: Wishes, more: Sessions, log: Log) -> TableReport:
     if not found.comparable(name):
         return TableReport(name, None, None, (), 0, 0)
-    return compare_rows(both, found, name, limit=limit, progress=progress)
+    return log.part(found, name, "", lambda: compare_rows(both, found, name, wishes, more, log if wishes.resume else None))
 
 
 def _notes(both: Both, found: Definitions) -> list[str]:
@@ -69,6 +72,7 @@ def _notes(both: Both, found: Definitions) -> list[str]:
             f"{writer.name} has had {writer.schema_no} migrations and {follower.name} {follower.schema_no}: nothing is shipped until `replstore migrate` was run"
         )
     notes += [f"{fault}: nothing is shipped until `replstore migrate` was run" for _, fault in sorted(found.faults.items())]
+    notes += without_key(found)
     for name in found.names:
         if name not in found.replicated and name in found.primary and name in found.standby:
             notes.append(f"table {name} isn't replicated: run `replstore migrate`")

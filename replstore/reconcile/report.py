@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Kind = Literal["missing_on_standby", "missing_on_primary", "changed"]
@@ -26,6 +26,7 @@ class Difference:
         cause: where it comes from; None: nothing is known, so it was written behind the guard, or while capture was off.
         tx: id of the transaction's marker, where it is known.
         primary, standby: the values of these columns as each database prints them, of all columns where the other lacks the row; None: no such row.
+        form: the key as the databases' own reading names it.
     """
 
     key: dict[str, Any]
@@ -35,6 +36,7 @@ class Difference:
     tx: str | None
     primary: Values | None
     standby: Values | None
+    form: str = field(default="", compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The difference as JSON can hold it."""
@@ -63,6 +65,7 @@ class TableReport:
         differences: the first ones, in the order of the comparison.
         total: how many there are.
         waiting: how many rows differ only because they are on their way to the follower.
+        settled: how many differed at first and not any more, or otherwise, when they were read again; only of databases that aren't a pair.
     """
 
     name: str
@@ -71,6 +74,7 @@ class TableReport:
     differences: tuple[Difference, ...]
     total: int
     waiting: int
+    settled: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """The table as JSON can hold it."""
@@ -80,6 +84,7 @@ class TableReport:
             "differences": [difference.as_dict() for difference in self.differences],
             "total": self.total,
             "waiting": self.waiting,
+            "settled": self.settled,
         }
 
 
@@ -123,6 +128,7 @@ class Report:
         writer: name of the node that writes; None: there is none.
         exact: what is on its way was told apart from what differs; else nothing counts as on its way, and ``notes`` say why.
         notes: what else a person should know, a sentence each.
+        pair: whether they are the nodes of a pair; else what is on its way was told apart by reading it again.
     """
 
     tables: tuple[TableReport, ...]
@@ -131,6 +137,7 @@ class Report:
     writer: str | None
     exact: bool
     notes: tuple[str, ...]
+    pair: bool = True
 
     @property
     def equal(self) -> bool:
@@ -171,6 +178,7 @@ class Report:
         """The report as JSON can hold it; the same report always gives the same text."""
         return {
             "equal": self.equal,
+            "pair": self.pair,
             "writer": self.writer,
             "exact": self.exact,
             "tables": [table.as_dict() for table in self.tables],

@@ -1,85 +1,112 @@
-"""The rows of one table: both nodes' ordered streams joined, in memory that is bounded by the limit, not by the table."""
+"""The rows of one table: digests say where it differs, and only rows that differ are read; in memory that is bounded by the limit, not by the table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
+from itertools import chain, islice
 
 from replstore.databases.catalog import Table
+from replstore.databases.digests import Cut, Forms, Recipe, Row, agreed
+from replstore.reconcile.buckets import Found, Within, expected, find, stretches
 from replstore.reconcile.causes import Causes, causes
-from replstore.reconcile.report import Difference, Kind, TableReport, Values, key_values
+from replstore.reconcile.pairing import Differing, differing
+from replstore.reconcile.reading import Meter, Progress, Reader, Sessions, at_once
+from replstore.reconcile.report import Difference, TableReport, Values, key_values
+from replstore.reconcile.resuming import Log
 from replstore.reconcile.schema import Definitions
 from replstore.reconcile.snapshots import Both, Side, reading
-from replstore.replication.merge import merge
+from replstore.reconcile.wishes import Wishes
 
-#: Called now and then with a table's id and how many of its rows were compared.
-Progress = Callable[[str, int], None]
-STEP = 5_000
+__all__ = ["Progress", "compare_rows"]
 
-
-@dataclass(frozen=True)
-class _Columns:
-    """The columns that both nodes have, and where they stand in each node's rows."""
-
-    names: tuple[str, ...]
-    primary: tuple[int, ...]
-    standby: tuple[int, ...]
-
-    def pick(self, places: tuple[int, ...], values: tuple[str | None, ...]) -> tuple[str | None, ...]:
-        return tuple(values[place] for place in places)
+#: Keys whose rows are read in one statement.
+BATCH = 500
+#: Rows of differing buckets that are read at once; more are streamed.
+FEW = 50_000
 
 
-def compare_rows(both: Both, tables: Definitions, name: str, *, limit: int, progress: Progress | None = None) -> TableReport:
-    """Compares a table that both nodes have under the same key.
+def compare_rows(both: Both, tables: Definitions, name: str, wishes: Wishes, sessions: Sessions, log: Log | None = None) -> TableReport:
+    """Compares a table that both nodes have under the same key, or both without one.
 
     Args:
         both: the nodes.
         tables: the definitions on both.
         name: the table's id.
-        limit: how many differences to keep.
-        progress: told how far it is.
+        wishes: what to compare, and how.
+        sessions: of the check.
+        log: keeps what was found of each stretch of a large table; None: nothing is kept.
 
     Raises:
         CannotCheck: a node was lost.
     """
-    primary, standby = tables.primary[name], tables.standby[name]
-    columns = _columns(primary, standby)
-    waiting_keys = _waiting(both, tables, name)
-    known: Causes | None = None
-    rows = [0, 0]
+    meter = Meter(name, wishes.progress, wishes.expected, wishes.max_load)
+    meter.tell(0)
+    readers = readers_of(both, tables, name, wishes, sessions)
+    rows = expected(readers, sessions)
+    meter.expect(rows)
+    compare = partial(_compared, both, tables, readers, wishes, sessions, meter, rows)
+    found = stretches(readers, sessions, rows) if log is not None and wishes.sample >= 1 else []
+    if log is None or not found:
+        return compare(None)
+    parts = [log.part(tables, name, f"{within[0]}:{min(within[1])}", partial(compare, within)) for within in found]
+    counts = zip(*((part.primary or 0, part.standby or 0, part.total, part.waiting) for part in parts), strict=True)
+    primary, standby, total, waiting = map(sum, counts)
+    kept = tuple(islice((difference for part in parts for difference in part.differences), wishes.limit))
+    return TableReport(name, primary, standby, kept, total, waiting)
+
+
+def _compared(
+    both: Both, tables: Definitions, readers: tuple[Reader, Reader], wishes: Wishes, sessions: Sessions, meter: Meter, rows: int, within: Within
+) -> TableReport:
+    """The rows of one table, or of a part of it."""
+    name = readers[0].table.id
+    found = find(readers, sessions, meter, rows, share=wishes.sample, within=within)
+    waiting_keys = _waiting(both, tables, name) if found.cut else set()
     total = waiting = 0
-    kept: list[Difference] = []
-    sides = both.sides
-    for number, (key, here, there) in enumerate(merge(_stream(sides[0], primary), _stream(sides[1], standby))):
-        if progress is not None and number % STEP == 0:
-            progress(name, number)
-        rows[0] += here is not None
-        rows[1] += there is not None
-        mine = None if here is None else columns.pick(columns.primary, here)
-        theirs = None if there is None else columns.pick(columns.standby, there)
-        if mine == theirs:
-            continue
-        if waiting_keys is None or key in waiting_keys:
+    named: list[Differing] = []
+    for each in _differing(readers, sessions, found):
+        if waiting_keys is None or each.key in waiting_keys:
             waiting += 1
             continue
         total += 1
-        if len(kept) < limit:
-            known = known or causes(both, tables, name)
-            kept.append(_difference(primary, key, columns.names, mine, theirs, known))
-    if progress is not None:
-        progress(name, max(rows))
-    return TableReport(name, rows[0], rows[1], tuple(kept), total, waiting)
+        if len(named) < wishes.limit:
+            named.append(each)
+    kept = list(_named(readers, named, causes(both, tables, name))) if named else []
+    total -= len(named) - len(kept)
+    meter.add(max(found.primary, found.standby))
+    return TableReport(name, found.primary, found.standby, tuple(kept), total, waiting)
 
 
-def _stream(side: Side, table: Table) -> Iterator[Any]:
+def readers_of(both: Both, tables: Definitions, name: str, wishes: Wishes, sessions: Sessions) -> tuple[Reader, Reader]:
+    """What reads a table on the primary and on the standby."""
+    primary, standby = tables.primary[name], tables.standby[name]
+    recipe = agreed(_forms(both.sides[0], primary), _forms(both.sides[1], standby), primary.key, wishes.where)
+    return Reader(both.sides[0], primary, recipe, sessions), Reader(both.sides[1], standby, recipe, sessions)
+
+
+def _forms(side: Side, table: Table) -> Forms:
     with reading(side.node):
-        yield from side.node.database.stream(side.connection, table)
+        return side.node.database.forms(side.connection, table)
 
 
-def _columns(primary: Table, standby: Table) -> _Columns:
-    names = tuple(name for name in primary.data_columns if name in standby.data_columns)
-    return _Columns(names, tuple(map(primary.data_columns.index, names)), tuple(map(standby.data_columns.index, names)))
+def _differing(readers: tuple[Reader, Reader], sessions: Sessions, found: Found) -> Iterator[Differing]:
+    cut = found.cut
+    if cut is None:
+        return iter(())
+    if found.left <= FEW:
+        return differing(*at_once(readers, sessions, lambda reader: reader.rows(cut)))
+    streams = [_rows(reader, cut) for reader in readers]
+    # the first row comes when a server has sorted them all
+    firsts = at_once(readers, sessions, lambda reader: list(islice(streams[readers.index(reader)], 1)))
+    return differing(*(chain(first, stream) for first, stream in zip(firsts, streams, strict=True)))
+
+
+def _rows(reader: Reader, cut: Cut) -> Iterator[Row]:
+    with reading(reader.side.node):
+        yield from reader.digests.rows(cut)
 
 
 def _waiting(both: Both, tables: Definitions, name: str) -> set[str] | None:
@@ -96,18 +123,49 @@ def _waiting(both: Both, tables: Definitions, name: str) -> set[str] | None:
     return forms
 
 
-def _difference(
-    table: Table, key: str, names: tuple[str, ...], primary: tuple[str | None, ...] | None, standby: tuple[str | None, ...] | None, known: Causes
-) -> Difference:
-    cause, tx = known.of(key)
-    values = dict(zip(table.key, key_values(key), strict=True))
+def _named(readers: tuple[Reader, Reader], found: Sequence[Differing], known: Causes) -> Iterator[Difference]:
+    """The differences with both rows, as each database prints them."""
+    left = iter(found)
+    recipe = readers[0].recipe
+    while batch := list(islice(left, BATCH)):
+        if not recipe.key:
+            yield from (_without_key(each, recipe) for each in batch)
+            continue
+        primary, standby = (values_of(reader, {each.key for each in batch}) for reader in readers)
+        for each in batch:
+            mine = _next(primary, each.key) if each.kind != "missing_on_primary" else None
+            theirs = _next(standby, each.key) if each.kind != "missing_on_standby" else None
+            if mine != theirs:
+                yield _difference(each, recipe, mine, theirs, known)
+
+
+def values_of(reader: Reader, keys: Collection[str]) -> dict[str, list[Values]]:
+    """By key, the rows that have it."""
+    found: dict[str, list[Values]] = defaultdict(list)
+    with reading(reader.side.node):
+        for key, row in reader.digests.values(keys):
+            values = json.loads(row)
+            found[key].append({name: values[name] for name in reader.recipe.columns if name in values})
+    return found
+
+
+def _next(rows: dict[str, list[Values]], key: str) -> Values:
+    """One of the rows under a key; without values where the database can't look the key up, as a text in a column of numbers."""
+    return rows[key].pop() if rows[key] else {}
+
+
+def _without_key(found: Differing, recipe: Recipe) -> Difference:
+    values = json.loads(found.key)
+    row = {name: values[name] for name in recipe.columns}
+    primary, standby = (None, row) if found.kind == "missing_on_primary" else (row, None)
+    return Difference({}, found.kind, (), None, None, primary, standby, found.key)
+
+
+def _difference(found: Differing, recipe: Recipe, primary: Values | None, standby: Values | None, known: Causes) -> Difference:
+    cause, tx = known.of(found.key)
+    key = dict(zip(recipe.key, key_values(found.key), strict=True))
     if primary is None or standby is None:
-        kind: Kind = "missing_on_primary" if primary is None else "missing_on_standby"
-        return Difference(values, kind, (), cause, tx, _named(names, primary), _named(names, standby))
-    changed = tuple(name for name, a, b in zip(names, primary, standby, strict=True) if a != b)
-    mine, theirs = ({name: value for name, value in zip(names, row, strict=True) if name in changed} for row in (primary, standby))
-    return Difference(values, "changed", changed, cause, tx, mine, theirs)
-
-
-def _named(names: tuple[str, ...], row: tuple[str | None, ...] | None) -> Values | None:
-    return None if row is None else dict(zip(names, row, strict=True))
+        return Difference(key, found.kind, (), cause, tx, primary, standby, found.key)
+    changed = tuple(name for name in primary if primary[name] != standby.get(name))
+    mine, theirs = ({name: row.get(name) for name in changed} for row in (primary, standby))
+    return Difference(key, "changed", changed, cause, tx, mine, theirs, found.key)

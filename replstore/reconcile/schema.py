@@ -7,7 +7,7 @@ is a table like any other.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import select
 
@@ -39,20 +39,27 @@ class Definitions:
         """All of them, sorted."""
         return sorted({*self.primary, *self.standby})
 
+    def without(self, names: Collection[str]) -> Definitions:
+        """The others."""
+        primary, standby = ({name: table for name, table in tables.items() if name not in names} for tables in (self.primary, self.standby))
+        return replace(self, primary=primary, standby=standby)
+
     def comparable(self, name: str) -> bool:
-        """Whether both nodes have the table under the same key, so that its rows can be compared."""
+        """Whether both nodes have the table under the same key, or without one, so that its rows can be compared."""
         a, b = self.primary.get(name), self.standby.get(name)
-        if a is None or b is None or not a.key or a.key != b.key:
+        if a is None or b is None or a.key != b.key or not a.columns or not b.columns:
             return False
-        return all(a.column(column).type == b.column(column).type for column in a.key)
+        types = [{column.name: column.type for column in table.columns} for table in (a, b)]
+        return all(types[0].get(column, "") == types[1].get(column) for column in a.key)
 
 
-def definitions(both: Both, chosen: Collection[str] | None) -> Definitions:
+def definitions(both: Both, wanted: Collection[str] | None, excluded: Collection[str] = ()) -> Definitions:
     """Reads them.
 
     Args:
         both: the nodes.
-        chosen: names or ids of tables; None: all.
+        wanted: names or ids of tables; None: all.
+        excluded: names or ids of tables to leave out.
 
     Raises:
         ConfigError: a name that no table has, or several have.
@@ -63,11 +70,20 @@ def definitions(both: Both, chosen: Collection[str] | None) -> Definitions:
         shipped = replicated(both.writer.node, both.writer.connection)
     for side in both.sides:
         faults.update(_faults(side))
-    if chosen is not None:
-        ids = _resolve(chosen, {*primary, *standby})
-        primary, standby = ({name: table for name, table in tables.items() if name in ids} for tables in (primary, standby))
-        faults = {name: fault for name, fault in faults.items() if name in ids}
-    return Definitions(primary, standby, set(shipped), faults)
+    found = chosen(primary, standby, wanted, excluded)
+    return replace(found, replicated=set(shipped), faults={name: fault for name, fault in faults.items() if name in found.names})
+
+
+def chosen(primary: Mapping[str, Table], standby: Mapping[str, Table], wanted: Collection[str] | None, excluded: Collection[str]) -> Definitions:
+    """Those tables that are to be compared, as if both nodes were strangers.
+
+    Raises:
+        ConfigError: a name that no table has, or several have.
+    """
+    known = {*primary, *standby}
+    ids = (known if wanted is None else _resolve(wanted, known)) - _resolve(excluded, known)
+    here, there = ({name: table for name, table in tables.items() if name in ids} for tables in (primary, standby))
+    return Definitions(here, there, ids, {})
 
 
 def _tables(side: Side) -> dict[str, Table]:
@@ -92,15 +108,24 @@ def _faults(side: Side) -> dict[str, str]:
     }
 
 
-def _resolve(chosen: Collection[str], known: Collection[str]) -> set[str]:
+def _resolve(names: Collection[str], known: Collection[str]) -> set[str]:
     ids = set()
-    for name in chosen:
+    for name in names:
         matches = [id for id in known if id == name] or [id for id in known if id.endswith("." + name)]
         if len(matches) != 1:
             what = "no table has this name" if not matches else f"it may be {' or '.join(sorted(matches))}"
-            raise ConfigError(f"table {name}: {what}; there are {', '.join(sorted(known))}")
+            raise ConfigError(f"table {name}: {what}; there are {', '.join(sorted(known)) or 'none'}")
         ids.add(matches[0])
     return ids
+
+
+def without_key(tables: Definitions) -> list[str]:
+    """What a person should know of tables that have no key, a sentence each."""
+    return [
+        f"table {name} has no primary key: its rows are counted, and one that differs is one on each node"
+        for name in tables.names
+        if tables.comparable(name) and not tables.primary[name].key
+    ]
 
 
 def compare_schema(tables: Definitions, database: Database) -> list[SchemaDifference]:
@@ -112,8 +137,7 @@ def compare_schema(tables: Definitions, database: Database) -> list[SchemaDiffer
     found = []
     for name in tables.names:
         a, b = tables.primary.get(name), tables.standby.get(name)
-        texts = [str(each).removeprefix(f"table {name}: ") for each in database.differences(a, b)]
-        if a is not None and b is not None and not a.key and not b.key:
-            texts.append("no primary key, so its rows can't be compared")
-        found += [SchemaDifference(name, text) for text in texts]
+        found += [SchemaDifference(name, str(each).removeprefix(f"table {name}: ")) for each in database.differences(a, b)]
+        if a is not None and b is not None and not a.columns and not b.columns:
+            found.append(SchemaDifference(name, f"it is {a.kind}, so its rows can't be compared"))
     return found

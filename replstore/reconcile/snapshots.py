@@ -11,15 +11,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, select
 
 from replstore.databases.base import NodeState
 from replstore.errors import CannotCheck, ReplstoreError
 from replstore.node import Node, one_line
-from replstore.pair.admission import compare_nodes
-from replstore.pair.pair import Pair
 from replstore.replication.mirror import to_copy
+
+if TYPE_CHECKING:
+    from replstore.pair.pair import Pair
 
 #: How often both snapshots are opened: roles may change, or the journal be pruned, between the first and the second.
 ATTEMPTS = 5
@@ -32,17 +34,23 @@ class Side:
     Attributes:
         node: the node.
         connection: on which the snapshot is open.
-        state: its control tables in the snapshot.
+        known: its control tables in the snapshot; None: it isn't a pair's.
     """
 
     node: Node
     connection: Connection
-    state: NodeState
+    known: NodeState | None
 
     @property
     def name(self) -> str:
         """``primary`` or ``standby``."""
         return self.node.name
+
+    @property
+    def state(self) -> NodeState:
+        """The control tables of a pair's node."""
+        assert self.known is not None
+        return self.known
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,11 @@ class Both:
     def sides(self) -> tuple[Side, Side]:
         """Primary and standby."""
         return (self.writer, self.follower) if self.writer.name == "primary" else (self.follower, self.writer)
+
+    @property
+    def strangers(self) -> bool:
+        """Whether they are two databases that aren't a pair's."""
+        return self.writer.known is None
 
     @property
     def waits(self) -> bool:
@@ -114,6 +127,8 @@ def _observed(pair: Pair) -> dict[str, NodeState]:
     faults = [f"{name}: {answer.error}" for name, answer in answers.items() if answer.state is None]
     if faults:
         raise CannotCheck("a check reads both nodes; " + "; ".join(faults))
+    from replstore.pair.admission import compare_nodes
+
     states = {name: answer.state for name, answer in answers.items() if answer.state is not None}
     compare_nodes(states)
     return states
@@ -127,14 +142,14 @@ def _writes(state: NodeState) -> bool:
 def _side(stack: ExitStack, node: Node) -> Side:
     with reading(node):
         connection = stack.enter_context(node.snapshot())
-        stack.push(_end_of(connection))
+        stack.push(end_of(connection))
         state = node.database.state(connection)
     if state is None:
         raise CannotCheck(f"{node.name} has no replstore control tables: run `replstore migrate`")
     return Side(node, connection, state)
 
 
-def _end_of(connection: Connection) -> Callable[..., None]:
+def end_of(connection: Connection) -> Callable[..., None]:
     """Ends a snapshot without an error of its own: rolling back on a connection that died would hide what happened."""
 
     def end(kind: object, error: BaseException | None, trace: object) -> None:

@@ -7,6 +7,7 @@ checks, foreign keys, plain indexes and triggers are each node's own.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from replstore.databases.catalog import Column, Difference, Table
 from replstore.databases.mixed.kinds import Integer
@@ -59,6 +60,11 @@ def _null(column: Column) -> str:
 
 def _list(groups: object) -> str:
     return ", ".join(f"({', '.join(columns)})" for columns in groups) or "none"  # type: ignore[attr-defined]
+
+
+def crossing(table: Table) -> Table:
+    """The table with those columns whose values cross."""
+    return replace(table, columns=tuple(column for column in table.columns if kind_of(column.type) is not None))
 
 
 def counts(table: Table) -> bool:

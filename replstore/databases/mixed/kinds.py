@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from struct import pack
 from typing import Any, ClassVar
 
 Native = int | float | str | bytes
@@ -80,6 +81,14 @@ class Kind(ABC):
     def native(self, canonical: str) -> Native:
         """The native value of a canonical text."""
         return canonical
+
+    def digested(self, value: str) -> str:
+        """PostgreSQL's expression for the text of which digests are made."""
+        return f"({self.text(value)})::text"
+
+    def digest(self, value: Native) -> str:
+        """The same of a native value: mostly the canonical text, unless the server can't write that."""
+        return self.canonical(value)
 
     def key(self, value: Native) -> Any:
         """The value in a key's JSON."""
@@ -160,6 +169,12 @@ class Float(Kind):
 
     def canonical(self, value: Native) -> str:
         return repr(value)
+
+    def digested(self, value: str) -> str:
+        return f"encode(float8send({value}), 'hex')"
+
+    def digest(self, value: Native) -> str:
+        return pack(">d", value).hex()
 
     def native(self, canonical: str) -> Native:
         return float(canonical)

@@ -12,7 +12,8 @@ from replstore.databases.base import Entry
 from replstore.databases.carrier import Carrier
 from replstore.databases.catalog import Difference, Table, quote
 from replstore.databases.dialect import raw
-from replstore.databases.mixed import compare, guards, making_postgresql, reading_postgresql
+from replstore.databases.digests import Digests, Forms, Recipe
+from replstore.databases.mixed import compare, digests, guards, making_postgresql, reading_postgresql
 from replstore.databases.mixed.from_postgresql import PostgreSQLToSQLite
 from replstore.databases.mixed.from_sqlite import ADVANCE
 from replstore.databases.mixed.replaying import MixedPostgreSQLReplaying
@@ -56,6 +57,9 @@ class MixedPostgreSQL(PostgreSQL):
         found = super().tables(connection, only)
         labels = _labels(connection, found)
         return [_shared(table, labels) for table in found]
+
+    def crossing(self, table: Table) -> Table:
+        return compare.crossing(table)
 
     def differences(self, a: Table | None, b: Table | None, names: tuple[str, str] = ("primary", "standby")) -> list[Difference]:
         return compare.differences(a, b, names)
@@ -136,6 +140,12 @@ class MixedPostgreSQL(PostgreSQL):
 
     def stream(self, connection: Connection, table: Table) -> Iterator[tuple[Any, str, tuple[str | None, ...]]]:
         return reading_postgresql.stream(connection, table)
+
+    def forms(self, connection: Connection, table: Table) -> Forms:
+        return digests.postgresql_forms(table)
+
+    def digests(self, connection: Connection, table: Table, recipe: Recipe) -> Digests:
+        return digests.MixedPostgreSQLDigests(connection, table, recipe)
 
     def _tables(self, connection: Connection, names: Collection[str]) -> dict[str, Table]:
         orphans = self.orphan_table(connection)

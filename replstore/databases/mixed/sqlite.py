@@ -17,7 +17,8 @@ from replstore.databases.base import Entry
 from replstore.databases.carrier import Carrier
 from replstore.databases.catalog import Column, Difference, Table, split_id
 from replstore.databases.dialect import raw
-from replstore.databases.mixed import compare, guards, making_sqlite, reading_sqlite
+from replstore.databases.digests import Digests, Forms, Recipe
+from replstore.databases.mixed import compare, digests, guards, making_sqlite, reading_sqlite
 from replstore.databases.mixed.from_sqlite import SQLiteToPostgreSQL
 from replstore.databases.mixed.names import ORPHAN, name_here, shared_id
 from replstore.databases.mixed.replaying import MixedSQLiteReplaying
@@ -84,6 +85,13 @@ class MixedSQLite(SQLite):
         CONTROL.hold(connection, TYPES, json.dumps(learned))
         return [table for table in self.tables(connection) if before.get(table.id) != table]
 
+    def beside(self, tables: Sequence[Table], there: Sequence[Table]) -> list[Table]:
+        types = {table.id: {column.name: column.type for column in table.columns} for table in there}
+        return [_shared(native(table), types.get(table.id, {})) for table in tables]
+
+    def crossing(self, table: Table) -> Table:
+        return compare.crossing(table)
+
     def differences(self, a: Table | None, b: Table | None, names: tuple[str, str] = ("primary", "standby")) -> list[Difference]:
         return compare.differences(a, b, names)
 
@@ -147,6 +155,12 @@ class MixedSQLite(SQLite):
 
     def stream(self, connection: Connection, table: Table) -> Iterator[tuple[Any, str, tuple[str | None, ...]]]:
         return reading_sqlite.stream(connection, table, native(table))
+
+    def forms(self, connection: Connection, table: Table) -> Forms:
+        return digests.sqlite_forms(connection, table, native(table))
+
+    def digests(self, connection: Connection, table: Table, recipe: Recipe) -> Digests:
+        return digests.MixedSQLiteDigests(connection, table, native(table), recipe)
 
     def _known(self, connection: Connection) -> dict[str, Table]:
         """The tables by the names that the journal has for them."""

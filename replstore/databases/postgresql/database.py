@@ -20,7 +20,21 @@ from replstore.databases.base import Entry, Fault, NodeState, Unshipped
 from replstore.databases.catalog import Table
 from replstore.databases.database import Database
 from replstore.databases.dialect import raw
-from replstore.databases.postgresql import amounts, capture, catalog, ddl, dialect, faults, reading_rows, retention, sequences, sessions, suspended
+from replstore.databases.digests import Digests, Forms, Recipe
+from replstore.databases.postgresql import (
+    amounts,
+    capture,
+    catalog,
+    ddl,
+    dialect,
+    digests,
+    faults,
+    reading_rows,
+    retention,
+    sequences,
+    sessions,
+    suspended,
+)
 from replstore.databases.postgresql.brief import BriefCarrier
 from replstore.databases.postgresql.capture import GUARD, LOCK_CLASS, MIGRATION, ONE_MIGRATION, text
 from replstore.databases.postgresql.carrier import PostgreSQLCarrier
@@ -329,6 +343,18 @@ class PostgreSQL(Database):
 
     def stream(self, connection: Connection, table: Table) -> Iterator[tuple[Any, str, tuple[str | None, ...]]]:
         return reading_rows.stream(connection, table)
+
+    def forms(self, connection: Connection, table: Table) -> Forms:
+        return digests.forms(connection, table)
+
+    def digests(self, connection: Connection, table: Table, recipe: Recipe) -> Digests:
+        return digests.PostgreSQLDigests(connection, table, recipe)
+
+    def share_snapshot(self, connection: Connection) -> str | None:
+        return str(connection.exec_driver_sql("SELECT pg_export_snapshot()").scalar())
+
+    def join_snapshot(self, connection: Connection, shared: str) -> None:
+        reading_rows.begin_snapshot(connection, shared)
 
 
 def _parsed(snapshot: str) -> tuple[int, int, set[int]]:

@@ -7,7 +7,7 @@ session that wrote it made it (a timestamp in its time zone), so it is cast back
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,22 +21,34 @@ from replstore.databases.postgresql.carrier import UNSHIPPED, unpacked
 from replstore.databases.postgresql.state import CONTROL
 
 #: Settings under which two values that differ never have the same text (HAZARDS 14).
-TEXT_SETTINGS = (
-    "SET LOCAL datestyle TO 'ISO, YMD'; SET LOCAL intervalstyle TO 'postgres'; SET LOCAL timezone TO 'UTC'; SET LOCAL extra_float_digits TO 3; "
-    "SET LOCAL bytea_output TO 'hex'; SET LOCAL lc_monetary TO 'C'; SET LOCAL row_security TO off; SET LOCAL search_path TO pg_catalog"
-)
+_TEXT = {
+    "datestyle": "ISO, YMD",
+    "intervalstyle": "postgres",
+    "timezone": "UTC",
+    "extra_float_digits": "3",
+    "bytea_output": "hex",
+    "lc_monetary": "C",
+    "row_security": "off",
+    "search_path": "pg_catalog",
+}
+TEXT_SETTINGS = "; ".join(f"SET LOCAL {name} TO '{value}'" for name, value in _TEXT.items())
+#: And how a snapshot may be read for as long as it takes. Digests are cheap to compute and many: to compile them costs more.
+_READING = {**_TEXT, "statement_timeout": "0", "idle_in_transaction_session_timeout": "0", "jit": "off"}
 #: Rows in one fetch.
 FETCH = 5000
 
 
-def begin_snapshot(connection: Connection) -> None:
-    """See ``Database.begin_snapshot``."""
+def begin_snapshot(connection: Connection, shared: str | None = None) -> None:
+    """See ``Database.begin_snapshot``.
+
+    Args:
+        shared: name of the snapshot to read in; None: a new one.
+    """
     connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-    for setting in TEXT_SETTINGS.split("; "):
-        connection.exec_driver_sql(setting)
-    connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-    connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
-    connection.exec_driver_sql("SELECT pg_current_snapshot()")  # the first query takes the snapshot
+    if shared is not None:
+        connection.exec_driver_sql(f"SET TRANSACTION SNAPSHOT {text(shared)}")
+    settings = ", ".join(f"set_config({text(name)}, {text(value)}, true)" for name, value in _READING.items())
+    connection.exec_driver_sql(f"SELECT {settings}")  # the first query takes the snapshot
 
 
 def unshipped_keys(connection: Connection, since: str) -> Mapping[str, set[str] | None]:
@@ -127,10 +139,7 @@ def journaled(connection: Connection) -> set[str]:
 
 def rows(connection: Connection, table: Table, keys: Collection[str] | None = None) -> list[tuple[str, str]]:
     """See ``Database.rows``."""
-    # arrays, because a function takes 100 arguments and a table has up to 1600 columns
-    names = ", ".join(text(column) for column in table.data_columns)
-    values = ", ".join(_value(column) for column in table.data_columns)
-    row = f"jsonb_object(ARRAY[{names}]::text[], ARRAY[{values}]::text[])::text"
+    row = row_of(table.data_columns)
     source = f"{qualified(table)} t"
     if keys is not None:
         source += f" JOIN ({unpacked(table, _json(keys))}) j ON {_on(table)}"
@@ -141,7 +150,7 @@ def rows(connection: Connection, table: Table, keys: Collection[str] | None = No
 
 def stream(connection: Connection, table: Table) -> Iterator[tuple[Any, str, tuple[str | None, ...]]]:
     """See ``Database.stream``; the order is that of a digest of the key's text, which no collation and no encoding of a server can change."""
-    values = ", ".join(_value(column) for column in table.data_columns)
+    values = ", ".join(text_of(column) for column in table.data_columns)
     key = key_of(table)
     with raw(connection.connection).cursor("replstore_stream") as cursor:
         cursor.itersize = FETCH
@@ -155,6 +164,14 @@ def key_of(table: Table) -> str:
     return f"jsonb_build_array({', '.join('t.' + quote(column) for column in table.key)})::text"
 
 
+def row_of(columns: Sequence[str]) -> str:
+    """These columns of a row of ``t``, as a JSON object of texts."""
+    # arrays, because a function takes 100 arguments and a table has up to 1600 columns
+    names = ", ".join(text(column) for column in columns)
+    values = ", ".join(text_of(column) for column in columns)
+    return f"jsonb_object(ARRAY[{names}]::text[], ARRAY[{values}]::text[])::text"
+
+
 def _on(table: Table) -> str:
     return " AND ".join(f"t.{quote(column)} = j.k{n}" for n, column in enumerate(table.key))
 
@@ -163,7 +180,7 @@ def _json(keys: Collection[str]) -> str:
     return text("[" + ",".join(keys) + "]")
 
 
-def _value(column: str) -> str:
-    """A column's text; a composite value whose fields are all NULL is not NULL itself."""
+def text_of(column: str) -> str:
+    """The text of a column of ``t``; a composite value whose fields are all NULL is not NULL itself."""
     name = f"t.{quote(column)}"
     return f"CASE WHEN {name} IS DISTINCT FROM NULL THEN format('%s', {name}) END"

@@ -22,7 +22,8 @@ from replstore.databases.base import Entry, Fault, NodeState, Unshipped
 from replstore.databases.catalog import Table
 from replstore.databases.database import Database
 from replstore.databases.dialect import raw
-from replstore.databases.sqlite import capture, catalog, ddl, dialect, faults, reading_rows, retention, sequences, suspended
+from replstore.databases.digests import Digests, Forms, Recipe
+from replstore.databases.sqlite import capture, catalog, ddl, dialect, digests, faults, reading_rows, retention, sequences, suspended
 from replstore.databases.sqlite.carrier import SQLiteCarrier
 from replstore.databases.sqlite.fingerprint import fingerprints
 from replstore.databases.sqlite.holders import holders
@@ -48,6 +49,7 @@ class SQLite(Database):
 
     name: ClassVar[str] = "sqlite"
     control: ClassVar[Control] = CONTROL
+    embedded: ClassVar[bool] = True
     schemas: ClassVar[bool] = False
 
     def user_engine(self, url: URL, **options: Any) -> Engine:
@@ -260,6 +262,12 @@ class SQLite(Database):
 
     def stream(self, connection: Connection, table: Table) -> Iterator[tuple[Any, str, tuple[str | None, ...]]]:
         return reading_rows.stream(connection, table)
+
+    def forms(self, connection: Connection, table: Table) -> Forms:
+        return digests.forms(connection, table)
+
+    def digests(self, connection: Connection, table: Table, recipe: Recipe) -> Digests:
+        return digests.SQLiteDigests(connection, table, recipe)
 
 
 def _switch_to_wal(connection: Any) -> str:

@@ -84,7 +84,7 @@ def journaled(connection: Connection) -> set[str]:
 def rows(connection: Connection, table: Table, keys: Collection[str] | None = None) -> list[tuple[str, str]]:
     """See ``Database.rows``."""
     found = _select(connection, table, keys)
-    return [(key, json.dumps(dict(zip(table.data_columns, values, strict=True)))) for _, key, values in found]
+    return [(key, _json(table.data_columns, values)) for _, key, values in found]
 
 
 def stream(connection: Connection, table: Table) -> Iterator[tuple[Any, str, tuple[str | None, ...]]]:
@@ -117,12 +117,22 @@ def key_of(values: Sequence[Any]) -> str:
     return json.dumps([to_json(value) for value in values])
 
 
+def row_of(columns: Sequence[str], values: Sequence[Any]) -> str:
+    """Values of a row, as a JSON object of texts."""
+    return _json(columns, [_text(value) for value in values])
+
+
+def _json(columns: Sequence[str], texts: Sequence[str | None]) -> str:
+    return json.dumps(dict(zip(columns, texts, strict=True)))
+
+
 def _where(table: Table, key: str) -> tuple[str, list[Any]]:
     """The condition that a row has this key, and the values to bind; text that is no UTF-8 can only be bound as bytes."""
     conditions, values = [], []
     for column, value in zip(table.key, json.loads(key), strict=True):
         odd = isinstance(value, str) and not value.isascii() and any("\ud800" <= sign <= "\udfff" for sign in value)
-        conditions.append(f"{quote(column)} = {'CAST(? AS TEXT)' if odd else '?'}")
+        same = "=" if value is not None else "IS"  # a key of a table that replstore doesn't replicate may hold NULL
+        conditions.append(f"{quote(column)} {same} {'CAST(? AS TEXT)' if odd else '?'}")
         values.append(bytes.fromhex(value["blob"]) if isinstance(value, dict) else value.encode("utf-8", "surrogateescape") if odd else value)
     return " AND ".join(conditions), values
 
