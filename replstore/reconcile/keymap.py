@@ -121,19 +121,30 @@ class KeyMap:
             changed, here, there = counts.get(number, (0, 0, 0))
             yield Cell(*ends, None if rows is None else rows.get(number, 0), changed, here, there)
 
+    def runs(self) -> list[Cell]:
+        """The ranges that have differences, as small as they are known; neighbours are one."""
+        found: list[Cell] = []
+        for number, *kinds in self.ranges:
+            low, high = max(self.low, number << self.fine), min(self.high, ((number + 1) << self.fine) - 1)
+            changed, here, there = kinds
+            if found and found[-1].high == low - 1:
+                last = found.pop()
+                low, changed, here, there = last.low, last.changed + changed, last.missing_on_standby + here, last.missing_on_primary + there
+            found.append(Cell(low, high, None, changed, here, there))
+        return found
+
     @property
     def kinds(self) -> dict[str, int]:
         """Rows that differ, by kind."""
         return {kind: sum(each[place] for each in self.ranges) for place, kind in enumerate(KINDS, 1)}
 
     def as_dict(self) -> dict[str, Any]:
-        """The map as JSON can hold it: those cells that have differences."""
-        cells = [each for each in self.cells() if each.differing]
+        """The map as JSON can hold it."""
         return {
             "by": "key" if self.ordered else "hash",
             "low": self.low,
             "high": self.high,
-            "cells": [{"low": each.low, "high": each.high, "rows": each.rows, **{kind: getattr(each, kind) for kind in KINDS}} for each in cells],
+            "ranges": [{"low": each.low, "high": each.high, **{kind: getattr(each, kind) for kind in KINDS}} for each in self.runs()],
         }
 
 
