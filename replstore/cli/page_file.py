@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from replstore.errors import ConfigError
@@ -47,6 +48,8 @@ class PageFile:
                 file.write(page(report))
             os.replace(part, self.path)
         except OSError as error:
+            with suppress(OSError):
+                os.unlink(part)
             raise ConfigError(f"--html: {self.path} can't be written: {error.strerror}") from error
 
 

@@ -42,7 +42,12 @@ def run(installed: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProc
 
 def test_the_wheel_ships_the_migrations_and_the_type_marker(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"replstore/py.typed", "replstore/migrations/env.py", "replstore/migrations/versions/0001_control_tables.py"} <= set(names)
+    assert {
+        "replstore/py.typed",
+        "replstore/reconcile/page/page.css",
+        "replstore/migrations/env.py",
+        "replstore/migrations/versions/0001_control_tables.py",
+    } <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "migrations/"))]
 
 
