@@ -68,7 +68,7 @@ def _figures(report: Report) -> Html:
 def _nodes(report: Report) -> Html | None:
     if not report.about.urls:
         return None
-    role = {True: "writer", False: "follower"}
+    role = {True: "writer", False: "follower" if report.exact else "not the writer"}
     rows = [
         tag(
             "tr",
