@@ -32,7 +32,7 @@ class Found:
         primary, standby: how many rows each node has, of those that were looked at.
         cut: where rows differ; None: nowhere.
         left: how many rows are there, on the node that has more.
-        map: rows by position; None: rows differ nowhere.
+        map: rows by position; None: rows differ nowhere, and the whole table was looked at.
     """
 
     primary: int
@@ -82,7 +82,7 @@ def find(readers: tuple[Reader, Reader], sessions: Sessions, meter: Meter, expec
     primary, standby = _buckets(readers, sessions, cut, meter)
     rows = sum(bucket.rows for bucket in primary.values()), sum(bucket.rows for bucket in standby.values())
     found, left = _differing(cut, primary, standby)
-    map = drawn(low, high, cut.shift, primary, standby, ordered=numbered) if left else None
+    map = drawn(low, high, cut.shift, primary, standby, ordered=numbered) if left or within else None
     cut = found
     whole = max(rows)
     for _ in range(ROUNDS):
@@ -94,7 +94,7 @@ def find(readers: tuple[Reader, Reader], sessions: Sessions, meter: Meter, expec
         whole = left
         finer = Cut(max(0, cut.shift - min(max(1, (each // SMALL).bit_length()), MOST.bit_length() - 1)), cut.within)
         cut, left = _differing(finer, *_buckets(readers, sessions, finer, None))
-    return Found(*rows, cut if left else None, left, map if left else None)
+    return Found(*rows, cut if left else None, left, map)
 
 
 def _bounds(readers: tuple[Reader, Reader], sessions: Sessions) -> tuple[int, int]:

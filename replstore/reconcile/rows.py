@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from itertools import chain, islice
 from operator import add
@@ -52,13 +52,18 @@ def compare_rows(both: Both, tables: Definitions, name: str, wishes: Wishes, ses
     compare = partial(_compared, both, tables, readers, wishes, sessions, meter, rows)
     found = stretches(readers, sessions, rows) if log is not None and wishes.sample >= 1 else []
     if log is None or not found:
-        return compare(None)
+        return _whole(compare(None))
     parts = [log.part(tables, name, f"{within[0]}:{min(within[1])}", partial(compare, within)) for within in found]
     counts = zip(*((part.primary or 0, part.standby or 0, part.total, part.waiting) for part in parts), strict=True)
     primary, standby, total, waiting = map(sum, counts)
     kept = tuple(islice((difference for part in parts for difference in part.differences), wishes.limit))
     maps = [part.map for part in parts if part.map]
-    return TableReport(name, primary, standby, kept, total, waiting, map=reduce(add, maps) if maps else None)
+    return _whole(TableReport(name, primary, standby, kept, total, waiting, map=reduce(add, maps) if maps else None))
+
+
+def _whole(report: TableReport) -> TableReport:
+    """A table's report, without a map of no differences."""
+    return report if report.total else replace(report, map=None)
 
 
 def _compared(

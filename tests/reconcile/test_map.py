@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from replstore.reconcile import rows, strangers
+from replstore.reconcile import buckets, rows, strangers
 from replstore.reconcile.keymap import KeyMap
 from replstore.reconcile.report import TableReport
 from tests.fix_check import behind_the_guard, fill, table
@@ -49,6 +50,16 @@ def test_a_table_without_a_key_has_a_map(two: Two) -> None:
     two.both("CREATE TABLE t (v int)", "INSERT INTO t VALUES (1), (1), (2)")
     two.sql("standby", "INSERT INTO t VALUES (1), (5)")
     assert map_of(only(two.check())).kinds == {"changed": 0, "missing_on_standby": 0, "missing_on_primary": 2}
+
+
+def test_a_table_that_is_compared_in_stretches_has_one_map(two: Two, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_two(two, "INTEGER PRIMARY KEY")
+    two.sql("standby", "UPDATE t SET v = 'other' WHERE k IN (1, 2, 1000, 5000)", "DELETE FROM t WHERE k = 3000")
+    whole = map_of(only(two.check()))
+    monkeypatch.setattr(buckets, "STRETCHED", 100)
+    parts = map_of(only(two.check(resume=str(tmp_path / "found"))))
+    assert (parts.runs(), parts.cells()) == (whole.runs(), whole.cells())
+    assert len(parts.runs()) == 4
 
 
 def test_equal_tables_have_none(two: Two) -> None:

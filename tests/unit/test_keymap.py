@@ -78,6 +78,8 @@ def test_the_parts_of_a_table_are_its_whole() -> None:
 def test_a_table_that_grew_between_two_parts_has_one_map() -> None:
     both = blank(0, 1000).marked([(999, "changed")]) + blank(0, 1 << 40).marked([(1 << 39, "changed")])
     assert (both.low, both.high, both.kinds["changed"], sum(cell.changed for cell in both.cells())) == (0, 1 << 40, 2, 2)
+    first, second, *_ = both.cells()
+    assert (first.rows, second.rows) == (1001 + first.high + 1, second.high - second.low + 1)
 
 
 def test_neighbours_are_one_range() -> None:
@@ -99,6 +101,7 @@ def test_a_small_part_is_shown_closer() -> None:
     ("map", "found"),
     [
         (blank(1, 1_000_000), [(1, "changed"), (1_000_000, "changed")]),
+        (blank(1, 1_000_000), [(1, "changed"), (250_000, "changed")]),
         (blank(1, 1_000_000), [(5, "changed")]),
         (blank(1, 40), [(5, "changed"), (8, "changed")]),
         (blank(0, 1 << 60, ordered=False), [(5, "changed"), (5000, "changed")]),
