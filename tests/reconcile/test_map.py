@@ -90,8 +90,10 @@ def test_what_is_on_its_way_is_not_on_the_map(lab: Lab) -> None:
     store = lab.migrated(background=False, durability="async")
     fill(store, range(5))
     lab.ship()
-    behind_the_guard(lab, "standby", "DELETE FROM account WHERE id = 3")
     store.run(put(9))
+    late = table(store.check(), "account")
+    assert (late.total, late.waiting, late.map) == (0, 1, None)
+    behind_the_guard(lab, "standby", "DELETE FROM account WHERE id = 3")
     found = table(store.check(), "account")
     assert (found.total, found.waiting) == (1, 1)
     assert [(run.low, run.high, run.missing_on_standby) for run in map_of(found).runs()] == [(3, 3, 1)]
