@@ -10,6 +10,7 @@ import typer
 
 from replstore.cli.common import Options, console, print_json
 from replstore.cli.opening import opened
+from replstore.cli.page_file import PageFile
 from replstore.cli.progress import Bar
 from replstore.errors import ConfigError
 
@@ -40,7 +41,8 @@ def command(
         float, typer.Option("--sample", help="Percent of the rows to compare, in ranges of keys chosen by chance.", metavar="PERCENT")
     ] = 100.0,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=0, help=f"Differences to list of each table. [default: {ON_SCREEN}; {IN_JSON} in JSON]", metavar="N")
+        int | None,
+        typer.Option("--limit", min=0, help=f"Differences to list of each table. [default: {ON_SCREEN}; {IN_JSON} in JSON and HTML]", metavar="N"),
     ] = None,
     settle: Annotated[float, typer.Option("--settle", min=0.0, help="Seconds after which what may only be late is read again.", metavar="S")] = 1.0,
     workers: Annotated[
@@ -50,6 +52,7 @@ def command(
         float, typer.Option("--max-load", help="Percent of the time in which a session may keep its database busy.", metavar="PERCENT")
     ] = 100.0,
     resume: Annotated[str, typer.Option("--resume", help="Keep what was found in this file, and go on from it after a break.", metavar="FILE")] = "",
+    html: Annotated[str, typer.Option("--html", help="Also write the report to this file, as a page for the browser.", metavar="FILE")] = "",
 ) -> int | None:
     """Compare both nodes: schema, sequences and every row, while writes go on. Nothing is changed.
 
@@ -61,18 +64,20 @@ def command(
         "exclude": _names("--exclude", exclude, "leave it out") or (),
         "where": where,
         "sample": _share("--sample", sample),
-        "limit": limit if limit is not None else IN_JSON if options.json else ON_SCREEN,
+        "limit": limit if limit is not None else IN_JSON if options.json or html else ON_SCREEN,
         "settle": settle,
         "workers": workers,
         "max_load": _share("--max-load", max_load),
         "resume": resume,
     }
+    page = PageFile(html)
     with Bar() as bar:
         report = _check(options, one, other, {**wanted, **bar.callbacks})
     if options.json:
         print_json(report.as_dict())
     else:
-        show(report, console())
+        show(report if limit is not None else report.listing(ON_SCREEN), console())
+    page.write(report)
     return None if report.equal else DIFFERENT
 
 

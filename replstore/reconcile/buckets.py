@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from zlib import crc32
 
 from replstore.databases.digests import BITS, Bucket, Buckets, Cut
+from replstore.reconcile.keymap import KeyMap, drawn
 from replstore.reconcile.reading import Meter, Reader, Sessions, at_once
 
 #: Rows in a bucket of the first division, and buckets at least and at most.
@@ -31,12 +32,14 @@ class Found:
         primary, standby: how many rows each node has, of those that were looked at.
         cut: where rows differ; None: nowhere.
         left: how many rows are there, on the node that has more.
+        map: rows by position; None: rows differ nowhere, and the whole table was looked at.
     """
 
     primary: int
     standby: int
     cut: Cut | None
     left: int
+    map: KeyMap | None
 
 
 def expected(readers: tuple[Reader, Reader], sessions: Sessions) -> int:
@@ -78,7 +81,9 @@ def find(readers: tuple[Reader, Reader], sessions: Sessions, meter: Meter, expec
     )
     primary, standby = _buckets(readers, sessions, cut, meter)
     rows = sum(bucket.rows for bucket in primary.values()), sum(bucket.rows for bucket in standby.values())
-    cut, left = _differing(cut, primary, standby)
+    found, left = _differing(cut, primary, standby)
+    map = drawn(low, high, cut.shift, primary, standby, ordered=numbered) if left or within else None
+    cut = found
     whole = max(rows)
     for _ in range(ROUNDS):
         assert cut.within is not None
@@ -89,7 +94,7 @@ def find(readers: tuple[Reader, Reader], sessions: Sessions, meter: Meter, expec
         whole = left
         finer = Cut(max(0, cut.shift - min(max(1, (each // SMALL).bit_length()), MOST.bit_length() - 1)), cut.within)
         cut, left = _differing(finer, *_buckets(readers, sessions, finer, None))
-    return Found(*rows, cut if left else None, left)
+    return Found(*rows, cut if left else None, left, map)
 
 
 def _bounds(readers: tuple[Reader, Reader], sessions: Sessions) -> tuple[int, int]:

@@ -6,10 +6,11 @@ on each node until it is done.  Every row is read where it is; what leaves a ser
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from replstore.reconcile.reading import Sessions, sessions
-from replstore.reconcile.report import OURS, Report, TableReport
+from replstore.reconcile.report import OURS, About, Report, TableReport
 from replstore.reconcile.resuming import Log
 from replstore.reconcile.rows import compare_rows
 from replstore.reconcile.schema import Definitions, compare_schema, definitions, without_key
@@ -36,6 +37,7 @@ def check(pair: Pair, wishes: Wishes) -> Report:
         NotAPair: the nodes belong to different pairs.
         ConfigError: there is no such table.
     """
+    began = datetime.now(UTC)
     with both_nodes(pair) as both, sessions(wishes.workers) as more, _log(both, wishes).done() as log:
         found = definitions(both, wishes.tables, wishes.exclude)
         if wishes.where and wishes.tables is None:  # which is about the user's tables
@@ -47,7 +49,9 @@ def check(pair: Pair, wishes: Wishes) -> Report:
         rows = [_table(both, found, name, wishes, more, log) for name in found.names if name in found.primary and name in found.standby]
         sequences = compare_sequences(both, found, standing[both.writer.name], chosen=wishes.tables is not None, settle=wishes.settle)
         writer = both.writer.name if both.writer.state.role == "writer" else None
-        return Report(tuple(rows), tuple(schema), tuple(sequences), writer, not both.inexact, (*wishes.notes(), *log.notes(), *_notes(both, found)))
+        notes = (*wishes.notes(), *log.notes(), *_notes(both, found))
+        about = About.since(began, {side.name: side.node.url for side in both.sides})
+        return Report(tuple(rows), tuple(schema), tuple(sequences), writer, not both.inexact, notes, about=about)
 
 
 def _log(both: Both, wishes: Wishes) -> Log:

@@ -13,10 +13,11 @@ from replstore.reconcile.report import Kind
 
 
 class Differing(NamedTuple):
-    """A row that differs: its key as ``Database.rows`` has it, and what is the matter."""
+    """A row that differs: its key as ``Database.rows`` has it, what is the matter, and its position."""
 
     key: str
     kind: Kind
+    position: int
 
 
 def differing(primary: Iterable[Row], standby: Iterable[Row]) -> Iterator[Differing]:
@@ -33,17 +34,17 @@ def differing(primary: Iterable[Row], standby: Iterable[Row]) -> Iterator[Differ
     while a is not None or b is not None:
         if b is None or (a is not None and a[0] < b[0]):
             assert a is not None
-            yield from _compared(a[1], ())
+            yield from _compared(a[0], a[1], ())
             a = next(left, None)
         elif a is None or b[0] < a[0]:
-            yield from _compared((), b[1])
+            yield from _compared(b[0], (), b[1])
             b = next(right, None)
         else:
-            yield from _compared(a[1], b[1])
+            yield from _compared(a[0], a[1], b[1])
             a, b = next(left, None), next(right, None)
 
 
-def _compared(primary: Iterable[Row], standby: Iterable[Row]) -> Iterator[Differing]:
+def _compared(position: int, primary: Iterable[Row], standby: Iterable[Row]) -> Iterator[Differing]:
     """The rows of one position."""
     surplus: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
     for row in primary:
@@ -57,4 +58,4 @@ def _compared(primary: Iterable[Row], standby: Iterable[Row]) -> Iterator[Differ
         kinds: tuple[tuple[Kind, int], ...] = (("changed", both), ("missing_on_standby", mine - both), ("missing_on_primary", theirs - both))
         for kind, times in kinds:
             for _ in range(times):
-                yield Differing(key, kind)
+                yield Differing(key, kind, position)

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any, Literal
+
+from sqlalchemy.engine import URL
+
+from replstore.reconcile.keymap import KeyMap
+from replstore.urls import shown
 
 Kind = Literal["missing_on_standby", "missing_on_primary", "changed"]
 #: What is known of a difference's origin: an orphan, or a table whose changes weren't captured.
@@ -27,6 +34,8 @@ class Difference:
         tx: id of the transaction's marker, where it is known.
         primary, standby: the values of these columns as each database prints them, of all columns where the other lacks the row; None: no such row.
         form: the key as the databases' own reading names it.
+        same: the values of all other columns that both nodes have, which are the same on both; empty where one lacks the row.
+        position: of the key (``KeyMap``).
     """
 
     key: dict[str, Any]
@@ -37,6 +46,8 @@ class Difference:
     primary: Values | None
     standby: Values | None
     form: str = field(default="", compare=False)
+    same: Values = field(default_factory=dict, compare=False)
+    position: int = field(default=0, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The difference as JSON can hold it."""
@@ -49,6 +60,11 @@ class Difference:
             "primary": self._row(self.primary),
             "standby": self._row(self.standby),
         }
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """The columns that don't differ, without those of the key, as ``as_dict`` has values."""
+        return {name: value for name, value in (self._row(self.same) or {}).items() if name not in self.key}
 
     def _row(self, values: Values | None) -> dict[str, Any] | None:
         """A row's values; those of the key as ``key`` has them."""
@@ -66,6 +82,7 @@ class TableReport:
         total: how many there are.
         waiting: how many rows differ only because they are on their way to the follower.
         settled: how many differed at first and not any more, or otherwise, when they were read again; only of databases that aren't a pair.
+        map: where the differences lie; None: there are none.
     """
 
     name: str
@@ -75,6 +92,7 @@ class TableReport:
     total: int
     waiting: int
     settled: int = 0
+    map: KeyMap | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The table as JSON can hold it."""
@@ -85,6 +103,7 @@ class TableReport:
             "total": self.total,
             "waiting": self.waiting,
             "settled": self.settled,
+            "map": self.map.as_dict() if self.map and self.total else None,
         }
 
 
@@ -118,6 +137,26 @@ class SequenceDifference:
 
 
 @dataclass(frozen=True)
+class About:
+    """Which databases were compared, and when.
+
+    Attributes:
+        urls: by node, without passwords.
+        began: in UTC.
+        seconds: how long it took.
+    """
+
+    urls: Mapping[str, str] = field(default_factory=dict)
+    began: datetime | None = None
+    seconds: float | None = None
+
+    @classmethod
+    def since(cls, began: datetime, urls: Mapping[str, URL]) -> About:
+        """A check that ends now."""
+        return cls({name: shown(url) for name, url in sorted(urls.items())}, began, (datetime.now(UTC) - began).total_seconds())
+
+
+@dataclass(frozen=True)
 class Report:
     """What a check found.
 
@@ -129,6 +168,7 @@ class Report:
         exact: what is on its way was told apart from what differs; else nothing counts as on its way, and ``notes`` say why.
         notes: what else a person should know, a sentence each.
         pair: whether they are the nodes of a pair; else what is on its way was told apart by reading it again.
+        about: of which databases, when.
     """
 
     tables: tuple[TableReport, ...]
@@ -138,6 +178,7 @@ class Report:
     exact: bool
     notes: tuple[str, ...]
     pair: bool = True
+    about: About = field(default_factory=About)
 
     @property
     def equal(self) -> bool:
@@ -159,6 +200,10 @@ class Report:
         """The tables that a person asked for: the user's, and replstore's own orphans where there are any."""
         return tuple(each for each in self.tables if each.name not in OURS or each.primary or each.standby or each.total)
 
+    def listing(self, limit: int) -> Report:
+        """The report with no more than so many differences of each table."""
+        return replace(self, tables=tuple(replace(each, differences=each.differences[:limit]) for each in self.tables))
+
     def __str__(self) -> str:
         """What was found, in a sentence."""
         waiting = f"; {_count(self.waiting, 'row is', 'rows are')} on the way to the follower" if self.waiting else ""
@@ -175,10 +220,11 @@ class Report:
         return f"Equal: {_count(rows, 'row', 'rows')} in {_count(len(compared), 'table', 'tables')}{waiting}."
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as JSON can hold it; the same report always gives the same text."""
+        """The report as JSON can hold it; the same databases always give the same text, so the time is no part of it."""
         return {
             "equal": self.equal,
             "pair": self.pair,
+            "urls": dict(self.about.urls),
             "writer": self.writer,
             "exact": self.exact,
             "tables": [table.as_dict() for table in self.tables],

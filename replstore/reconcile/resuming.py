@@ -15,10 +15,11 @@ from hashlib import sha256
 from typing import Any
 
 from replstore.errors import ConfigError
+from replstore.reconcile.keymap import KeyMap
 from replstore.reconcile.report import Difference, TableReport
 from replstore.reconcile.schema import Definitions
 
-VERSION = 1
+VERSION = 2
 
 
 class Log:
@@ -99,4 +100,8 @@ class Log:
 
 def _report(kept: dict[str, Any]) -> TableReport:
     differences = tuple(Difference(**{**each, "columns": tuple(each["columns"])}) for each in kept["differences"])
-    return TableReport(**{**kept, "differences": differences})
+    return TableReport(**{**kept, "differences": differences, "map": kept["map"] and KeyMap(**_tuples(kept["map"]))})
+
+
+def _tuples(kept: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(map(tuple, value)) if isinstance(value, list) else value for name, value in kept.items()}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
-from functools import partial
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial, reduce
 from itertools import chain, islice
+from operator import add
 
 from replstore.databases.catalog import Table
 from replstore.databases.digests import Cut, Forms, Recipe, Row, agreed
@@ -50,12 +52,18 @@ def compare_rows(both: Both, tables: Definitions, name: str, wishes: Wishes, ses
     compare = partial(_compared, both, tables, readers, wishes, sessions, meter, rows)
     found = stretches(readers, sessions, rows) if log is not None and wishes.sample >= 1 else []
     if log is None or not found:
-        return compare(None)
+        return _whole(compare(None))
     parts = [log.part(tables, name, f"{within[0]}:{min(within[1])}", partial(compare, within)) for within in found]
     counts = zip(*((part.primary or 0, part.standby or 0, part.total, part.waiting) for part in parts), strict=True)
     primary, standby, total, waiting = map(sum, counts)
     kept = tuple(islice((difference for part in parts for difference in part.differences), wishes.limit))
-    return TableReport(name, primary, standby, kept, total, waiting)
+    maps = [part.map for part in parts if part.map]
+    return _whole(TableReport(name, primary, standby, kept, total, waiting, map=reduce(add, maps) if maps else None))
+
+
+def _whole(report: TableReport) -> TableReport:
+    """A table's report, without a map of no differences."""
+    return report if report.total else replace(report, map=None)
 
 
 def _compared(
@@ -65,19 +73,35 @@ def _compared(
     name = readers[0].table.id
     found = find(readers, sessions, meter, rows, share=wishes.sample, within=within)
     waiting_keys = _waiting(both, tables, name) if found.cut else set()
-    total = waiting = 0
-    named: list[Differing] = []
-    for each in _differing(readers, sessions, found):
-        if waiting_keys is None or each.key in waiting_keys:
-            waiting += 1
-            continue
-        total += 1
-        if len(named) < wishes.limit:
-            named.append(each)
-    kept = list(_named(readers, named, causes(both, tables, name))) if named else []
-    total -= len(named) - len(kept)
+    told = _Told(waiting_keys, wishes.limit)
+    map = found.map.marked(told.differing(_differing(readers, sessions, found))) if found.map else None
+    kept = list(_named(readers, told.named, causes(both, tables, name))) if told.named else []
+    if map:
+        equal = Counter((each.position, each.kind) for each in told.named)  # what their values say after all
+        equal.subtract((each.position, each.kind) for each in kept)
+        map = map.marked(equal.elements(), -1)
     meter.add(max(found.primary, found.standby))
-    return TableReport(name, found.primary, found.standby, tuple(kept), total, waiting)
+    return TableReport(name, found.primary, found.standby, tuple(kept), sum(map.kinds.values()) if map else 0, told.waiting, map=map)
+
+
+@dataclass
+class _Told:
+    """Counts rows that are on their way, and keeps the first ones of those that differ."""
+
+    waiting_keys: set[str] | None
+    limit: int
+    named: list[Differing] = field(default_factory=list)
+    waiting: int = 0
+
+    def differing(self, found: Iterable[Differing]) -> Iterator[tuple[int, str]]:
+        """Position and kind of each that differs."""
+        for each in found:
+            if self.waiting_keys is None or each.key in self.waiting_keys:
+                self.waiting += 1
+                continue
+            if len(self.named) < self.limit:
+                self.named.append(each)
+            yield each.position, each.kind
 
 
 def readers_of(both: Both, tables: Definitions, name: str, wishes: Wishes, sessions: Sessions) -> tuple[Reader, Reader]:
@@ -158,14 +182,15 @@ def _without_key(found: Differing, recipe: Recipe) -> Difference:
     values = json.loads(found.key)
     row = {name: values[name] for name in recipe.columns}
     primary, standby = (None, row) if found.kind == "missing_on_primary" else (row, None)
-    return Difference({}, found.kind, (), None, None, primary, standby, found.key)
+    return Difference({}, found.kind, (), None, None, primary, standby, found.key, position=found.position)
 
 
 def _difference(found: Differing, recipe: Recipe, primary: Values | None, standby: Values | None, known: Causes) -> Difference:
     cause, tx = known.of(found.key)
     key = dict(zip(recipe.key, key_values(found.key), strict=True))
     if primary is None or standby is None:
-        return Difference(key, found.kind, (), cause, tx, primary, standby, found.key)
+        return Difference(key, found.kind, (), cause, tx, primary, standby, found.key, position=found.position)
     changed = tuple(name for name in primary if primary[name] != standby.get(name))
     mine, theirs = ({name: row.get(name) for name in changed} for row in (primary, standby))
-    return Difference(key, "changed", changed, cause, tx, mine, theirs, found.key)
+    same = {name: value for name, value in primary.items() if name not in changed}
+    return Difference(key, "changed", changed, cause, tx, mine, theirs, found.key, same, found.position)

@@ -6,10 +6,11 @@ There is no journal that says what is on its way from one to the other, so rows 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from sqlalchemy.engine import URL
 
@@ -17,7 +18,7 @@ from replstore.databases.catalog import Table
 from replstore.errors import ConfigError
 from replstore.node import Node
 from replstore.reconcile.reading import Sessions, sessions
-from replstore.reconcile.report import Report, TableReport
+from replstore.reconcile.report import About, Difference, Report, TableReport
 from replstore.reconcile.resuming import Log
 from replstore.reconcile.rows import compare_rows, readers_of
 from replstore.reconcile.schema import Definitions, chosen, compare_schema, without_key
@@ -76,6 +77,7 @@ class _Check:
     wishes: Wishes
 
     def run(self) -> Report:
+        began = datetime.now(UTC)
         urls = (shown(node.url) for node in self.nodes)
         with self._snapshots() as (both, more), Log(self.wishes.resume, self.wishes.identity(*urls)).done() as log:
             since = time.monotonic()
@@ -99,6 +101,7 @@ class _Check:
             False,
             (*self.wishes.notes(), *log.notes(), *without_key(rows), *self._notes(tables)),
             pair=False,
+            about=About.since(began, {node.name: node.url for node in self.nodes}),
         )
 
     @contextmanager
@@ -137,7 +140,14 @@ class _Check:
             else:
                 last = list(in_both(report.differences, compare_rows(later, found, name, wishes, more_later).differences))
         settled = len(report.differences) - len(last)
-        return replace(report, differences=tuple(last[: self.wishes.limit]), total=report.total - settled, settled=settled)
+        assert report.map is not None
+        return replace(
+            report,
+            differences=tuple(last[: self.wishes.limit]),
+            total=report.total - settled,
+            settled=settled,
+            map=report.map.marked(_gone(report.differences, last), -1),
+        )
 
     def _notes(self, tables: list[TableReport]) -> Iterator[str]:
         seconds = f"{self.wishes.settle:g} s"
@@ -147,6 +157,11 @@ class _Check:
                 yield f"{rows} of table {each.name} differed at first, and no longer in the same way {seconds} later"
             if each.total > AT_LEAST and each.total > self.wishes.limit:
                 yield f"of table {each.name} no more than {max(AT_LEAST, self.wishes.limit):,} rows that differ were read again after {seconds}"
+
+
+def _gone(found: Sequence[Difference], last: Sequence[Difference]) -> Iterator[tuple[int, str]]:
+    kept = {id(each) for each in last}
+    return ((each.position, each.kind) for each in found if id(each) not in kept)
 
 
 def _side(stack: ExitStack, node: Node) -> Side:

@@ -42,7 +42,8 @@ def run(installed: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProc
 
 def test_the_wheel_ships_the_migrations_and_the_type_marker(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"replstore/py.typed", "replstore/migrations/env.py", "replstore/migrations/versions/0001_control_tables.py"} <= set(names)
+    assert {"replstore/py.typed", "replstore/reconcile/page/page.css"} <= set(names)
+    assert {"replstore/migrations/env.py", "replstore/migrations/versions/0001_control_tables.py"} <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "migrations/"))]
 
 
@@ -50,8 +51,9 @@ def test_the_installed_wheel_makes_a_pair_and_checks_it(installed: Path, tmp_pat
     urls = ("--primary", "sqlite:///a.db", "--standby", "sqlite:///b.db")
     made = run(installed, tmp_path, "migrate", *urls)
     assert (made.returncode, made.stderr) == (0, "")
-    checked = run(installed, tmp_path, "check", *urls)
+    checked = run(installed, tmp_path, "check", *urls, "--html", "page.html")
     assert (checked.returncode, checked.stderr) == (0, "")
+    assert "<style>:root" in (tmp_path / "page.html").read_text()
 
 
 def test_the_installed_wheel_runs_the_demo(installed: Path, tmp_path: Path) -> None:
