@@ -265,6 +265,14 @@ class Database(Digesting):
             By id, whether rows that are here hold values which the sequence would give again; None: no table takes its values from it.
         """
 
+    @abstractmethod
+    def advance_sequences(self, connection: Connection, values: Mapping[str, int | None]) -> None:
+        """Moves sequences forward to the given values, never back; one that this node lacks is left out.
+
+        Args:
+            values: as ``sequences`` reads them from the other node.
+        """
+
     # -- what would act on a follower when rows are applied (HAZARDS 7)
 
     @abstractmethod
@@ -298,6 +306,15 @@ class Database(Digesting):
             What stays away.
         """
         return bring_back(self, connection, insist=insist)
+
+    @abstractmethod
+    def hold_follower(self, connection: Connection) -> None:
+        """Lets this transaction write a follower's rows past its shippers: it has their turn until its end, passes the guard, isn't captured, and nothing
+        of the user's acts in it.  Comes before anything is read; ``mark(connection, None)`` comes last.
+
+        Raises:
+            ReplicationStopped: something would act on replicated rows and can't be switched off.
+        """
 
     @abstractmethod
     def replaying(self) -> Replaying:

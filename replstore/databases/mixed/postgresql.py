@@ -111,6 +111,15 @@ class MixedPostgreSQL(PostgreSQL):
                     behind[id] = bool(cursor.fetchone()[0])
         return behind
 
+    def advance_sequences(self, connection: Connection, values: Mapping[str, int | None]) -> None:
+        tables = {table.id: table for table in self.tables(connection, list(values)) if compare.counts(table)}
+        for id, here in counted(connection, list(tables.values())).items():
+            there = values[id]
+            if there is not None and there > (here or 0):
+                connection.exec_driver_sql(
+                    "SELECT setval(pg_get_serial_sequence(%s, %s)::regclass, %s)", (qualified(tables[id]), tables[id].key[0], there)
+                )
+
     # -- reading for check and rejoin
 
     def unshipped_keys(self, connection: Connection, since: str) -> Mapping[str, set[str] | None]:

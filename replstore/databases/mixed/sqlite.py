@@ -131,6 +131,9 @@ class MixedSQLite(SQLite):
         found = sequences.lagging(connection, {name_here(id): value for id, value in values.items()})
         return {shared_id(name): used for name, used in found.items()}
 
+    def advance_sequences(self, connection: Connection, values: Mapping[str, int | None]) -> None:
+        super().advance_sequences(connection, {name_here(id): value for id, value in values.items()})
+
     # -- reading for check and rejoin
 
     def unshipped_keys(self, connection: Connection, since: str) -> Mapping[str, set[str] | None]:

@@ -34,7 +34,7 @@ from replstore.databases.postgresql import (
     sessions,
     suspended,
 )
-from replstore.databases.postgresql.capture import GUARD, LOCK_CLASS, MIGRATION, ONE_MIGRATION, text
+from replstore.databases.postgresql.capture import GUARD, LOCK_CLASS, MIGRATION, ONE_MIGRATION, TURN, text
 from replstore.databases.postgresql.carrier import PostgreSQLCarrier
 from replstore.databases.postgresql.replaying import PostgreSQLReplaying
 from replstore.databases.postgresql.sessions import SERVICE_NAME, Session
@@ -261,6 +261,9 @@ class PostgreSQL(Database):
     def lagging_sequences(self, connection: Connection, values: Mapping[str, int | None]) -> dict[str, bool | None]:
         return sequences.lagging(connection, values)
 
+    def advance_sequences(self, connection: Connection, values: Mapping[str, int | None]) -> None:
+        sequences.advance_sequences(connection, values)
+
     def in_force(self, connection: Connection, tables: Sequence[Table]) -> list[Restore]:
         return suspended.in_force(connection, tables)
 
@@ -276,6 +279,11 @@ class PostgreSQL(Database):
     def resume(self, connection: Connection, *, insist: bool = True) -> list[Restore]:
         suspended.wait_longer(connection)
         return super().resume(connection, insist=insist)
+
+    def hold_follower(self, connection: Connection) -> None:
+        connection.exec_driver_sql("SET LOCAL replstore.mark = 'apply'")
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, {TURN}), pg_advisory_xact_lock_shared({LOCK_CLASS}, {GUARD})")
+        suspended.switch_off(connection)
 
     def replaying(self) -> PostgreSQLReplaying:
         return PostgreSQLReplaying()

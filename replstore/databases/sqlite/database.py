@@ -189,6 +189,9 @@ class SQLite(Database):
     def lagging_sequences(self, connection: Connection, values: Mapping[str, int | None]) -> dict[str, bool | None]:
         return sequences.lagging(connection, values)
 
+    def advance_sequences(self, connection: Connection, values: Mapping[str, int | None]) -> None:
+        sequences.advance_sequences(connection, values)
+
     def in_force(self, connection: Connection, tables: Sequence[Table]) -> list[Restore]:
         return suspended.in_force(tables)
 
@@ -200,6 +203,9 @@ class SQLite(Database):
 
     def disregard(self, table: Table, other: Table) -> Table:
         return replace(table, triggers=other.triggers)
+
+    def hold_follower(self, connection: Connection) -> None:
+        self.mark(connection, "apply")  # takes the one write lock; foreign keys are off in replstore's own sessions, and a follower's triggers gone
 
     def replaying(self) -> SQLiteReplaying:
         return SQLiteReplaying()

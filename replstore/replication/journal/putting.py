@@ -191,7 +191,7 @@ class Putting:
             now = self.ground.rows(table, self.wanted[table.id])
             for name, row in self.wanted[table.id].items():
                 if now.get(name) != row:
-                    raise Withheld(f"row {name} of {table.id} can't be written as the former writer had it")
+                    raise Withheld(f"row {name} of {table.id} can't be written as the other node had it")
         self._refuse_dangling()
         for name, keys in database.unshipped_keys(connection, before).items():
             besides = {"the whole table"} if keys is None else keys - allowed.get(name, set())

@@ -1,0 +1,94 @@
+"""A repair makes both nodes equal, and an undo brings back what was there."""
+
+from __future__ import annotations
+
+import pytest
+
+from replstore.reconcile import Outcome
+from replstore.store import Store
+from tests.fix_check import behind_the_guard, fill, found
+from tests.fix_stores import Lab, insert
+
+WRITERS = ("primary", "standby")
+
+
+def other(node: str) -> str:
+    return "standby" if node == "primary" else "primary"
+
+
+def filled(lab: Lab, writer: str = "primary") -> Store:
+    """A pair with twenty accounts on both nodes."""
+    store = lab.migrated(background=False)
+    fill(store, range(20))
+    if writer == "standby":
+        store.switchover()
+        store.sync()
+    return store
+
+
+def spoiled(lab: Lab, node: str) -> None:
+    """On one node a row is changed, one is gone, and one is there that the other lacks."""
+    behind_the_guard(lab, node, "UPDATE account SET amount = 99 WHERE id = 5", "DELETE FROM account WHERE id = 7", insert(100))
+
+
+def changed(outcome: Outcome) -> set[tuple[str, str, str]]:
+    """Of each row that was changed: the node, the key, what was done."""
+    return {(change.node, change.key, change.what) for change in outcome.done}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("source", ["writer", "follower"])
+def test_a_repair_makes_the_nodes_equal(lab: Lab, writer: str, source: str) -> None:
+    store = filled(lab, writer)
+    spoiled(lab, other(writer))
+    right = lab.accounts(writer if source == "writer" else other(writer))
+    done = store.repair(source="writer" if source == "writer" else other(writer), dry_run=False)  # type: ignore[arg-type]
+    assert (done.applied, done.complete, done.left) == (True, True, ())
+    if source == "writer":
+        assert changed(done) == {(other(writer), "[5]", "update"), (other(writer), "[7]", "insert"), (other(writer), "[100]", "delete")}
+    else:
+        assert changed(done) == {(writer, "[5]", "update"), (writer, "[7]", "delete"), (writer, "[100]", "insert")}
+    report = store.check()
+    assert report.equal, report.as_dict()
+    assert report.waiting == 0
+    assert lab.accounts(writer) == lab.accounts(other(writer)) == right
+
+
+def test_a_plan_changes_nothing(lab: Lab) -> None:
+    store = filled(lab)
+    spoiled(lab, "standby")
+    before = [lab.accounts(node) for node in WRITERS]
+    plan = store.repair()
+    assert (plan.applied, plan.complete, plan.id, plan.done) == (False, False, None, ())
+    assert {(change.key, change.what, change.columns) for change in plan.plan.changes} == {
+        ("[5]", "update", ("amount",)),
+        ("[7]", "insert", ()),
+        ("[100]", "delete", ()),
+    }
+    assert [lab.accounts(node) for node in WRITERS] == before
+    assert store.repairs() == []
+
+
+@pytest.mark.parametrize("source", ["primary", "standby"])
+def test_an_undo_brings_back_each_row_where_it_was(lab: Lab, source: str) -> None:
+    store = filled(lab)
+    spoiled(lab, "standby")
+    wrong = other(source)
+    before = lab.accounts(wrong)
+    done = store.repair(source=source, dry_run=False)  # type: ignore[arg-type]
+    assert lab.accounts(wrong) != before
+    (kept,) = store.repairs()
+    assert (kept.id, kept.node, kept.source, kept.rows, kept.undone) == (done.id, wrong, source, 3, 0)
+
+    undone = store.undo_repair(kept.id[:8])
+    assert (undone.left, len(undone.done)) == ((), 3)
+    assert lab.accounts(wrong) == before
+    if wrong == "primary":  # the writer's rows are shipped
+        assert store.check().equal
+    else:
+        assert sorted(found(store.check(), "account")) == [
+            ((5,), "changed", ("amount",)),
+            ((7,), "missing_on_standby", ()),
+            ((100,), "missing_on_primary", ()),
+        ]
+    assert [each.undone for each in store.repairs()] == [3]
