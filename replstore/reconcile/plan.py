@@ -23,7 +23,7 @@ from replstore.reconcile.resuming import Log
 from replstore.reconcile.rows import readers_of
 from replstore.reconcile.schema import Definitions, compare_schema, definitions
 from replstore.reconcile.settling import lasting
-from replstore.reconcile.snapshots import Both, Side, both_nodes, reading
+from replstore.reconcile.snapshots import Both, both_nodes, reading
 from replstore.reconcile.wishes import Wishes
 
 if TYPE_CHECKING:

@@ -198,21 +198,23 @@ def _chunks(changes: Sequence[Numbered], size: int) -> Iterator[Sequence[Numbere
 
 
 def _advance(pair: Pair, run: Run, plan: Plan, done: Sequence[Numbered]) -> None:
-    """Sets the follower's sequences forward where they stood behind; and the writer's, where it got rows whose keys they would give again."""
+    """Sets the follower's sequences forward to the writer's, as a batch does, and the writer's where it got rows whose keys they would give again."""
     writer, follower = pair.nodes[plan.writer], pair.nodes["standby" if plan.writer == "primary" else "primary"]
-    if plan.sequences:
-        with follower.begin() as connection:
-            state = follower.database.state(connection)
-            if state is not None and state.role == "follower":
-                follower.database.advance_sequences(connection, plan.sequences)
     if any(change.node == writer.name and change.what == "insert" for _, change in done):
         with follower.snapshot() as connection:
-            ahead = follower.database.sequences(connection)
+            there = follower.database.sequences(connection)
 
         def forward(session: Session) -> None:
             connection = session.connection()
             if connection.engine is writer.engine:
-                behind = writer.database.lagging_sequences(connection, ahead)
-                writer.database.advance_sequences(connection, {id: ahead[id] for id, used in behind.items() if used})
+                behind = writer.database.lagging_sequences(connection, there)
+                writer.database.advance_sequences(connection, {id: there[id] for id, used in behind.items() if used})
 
         run(forward)
+    if plan.sequences or done:
+        with writer.snapshot() as connection:
+            ahead = writer.database.sequences(connection)
+        with follower.begin() as connection:
+            state = follower.database.state(connection)
+            if state is not None and state.role == "follower":
+                follower.database.advance_sequences(connection, ahead)

@@ -127,7 +127,7 @@ class Hand:
                     todo = list(self._beside(todo, follower, there, written))
             if todo:
                 self.keep(writer, connection, todo)
-                put(ground, Group(tuple(_record(change, follower.name) for _, change in todo)))
+                put(ground, Group(tuple(_record(change, follower.name) for _, change in todo)), anew=True)
         written.done = [no for no, _ in todo]
         return written
 

@@ -4,39 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from replstore.reconcile import Outcome
-from replstore.store import Store
-from tests.fix_check import behind_the_guard, fill, found
-from tests.fix_stores import Lab, insert
-
-WRITERS = ("primary", "standby")
+from tests.fix_check import found
+from tests.fix_repair import NODES, changed, filled, other, spoiled
+from tests.fix_stores import Lab
 
 
-def other(node: str) -> str:
-    return "standby" if node == "primary" else "primary"
-
-
-def filled(lab: Lab, writer: str = "primary") -> Store:
-    """A pair with twenty accounts on both nodes."""
-    store = lab.migrated(background=False)
-    fill(store, range(20))
-    if writer == "standby":
-        store.switchover()
-        store.sync()
-    return store
-
-
-def spoiled(lab: Lab, node: str) -> None:
-    """On one node a row is changed, one is gone, and one is there that the other lacks."""
-    behind_the_guard(lab, node, "UPDATE account SET amount = 99 WHERE id = 5", "DELETE FROM account WHERE id = 7", insert(100))
-
-
-def changed(outcome: Outcome) -> set[tuple[str, str, str]]:
-    """Of each row that was changed: the node, the key, what was done."""
-    return {(change.node, change.key, change.what) for change in outcome.done}
-
-
-@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("writer", NODES)
 @pytest.mark.parametrize("source", ["writer", "follower"])
 def test_a_repair_makes_the_nodes_equal(lab: Lab, writer: str, source: str) -> None:
     store = filled(lab, writer)
@@ -57,7 +30,7 @@ def test_a_repair_makes_the_nodes_equal(lab: Lab, writer: str, source: str) -> N
 def test_a_plan_changes_nothing(lab: Lab) -> None:
     store = filled(lab)
     spoiled(lab, "standby")
-    before = [lab.accounts(node) for node in WRITERS]
+    before = [lab.accounts(node) for node in NODES]
     plan = store.repair()
     assert (plan.applied, plan.complete, plan.id, plan.done) == (False, False, None, ())
     assert {(change.key, change.what, change.columns) for change in plan.plan.changes} == {
@@ -65,7 +38,7 @@ def test_a_plan_changes_nothing(lab: Lab) -> None:
         ("[7]", "insert", ()),
         ("[100]", "delete", ()),
     }
-    assert [lab.accounts(node) for node in WRITERS] == before
+    assert [lab.accounts(node) for node in NODES] == before
     assert store.repairs() == []
 
 
