@@ -279,3 +279,15 @@ def test_a_mixed_pair_is_repaired_and_brought_back(mixed_lab: MixedLab, source: 
     assert done.id is not None
     assert len(store.undo_repair(done.id).done) == 3
     assert lab.accounts(wrong) == before
+
+
+@pytest.mark.parametrize("source", NODES)
+def test_keys_that_are_equal_to_the_database_and_written_otherwise_are_made_alike(lab: Lab, source: str) -> None:
+    type, one, two = ("numeric", "1.0", "1.00") if lab.postgresql else ("text COLLATE NOCASE", "'a'", "'A'")
+    store = adopted(lab, f"CREATE TABLE thing (id {type} PRIMARY KEY NOT NULL, what text)", f"INSERT INTO thing VALUES ({one}, 'x')")
+    store.sync()
+    behind_the_guard(lab, "standby", f"UPDATE thing SET id = {two}")
+    assert store.repair(source=source, dry_run=False).complete  # type: ignore[arg-type]
+    assert store.check().equal
+    ((id, _),) = rows(lab, "primary", "thing")
+    assert str(id) == (one if source == "primary" else two).strip("'")
