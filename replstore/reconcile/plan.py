@@ -222,12 +222,11 @@ class _Planner:
 
 
 def rows_of(node: Node, connection: Connection, table: Table, keys: Collection[str]) -> dict[str, Row]:
-    """The rows of a table that have these keys, by the key as it was given."""
+    """The rows of a table that have these keys, each by the form that its own key has: one that is equal to the database may be written otherwise (1.0, 1.00)."""
     found: dict[str, Row] = {}
     with reading(node):
         for piece in pieces(keys):
-            same = node.database.same_keys(connection, table, piece)
-            found.update({same[form]: json.loads(row) for form, row in node.database.rows(connection, table, piece)})
+            found.update((form, json.loads(row)) for form, row in node.database.rows(connection, table, piece))
     return found
 
 

@@ -121,13 +121,14 @@ class Hand:
         with writer.database.replaying().reading(connection):
             ground = Ground(writer, connection)
             written = Written()
-            todo = list(self._as_seen(changes, lambda name, keys: ground.rows(ground.tables[name], keys), written, ground.tables))
+            todo = list(self._as_seen(changes, lambda name, keys: rows_of(writer, connection, ground.tables[name], keys), written, ground.tables))
             if self.beside and todo:
                 with follower.snapshot() as there:
                     todo = list(self._beside(todo, follower, there, written))
             if todo:
                 self.keep(writer, connection, todo)
-                put(ground, Group(tuple(_record(change, follower.name) for _, change in todo)), anew=True)
+                for some in _apart(ground, [change for _, change in todo]):
+                    put(ground, Group(tuple(_record(change, follower.name) for change in some)), anew=True)
         written.done = [no for no, _ in todo]
         return written
 
@@ -244,6 +245,18 @@ def _replace(node: Node, connection: Connection, tables: dict[str, Table], chang
         for key, row in rows.items():
             if there.get(key) != row:
                 raise Refused(f"row {key} of {name} can't be written on {node.name} as it has to be")
+
+
+def _apart(ground: Ground, changes: Sequence[Change]) -> Iterator[list[Change]]:
+    """First the rows that go where one comes whose key is equal and written otherwise; then all others."""
+    database, first = ground.node.database, set[tuple[str, str]]()
+    for name, some in _by_table(list(enumerate(changes))):
+        coming = [change.key for _, change in some if change.after is not None]
+        forms = database.same_keys(ground.connection, ground.tables[name], coming) if coming else {}
+        first |= {(name, change.key) for _, change in some if change.after is None and change.key in forms}
+    for early in (True, False):
+        if chosen := [change for change in changes if ((change.table, change.key) in first) is early]:
+            yield chosen
 
 
 def _by_table(changes: Sequence[Numbered]) -> Iterator[tuple[str, list[Numbered]]]:
