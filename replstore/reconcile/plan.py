@@ -16,12 +16,12 @@ from replstore.databases.catalog import Table
 from replstore.databases.replaying import pieces
 from replstore.errors import CannotRepair, ConfigError
 from replstore.node import Node
-from replstore.reconcile.compare import compared
+from replstore.reconcile.compare import compared, wished
 from replstore.reconcile.reading import Sessions, sessions
 from replstore.reconcile.report import Report
 from replstore.reconcile.resuming import Log
 from replstore.reconcile.rows import readers_of
-from replstore.reconcile.schema import Definitions, compare_schema, definitions
+from replstore.reconcile.schema import Definitions, compare_schema
 from replstore.reconcile.settling import lasting
 from replstore.reconcile.snapshots import Both, both_nodes, reading
 from replstore.reconcile.wishes import Wishes
@@ -125,7 +125,7 @@ def make_plan(pair: Pair, wishes: Wishes, source: str, column: str | None, repor
     with both_nodes(pair) as both, sessions(wishes.workers) as more:
         if both.inexact:
             raise CannotRepair(f"rows that differ can't be told from those on their way: {both.inexact}; `replstore status` says what to do first")
-        found = definitions(both, wishes.tables, wishes.exclude)
+        found = wished(both, wishes)
         now = compared(both, found, wishes, more, Log("", {})) if report is None else _again(both, found, wishes, more, report)
         _refuse(found, now, both)
         planner = _Planner(both, found, source, column)

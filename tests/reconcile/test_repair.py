@@ -6,7 +6,7 @@ import pytest
 
 from tests.fix_check import found
 from tests.fix_repair import NODES, changed, filled, other, spoiled
-from tests.fix_stores import Lab
+from tests.fix_stores import Lab, insert
 
 
 @pytest.mark.parametrize("writer", NODES)
@@ -25,6 +25,11 @@ def test_a_repair_makes_the_nodes_equal(lab: Lab, writer: str, source: str) -> N
     assert report.equal, report.as_dict()
     assert report.waiting == 0
     assert lab.accounts(writer) == lab.accounts(other(writer)) == right
+    with pytest.raises(Exception, match="is not the writer"):  # the guard is closed again
+        lab.sql(other(writer), insert(200))
+    lab.sql(writer, insert(201))  # and what others write on the writer is captured
+    store.sync()
+    assert 201 in lab.accounts(other(writer))
 
 
 def test_a_plan_changes_nothing(lab: Lab) -> None:
