@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from replstore.errors import CannotRepair, ConfigError
+from replstore.reconcile.writing import Hand
 from replstore.store import Store
 from tests.fix_check import behind_the_guard, table
 from tests.fix_repair import carried_out, changed, filled, left, other, planned, spoiled
@@ -149,4 +150,29 @@ def test_an_undo_finds_the_rows_where_they_were_although_the_roles_have_changed(
     assert done.id is not None
     assert {node for node, _, _ in changed(store.undo_repair(done.id))} == {"standby"}
     assert lab.accounts("standby") == lab.accounts(other("standby")) == before  # of the writer now: both have it
+    assert store.check().equal
+
+
+def test_no_batch_lands_while_a_follower_s_rows_are_repaired(lab: Lab) -> None:
+    """Else the repair would write over a row that has come since it read the writer."""
+    store = filled(lab)
+    spoiled(lab, "standby")
+    plan = planned(store)
+    landed = threading.Event()
+
+    def change() -> None:
+        with lab.store(background=False, ack_timeout=20.0) as another:
+            another.run(lambda session: session.execute(text("UPDATE account SET amount = 1 WHERE id = 5")) and None)
+            landed.set()
+
+    thread = threading.Thread(target=change)
+
+    def keep(*_: object) -> None:
+        thread.start()
+        assert not landed.wait(1.5)
+
+    Hand(store.pair, store.run, "primary", keep).write("standby", list(enumerate(plan.changes)))
+    thread.join(30)
+    assert landed.is_set()
+    assert lab.accounts("primary")[5] == lab.accounts("standby")[5] == 1
     assert store.check().equal
