@@ -169,7 +169,7 @@ def test_no_batch_lands_while_a_follower_s_rows_are_repaired(lab: Lab) -> None:
 
     def keep(*_: object) -> None:
         thread.start()
-        assert not landed.wait(1.5)
+        assert not landed.wait(0.8)
 
     Hand(store.pair, store.run, "primary", keep).write("standby", list(enumerate(plan.changes)))
     thread.join(30)

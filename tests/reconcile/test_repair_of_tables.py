@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from contextlib import closing
 
 import pytest
 from sqlalchemy import text
 
-from replstore.errors import CannotRepair, ConfigError
+from replstore import local
+from replstore.errors import CannotRepair, ConfigError, ReplicationStopped
 from replstore.reconcile import repair
 from replstore.reconcile.saved import Numbered
 from replstore.reconcile.writing import Hand, Refused, Written
 from replstore.store import Store
 from tests.fix_check import adopted, behind_the_guard
 from tests.fix_mixed import MixedLab
-from tests.fix_repair import NODES, changed, filled, left, other, spoiled
+from tests.fix_repair import NODES, carried_out, changed, filled, left, other, planned, spoiled
 from tests.fix_stores import FamilyBase, Lab, insert
 
 
@@ -291,3 +293,20 @@ def test_keys_that_are_equal_to_the_database_and_written_otherwise_are_made_alik
     assert store.check().equal
     ((id, _),) = rows(lab, "primary", "thing")
     assert str(id) == (one if source == "primary" else two).strip("'")
+
+
+@pytest.mark.parametrize("source", NODES)
+def test_a_role_without_special_rights_repairs_too(ordinary_postgresql_pair: local.PostgresPair, source: str) -> None:
+    with closing(Lab(ordinary_postgresql_pair)) as lab:
+        store = family(lab, 3)
+        behind_the_guard(lab, "standby", "UPDATE parent SET name = 'x' WHERE id = 1", "DELETE FROM child WHERE id = 2")
+        done = store.repair(source=source, dry_run=False)  # type: ignore[arg-type]
+        assert (done.complete, len(done.done)) == (True, 2)
+        assert rows(lab, "primary", "child") == rows(lab, "standby", "child") == [(0, 0), (1, 1), (2, 2)][: 3 if source == "primary" else 2]
+        assert store.check().equal
+        behind_the_guard(lab, "standby", "UPDATE parent SET name = 'y' WHERE id = 1")
+        plan = planned(store)
+        lab.sql("standby", "ALTER TABLE child ADD CONSTRAINT by_hand FOREIGN KEY (parent_id) REFERENCES parent ON DELETE CASCADE")
+        with pytest.raises(ReplicationStopped, match=r"foreign key by_hand on table .* would act"):
+            carried_out(store, plan)
+        assert (1, 1) in rows(lab, "standby", "child")
