@@ -267,7 +267,7 @@ def test_values_of_many_types_arrive_exactly(lab: Lab, source: str) -> None:
     assert {id for (id, *_) in rows(lab, "primary", "kinds")} == ({1, 2} if source == "primary" else {2, 3})
 
 
-@pytest.mark.parametrize(("source", "switched"), itertools.product(NODES, (False, True)))
+@pytest.mark.parametrize(("source", "switched"), list(itertools.product(NODES, (False, True))))
 def test_a_mixed_pair_is_repaired_and_brought_back(mixed_lab: MixedLab, source: str, switched: bool) -> None:
     lab = mixed_lab
     store = filled(lab, "standby" if switched else "primary")
