@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from replstore.pair.pair import Pair
 
 
-def check(pair: Pair, wishes: Wishes) -> Report:
+def check(pair: Pair, wishes: Wishes | None = None) -> Report:
     """Compares both nodes of a pair.
 
     Args:
         pair: the nodes; both must answer.
-        wishes: what to compare, and how.
+        wishes: what to compare, and how; None: everything.
 
     Returns:
         The report.
@@ -36,6 +36,7 @@ def check(pair: Pair, wishes: Wishes) -> Report:
         NotAPair: the nodes belong to different pairs.
         ConfigError: there is no such table.
     """
+    wishes = wishes or Wishes()
     with both_nodes(pair) as both, sessions(wishes.workers) as more, _log(both, wishes).done() as log:
         return compared(both, wished(both, wishes), wishes, more, log)
 
