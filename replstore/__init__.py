@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from replstore.config import Settings as Settings
     from replstore.errors import BacklogFull as BacklogFull
     from replstore.errors import CannotCheck as CannotCheck
+    from replstore.errors import CannotRepair as CannotRepair
     from replstore.errors import CannotReplicate as CannotReplicate
     from replstore.errors import CommittedNotReplicated as CommittedNotReplicated
     from replstore.errors import CommitUnknown as CommitUnknown
@@ -52,6 +53,7 @@ __version__ = "0.1.0"
 _ERRORS = (
     "BacklogFull",
     "CannotCheck",
+    "CannotRepair",
     "CannotReplicate",
     "CommitUnknown",
     "CommittedNotReplicated",

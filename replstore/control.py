@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 
 #: Version of the layout below; migrations/versions/ has one file for each.
-LAYOUT = 2
+LAYOUT = 3
 
 #: Columns of the marker table that travel to the follower.  ``outcome`` is 'committed' (written in the transaction itself) or 'lost' (a tombstone).
 MARKER_COLUMNS = ("id", "key", "fn", "outcome", "result", "durability", "term_no", "at")
@@ -130,6 +130,19 @@ class Control:
             Column("decided_at", Text),
             Column("decided_tx", String(64)),
             Column("reason", Text),
+        )
+        #: Rows as they were before a repair changed them, on the node where they were, written in the transaction that changed them; each node's own.
+        self.repair = self._table(
+            "repair",
+            Column("id", String(36), primary_key=True),
+            Column("no", Integer, primary_key=True, autoincrement=False),
+            Column("at", Text, nullable=False),
+            Column("source", Text, nullable=False),  # what the repair took for right
+            Column("tbl", Text, nullable=False),
+            Column("key", Text, nullable=False),
+            Column("before", Text),  # the row as it was; null: there was none
+            Column("after", Text),  # the row that it became
+            Column("undone_at", Text),
         )
         #: One row per replicated table, on each node by itself: its definition and the capture fingerprint (HAZARDS 8).
         self.replicated = self._table(

@@ -103,5 +103,9 @@ class NeedsCopy(ReplicationStopped):
     """The node's history doesn't continue the writer's; it needs a full copy before it can follow."""
 
 
+class CannotRepair(ReplstoreError):
+    """The nodes can't be repaired as they are, and nothing was changed; the message names the object and says what to do first."""
+
+
 class CannotCheck(ReplstoreError):
     """The nodes can't be compared; the message names the node and says why."""

@@ -36,7 +36,7 @@ from replstore.urls import shown
 
 if TYPE_CHECKING:
     from replstore.migrate import Migrated
-    from replstore.reconcile import Report
+    from replstore.reconcile import Outcome, Repair, Report
     from replstore.reconcile.rows import Progress
 
 log = logging.getLogger("replstore")
@@ -364,6 +364,60 @@ class Store:
 
         self.pair.refuse_closed()
         return check(self.pair, Wishes(tables, exclude, where, sample, limit, settle, workers, max_load, progress, expected, resume))
+
+    def repair(
+        self,
+        report: Report | None = None,
+        *,
+        source: Literal["writer", "primary", "standby", "newest"] = "writer",
+        column: str | None = None,
+        dry_run: bool = True,
+        tables: Collection[str] | None = None,
+        exclude: Collection[str] = (),
+        where: str = "",
+        limit: int = 100_000,
+    ) -> Outcome:
+        """Makes rows that differ equal.  Each is kept as it was, so that ``undo_repair`` can bring it back.
+
+        Args:
+            report: of an earlier check: only what it lists, as far as it is still so; None: everything that a check finds now.
+            source: which node's rows are right; ``newest``: of each row, the one with the greater value in ``column``, and the only one there is.
+            column: of ``newest``.
+            dry_run: only say what would be done.
+            tables, exclude, where: as for ``check``.
+            limit: rows of each table that are repaired at most; they are held in memory.
+
+        Raises:
+            CannotRepair: a table, or the pair as it is, can't be repaired.
+            CannotCheck, ConfigError, NoWriter, CommitUnknown, CommittedNotReplicated: what was repaired before stays.
+        """
+        from replstore.reconcile import Wishes, repair_pair
+
+        self.pair.refuse_closed()
+        wishes = Wishes(tables, exclude, where, limit=limit)
+        return repair_pair(self.pair, self.run, wishes, source, column, report, dry_run=dry_run)
+
+    def repairs(self) -> list[Repair]:
+        """The repairs that both nodes have on record, the newest first."""
+        from replstore.reconcile import listed
+
+        self.pair.refuse_closed()
+        return listed(self.pair)
+
+    def undo_repair(self, id: str) -> Outcome:
+        """Gives each row that a repair changed back what it was, on the node where it was; rows that have changed since are left as they are.
+
+        Args:
+            id: of the repair, or its first letters.
+
+        Raises:
+            ConfigError: there is no such repair, or it was undone.
+            CannotRepair, NoWriter, CommitUnknown, CommittedNotReplicated.
+        """
+        from replstore.reconcile import undo
+
+        self.pair.refuse_closed()
+        return undo(self.pair, self.run, id)
 
     def close(self) -> None:
         """Ends the background threads and closes every connection, within about a second."""

@@ -41,6 +41,7 @@ COMMANDS = {
     "status": Entry(LOOK, "Show who writes, what state each node is in, and what to do next."),
     "check": Entry(LOOK, "Compare both nodes: schema, sequences, every row. Exit code 1 if they differ.", failure=2),
     "orphans": Entry(LOOK, "Show what a lost writer had committed alone."),
+    "repair": Entry(ACT, "Make rows that differ equal: a plan first, then with --apply; --undo brings them back.", failure=2),
     "sync": Entry(ACT, "Wait until the follower has everything committed before."),
     "ship": Entry(ACT, "Keep the follower up to date, as a process of its own."),
     "switchover": Entry(ACT, "Let the nodes change roles; no transaction fails."),

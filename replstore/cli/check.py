@@ -60,8 +60,8 @@ def command(
     while, and count if they still do. Exit code: 0 equal, 1 different, 2 they couldn't be compared.
     """
     wanted = {
-        "tables": _names("--tables", tables, "leave it out to compare all"),
-        "exclude": _names("--exclude", exclude, "leave it out") or (),
+        "tables": names_of("--tables", tables, "leave it out to compare all"),
+        "exclude": names_of("--exclude", exclude, "leave it out") or (),
         "where": where,
         "sample": _share("--sample", sample),
         "limit": limit if limit is not None else IN_JSON if options.json or html else ON_SCREEN,
@@ -96,7 +96,8 @@ def _check(options: Options, one: str | None, other: str | None, wanted: dict[st
         return store.check(**wanted)
 
 
-def _names(option: str, given: list[str] | None, otherwise: str) -> list[str] | None:
+def names_of(option: str, given: list[str] | None, otherwise: str) -> list[str] | None:
+    """The names that an option gives, separated by commas; None where it isn't given."""
     if given is None:
         return None
     names = [name.strip() for each in given for name in each.split(",") if name.strip()]
@@ -183,21 +184,21 @@ def _differences(each: TableReport) -> Any:
 
 def _lines(difference: Difference) -> Iterator[tuple[str, str, str, str, str]]:
     facts = difference.as_dict()
-    key = ", ".join(f"{name}={_short(value)}" for name, value in facts["key"].items())
+    key = ", ".join(f"{name}={short(value)}" for name, value in facts["key"].items())
     cause = CAUSES[difference.cause] + (f", tx {difference.tx}" if difference.tx else "")
     if difference.kind != "changed":
         rows = (_row(facts["primary"]), _row(facts["standby"]))
         yield key, f"row on {MISSING[difference.kind]}", *rows, cause
         return
     for number, name in enumerate(difference.columns):
-        yield key if number == 0 else "", name, _short(facts["primary"][name]), _short(facts["standby"][name]), cause if number == 0 else ""
+        yield key if number == 0 else "", name, short(facts["primary"][name]), short(facts["standby"][name]), cause if number == 0 else ""
 
 
 def _row(values: dict[str, Any] | None) -> str:
-    return "no row" if values is None else _short(", ".join(f"{name}={_short(value)}" for name, value in values.items()))
+    return "no row" if values is None else short(", ".join(f"{name}={short(value)}" for name, value in values.items()))
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
     """A value in one line that no terminal takes for a command."""
     if value is None:
         return "NULL"

@@ -317,6 +317,15 @@ class Database(Digesting, Retention):
         return bring_back(self, connection, insist=insist)
 
     @abstractmethod
+    def hold_follower(self, connection: Connection) -> None:
+        """Lets this transaction write a follower's rows past its shippers: it has their turn until its end, passes the guard, isn't captured, and nothing
+        of the user's acts in it.  Comes before anything is read; ``mark(connection, None)`` comes last.
+
+        Raises:
+            ReplicationStopped: something would act on replicated rows and can't be switched off.
+        """
+
+    @abstractmethod
     def replaying(self) -> Replaying:
         """What puts back rows that a former writer had."""
 

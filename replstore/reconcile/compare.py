@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from replstore.pair.pair import Pair
 
 
-def check(pair: Pair, wishes: Wishes) -> Report:
+def check(pair: Pair, wishes: Wishes | None = None) -> Report:
     """Compares both nodes of a pair.
 
     Args:
         pair: the nodes; both must answer.
-        wishes: what to compare, and how.
+        wishes: what to compare, and how; None: everything.
 
     Returns:
         The report.
@@ -37,21 +37,44 @@ def check(pair: Pair, wishes: Wishes) -> Report:
         NotAPair: the nodes belong to different pairs.
         ConfigError: there is no such table.
     """
-    began = datetime.now(UTC)
+    wishes, began = wishes or Wishes(), datetime.now(UTC)
     with both_nodes(pair) as both, sessions(wishes.workers) as more, _log(both, wishes).done() as log:
-        found = definitions(both, wishes.tables, wishes.exclude)
-        if wishes.where and wishes.tables is None:  # which is about the user's tables
-            found = found.without(OURS)
-        standing = {side.name: read_sequences(side) for side in both.sides}
-        schema = compare_schema(found, both.writer.node.database)
-        if wishes.tables is None:
-            schema += missing_sequences(standing["primary"], standing["standby"])
-        rows = [_table(both, found, name, wishes, more, log) for name in found.names if name in found.primary and name in found.standby]
-        sequences = compare_sequences(both, found, standing[both.writer.name], chosen=wishes.tables is not None, settle=wishes.settle)
-        writer = both.writer.name if both.writer.state.role == "writer" else None
-        notes = (*wishes.notes(), *log.notes(), *_notes(both, found))
-        about = About.since(began, {side.name: side.node.url for side in both.sides})
-        return Report(tuple(rows), tuple(schema), tuple(sequences), writer, not both.inexact, notes, about=about)
+        return compared(both, wished(both, wishes), wishes, more, log, began)
+
+
+def wished(both: Both, wishes: Wishes) -> Definitions:
+    """The tables that were chosen.
+
+    Raises:
+        ConfigError: a name that no table has, or several have.
+    """
+    found = definitions(both, wishes.tables, wishes.exclude)
+    if wishes.where and wishes.tables is None:  # which is about the user's tables
+        found = found.without(OURS)
+    return found
+
+
+def compared(both: Both, found: Definitions, wishes: Wishes, more: Sessions, log: Log, began: datetime) -> Report:
+    """The same of nodes whose snapshots are open.
+
+    Args:
+        both: the nodes.
+        found: the tables that were chosen.
+        wishes: how to compare.
+        more: further sessions.
+        log: keeps what was found.
+        began: when the check began.
+    """
+    standing = {side.name: read_sequences(side) for side in both.sides}
+    schema = compare_schema(found, both.writer.node.database)
+    if wishes.tables is None:
+        schema += missing_sequences(standing["primary"], standing["standby"])
+    rows = [_table(both, found, name, wishes, more, log) for name in found.names if name in found.primary and name in found.standby]
+    sequences = compare_sequences(both, found, standing[both.writer.name], chosen=wishes.tables is not None, settle=wishes.settle)
+    writer = both.writer.name if both.writer.state.role == "writer" else None
+    notes = (*wishes.notes(), *log.notes(), *_notes(both, found))
+    about = About.since(began, {side.name: side.node.url for side in both.sides})
+    return Report(tuple(rows), tuple(schema), tuple(sequences), writer, not both.inexact, notes, about=about)
 
 
 def _log(both: Both, wishes: Wishes) -> Log:

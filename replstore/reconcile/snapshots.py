@@ -109,7 +109,7 @@ def both_nodes(pair: Pair) -> Iterator[Both]:
     for attempt in range(1, ATTEMPTS + 1):
         with ExitStack() as stack:
             follower, writer = (_side(stack, pair.nodes[name]) for name in _in_order(states))
-            inexact = _inexact(writer, follower)
+            inexact = why_inexact(writer, follower)
             if not inexact or attempt == ATTEMPTS:
                 yield _both(writer, follower, inexact)
                 return
@@ -175,7 +175,7 @@ def _both(writer: Side, follower: Side, inexact: str) -> Both:
     return Both(writer, follower, "", pending, copying=False)
 
 
-def _inexact(writer: Side, follower: Side) -> str:
+def why_inexact(writer: Side, follower: Side) -> str:
     """Why the writer's journal doesn't tell what is on its way to the follower; empty: it does."""
     ahead, behind = writer.state, follower.state
     if not _writes(ahead):

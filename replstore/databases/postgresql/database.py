@@ -36,7 +36,7 @@ from replstore.databases.postgresql import (
     suspended,
 )
 from replstore.databases.postgresql.brief import BriefCarrier
-from replstore.databases.postgresql.capture import GUARD, LOCK_CLASS, MIGRATION, ONE_MIGRATION, text
+from replstore.databases.postgresql.capture import GUARD, LOCK_CLASS, MIGRATION, ONE_MIGRATION, TURN, text
 from replstore.databases.postgresql.carrier import PostgreSQLCarrier
 from replstore.databases.postgresql.replaying import PostgreSQLReplaying
 from replstore.databases.postgresql.sessions import SERVICE_NAME, Session
@@ -288,6 +288,11 @@ class PostgreSQL(Database):
     def resume(self, connection: Connection, *, insist: bool = True) -> list[Restore]:
         suspended.wait_longer(connection)
         return super().resume(connection, insist=insist)
+
+    def hold_follower(self, connection: Connection) -> None:
+        connection.exec_driver_sql("SET LOCAL replstore.mark = 'apply'")
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, {TURN}), pg_advisory_xact_lock_shared({LOCK_CLASS}, {GUARD})")
+        suspended.switch_off(connection)
 
     def replaying(self) -> PostgreSQLReplaying:
         return PostgreSQLReplaying()

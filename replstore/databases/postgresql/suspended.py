@@ -194,5 +194,21 @@ def keep_quiet(engine: Engine) -> None:
         log.warning("%s: taken off until it takes over, because %s can't set session_replication_role: %s", here, who, ", ".join(found))
 
 
+def switch_off(connection: Connection) -> None:
+    """Lets nothing act on replicated rows of a follower until this transaction ends.
+
+    Raises:
+        ReplicationStopped: something does all the same.
+    """
+    if may_switch_triggers_off(connection):
+        connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
+    known = set(connection.exec_driver_sql("SELECT tbl FROM replstore.replicated").scalars())
+    if acting := _acting(connection, catalog.tables(connection, CONTROL, only=known)):
+        here = connection.exec_driver_sql("SELECT name FROM replstore.node").scalar()
+        raise ReplicationStopped(
+            f"on {here} {', '.join(acting)} would act on rows that are written there; `replstore sync` takes it off, or says why it can't"
+        )
+
+
 def _acting(connection: Connection, tables: Sequence[Table]) -> list[str]:
     return named(connection.exec_driver_sql(ACTING), {member.id for table in tables for member in table.members})

@@ -215,6 +215,9 @@ class SQLite(Database):
     def disregard(self, table: Table, other: Table) -> Table:
         return replace(table, triggers=other.triggers)
 
+    def hold_follower(self, connection: Connection) -> None:
+        self.mark(connection, "apply")  # takes the one write lock; foreign keys are off in replstore's own sessions, and a follower's triggers gone
+
     def replaying(self) -> SQLiteReplaying:
         return SQLiteReplaying()
 

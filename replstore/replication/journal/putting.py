@@ -26,13 +26,18 @@ class Withheld(Exception):
     """The group is withheld; the message is the reason."""
 
 
-def put(ground: Ground, group: Group) -> None:
+def put(ground: Ground, group: Group, *, anew: bool = False) -> None:
     """Writes the group's rows.
+
+    Args:
+        ground: the writer.
+        group: the rows.
+        anew: rows that can't be written in any order, because values change places, may be removed and written anew.
 
     Raises:
         Withheld: a constraint fails, or something else would change; roll back to where the group began.
     """
-    Putting(ground, group).put()
+    Putting(ground, group, anew=anew).put()
 
 
 class Putting:
@@ -41,10 +46,11 @@ class Putting:
     Args:
         ground: the writer.
         group: the group, whose rows nobody has touched.
+        anew: see :func:`put`.
     """
 
-    def __init__(self, ground: Ground, group: Group) -> None:
-        self.ground, self.group = ground, group
+    def __init__(self, ground: Ground, group: Group, *, anew: bool = False) -> None:
+        self.ground, self.group, self.anew = ground, group, anew
         self.tables = [ground.tables[name] for name in group.rows()]
         self.wanted: dict[str, dict[str, Row | None]] = {table.id: {} for table in self.tables}
         for record in group.records:
@@ -122,8 +128,27 @@ class Putting:
                     left.append(write)
                     refused = error
             if refused is not None and len(left) == len(writes):
+                if self.anew and self._written_anew():
+                    return
                 raise Withheld(one_line(refused)) from refused
             writes = left
+
+    def _written_anew(self) -> bool:
+        """Removes every row and writes those that are to be there; what a cascade takes along is found afterwards, as always."""
+        ordered = self._parents_first()
+        try:
+            with self.ground.connection.begin_nested():
+                for table in reversed(ordered):
+                    for piece in pieces(self.wanted[table.id]):
+                        self._deleting(table, piece)()
+                for table in ordered:
+                    coming = {name: row for name, row in self.wanted[table.id].items() if row is not None}
+                    for piece in pieces(coming):
+                        self._inserting(table, [coming[name] for name in piece])()
+        except Exception as error:
+            self._raise_unless_refused(error)
+            return False
+        return True
 
     def _raise_unless_refused(self, error: Exception) -> None:
         if self.ground.node.database.classify(error) is not Fault.CALLER:
@@ -191,7 +216,7 @@ class Putting:
             now = self.ground.rows(table, self.wanted[table.id])
             for name, row in self.wanted[table.id].items():
                 if now.get(name) != row:
-                    raise Withheld(f"row {name} of {table.id} can't be written as the former writer had it")
+                    raise Withheld(f"row {name} of {table.id} can't be written as the other node had it")
         self._refuse_dangling()
         for name, keys in database.unshipped_keys(connection, before).items():
             besides = {"the whole table"} if keys is None else keys - allowed.get(name, set())

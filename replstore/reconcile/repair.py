@@ -1,0 +1,220 @@
+"""Repair: rows that differ become equal, because a person says which node has the right ones.
+
+In chunks, each a transaction of its own: rows that go first, children before their parents; then the others, parents before their children.  What a
+constraint refuses is tried again after the rest, then all of it at once (tables that refer to one another in a circle, values that change places), then row
+by row: so one row that can't be written keeps no other.  Sequences are set forward at last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from sqlalchemy.orm import Session
+
+from replstore.errors import ConfigError
+from replstore.reconcile.plan import Change, Left, Plan, as_dict, make_plan
+from replstore.reconcile.report import Report
+from replstore.reconcile.saved import Numbered, Repair, repairs, require_table, save, to_undo, undone
+from replstore.reconcile.wishes import Wishes
+from replstore.reconcile.writing import Hand, Refused
+
+if TYPE_CHECKING:
+    from replstore.pair.pair import Pair
+
+Run = Callable[..., Any]
+#: Rows in a transaction; up to how many are tried all at once, and one by one, where a constraint refuses some.
+CHUNK, AT_ONCE, ONE_BY_ONE = 500, 10_000, 1000
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a repair would do, or has done.
+
+    Attributes:
+        plan: what it is to change.
+        applied: it was carried out.
+        id: under which the rows are kept as they were; None: none was changed.
+        done: the changes that took effect.
+        left: rows that were left as they are.
+    """
+
+    plan: Plan
+    applied: bool
+    id: str | None = None
+    done: tuple[Change, ...] = ()
+    left: tuple[Left, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to be done."""
+        return not (self.left or self.plan.more) and (self.applied or not (self.plan.changes or self.plan.sequences))
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, as JSON takes it."""
+        return {
+            "applied": self.applied,
+            "complete": self.complete,
+            "id": self.id,
+            "source": self.plan.source,
+            "writer": self.plan.writer,
+            "changes": [as_dict(change) for change in (self.done if self.applied else self.plan.changes)],
+            "left": [{"table": each.table, "key": each.key, "reason": each.reason} for each in self.left],
+            "sequences": dict(self.plan.sequences),
+            "not_listed": dict(self.plan.more),
+        }
+
+
+def repair_pair(pair: Pair, run: Run, wishes: Wishes, source: str, column: str | None, report: Report | None, *, dry_run: bool) -> Outcome:
+    """Plans a repair, and carries it out unless it is a dry run; ``Store.repair`` says it of each argument."""
+    plan = make_plan(pair, wishes, source, column, report)
+    if dry_run:
+        return Outcome(plan, applied=False, left=plan.left)
+    return carry_out(pair, run, plan)
+
+
+def carry_out(pair: Pair, run: Run, plan: Plan) -> Outcome:
+    """Carries a plan out; rows that have changed since it was made are left as they are.
+
+    Raises:
+        CannotRepair: the roles have changed; what was repaired before stays, and can be undone.
+        NoWriter, CommitUnknown, CommittedNotReplicated.
+    """
+    for node in pair.nodes.values():
+        with node.snapshot() as connection:
+            require_table(node, connection)
+    id = str(uuid4())
+    hand = Hand(pair, run, plan.writer, lambda node, connection, changes: save(node, connection, id, plan.source, changes))
+    numbered = list(enumerate(plan.changes))
+    done, left = _carry_out(hand, pair, numbered)
+    _advance(pair, run, plan, done)
+    return Outcome(plan, True, id if done else None, tuple(change for _, change in done), (*plan.left, *left))
+
+
+def undo(pair: Pair, run: Run, id: str) -> Outcome:
+    """Gives each row that a repair changed back what it was, on the node where it was.
+
+    A row of the writer's is shipped, as any change of it is.  A row of the follower's differs from the writer's again.
+
+    Args:
+        id: of the repair, or its first letters.
+
+    Raises:
+        ConfigError: there is no such repair, or nothing of it is left to be undone.
+        CannotRepair: as for a repair.
+    """
+    found = _one(pair, id)
+    lead = pair.look()[1].writer
+    numbered = [each for name in pair.nodes for each in to_undo(pair.nodes[name], found.id)]
+    if not numbered:
+        raise ConfigError(f"repair {found.id} was undone already")
+    if lead is None:
+        raise ConfigError("no node writes now: `replstore status` says what to do next")
+    plan = Plan(found.source, lead, tuple(change for _, change in numbered), (), {}, {})
+    hand = Hand(pair, run, lead, lambda node, connection, some: undone(node, connection, found.id, [no for no, _ in some]), beside=False)
+    done, left = _carry_out(hand, pair, numbered)
+    return Outcome(plan, True, found.id, tuple(change for _, change in done), tuple(left))
+
+
+def _one(pair: Pair, id: str) -> Repair:
+    found = {each.id: each for each in listed(pair) if id and each.id.startswith(id)}
+    if len(found) != 1:
+        raise ConfigError(f"{id}: {'several repairs begin' if found else 'no repair begins'} with that; `replstore repair --list` shows them")
+    return next(iter(found.values()))
+
+
+def listed(pair: Pair) -> list[Repair]:
+    """The repairs that both nodes have on record, the newest first."""
+    return sorted((each for node in pair.nodes.values() for each in repairs(node)), key=lambda each: (each.at, each.id), reverse=True)
+
+
+# -- in which order
+
+
+def _carry_out(hand: Hand, pair: Pair, changes: Sequence[Numbered]) -> tuple[list[Numbered], list[Left]]:
+    done: list[Numbered] = []
+    left: list[Left] = []
+    follower = "standby" if hand.writer == "primary" else "primary"
+    for name in (hand.writer, follower):
+        mine = _in_order(pair, hand.writer, [each for each in changes if each[1].node == name])
+        written, refused = _write(partial(hand.write, name), mine)
+        done += written
+        left += refused
+    return sorted(done, key=lambda each: each[0]), left
+
+
+def _in_order(pair: Pair, writer: str, changes: Sequence[Numbered]) -> list[Numbered]:
+    """Rows that go, children first; then the others, parents first."""
+    names = {change.table for _, change in changes}
+    if not names:
+        return []
+    node = pair.nodes[writer]
+    with node.snapshot() as connection:
+        tables = [table for table in node.database.tables(connection) if table.id in names]
+    references = {name: set[str]() for name in sorted(names)}
+    references.update({table.id: {key.ref_table for key in table.foreign_keys if key.ref_table in names} - {table.id} for table in tables})
+    try:
+        parents_first = list(TopologicalSorter(references).static_order())
+    except CycleError:
+        parents_first = list(references)
+    place = {name: number for number, name in enumerate(parents_first)}
+    going = sorted((each for each in changes if each[1].after is None), key=lambda each: -place[each[1].table])
+    return going + sorted((each for each in changes if each[1].after is not None), key=lambda each: place[each[1].table])
+
+
+def _write(write: Callable[[Sequence[Numbered]], Any], changes: Sequence[Numbered]) -> tuple[list[Numbered], list[Left]]:
+    done: list[Numbered] = []
+    left: list[Left] = []
+    rest, reasons = list(changes), dict[int, str]()
+    for size, again in ((CHUNK, True), (AT_ONCE, False), (1, True)):
+        if size == 1 and len(rest) > ONE_BY_ONE:
+            break
+        before = -1
+        while rest and (before == -1 or (again and len(rest) < before)):
+            before, refused = len(rest), list[Numbered]()
+            for chunk in _chunks(rest, size):
+                try:
+                    written = write(chunk)
+                except Refused as error:
+                    refused += chunk
+                    reasons.update((no, str(error)) for no, _ in chunk)
+                    continue
+                done += [each for each in chunk if each[0] not in written.left]
+                left += [Left(change.table, change.key, written.left[no]) for no, change in chunk if no in written.left]
+            rest = refused
+    return done, left + [Left(change.table, change.key, reasons[no]) for no, change in rest]
+
+
+def _chunks(changes: Sequence[Numbered], size: int) -> Iterator[Sequence[Numbered]]:
+    for start in range(0, len(changes), size):
+        yield changes[start : start + size]
+
+
+# -- sequences
+
+
+def _advance(pair: Pair, run: Run, plan: Plan, done: Sequence[Numbered]) -> None:
+    """Sets the follower's sequences forward to the writer's, as a batch does, and the writer's where it got rows whose keys they would give again."""
+    writer, follower = pair.nodes[plan.writer], pair.nodes["standby" if plan.writer == "primary" else "primary"]
+    if any(change.node == writer.name and change.what == "insert" for _, change in done):
+        with follower.snapshot() as connection:
+            there = follower.database.sequences(connection)
+
+        def forward(session: Session) -> None:
+            connection = session.connection()
+            if connection.engine is writer.engine:
+                behind = writer.database.lagging_sequences(connection, there)
+                writer.database.advance_sequences(connection, {id: there[id] for id, used in behind.items() if used})
+
+        run(forward)
+    if plan.sequences or done:
+        with writer.snapshot() as connection:
+            ahead = writer.database.sequences(connection)
+        with follower.begin() as connection:
+            state = follower.database.state(connection)
+            if state is not None and state.role == "follower":
+                follower.database.advance_sequences(connection, ahead)
