@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 from tests.fix_check import adopted
 from tests.fix_stores import Lab
 
-THREADS, EACH, ACCOUNTS = 12, 40, 20
+THREADS, EACH, ACCOUNTS, BATCHES = 12, 40, 20, 15
 SCHEMA = (
     "CREATE TABLE account (id int PRIMARY KEY, amount int NOT NULL)",
     # who reads it knows which transactions a snapshot shows, and what they came to
@@ -23,10 +24,11 @@ def book(connection: Any, account: int, amount: int) -> None:
     connection.execute("UPDATE account SET amount = amount + %s WHERE id = %s", (amount, account))
 
 
-def many(lab: Lab, seed: int) -> None:
-    """The transactions of one program; some are rolled back."""
-    connection, dice = lab.connect("primary"), random.Random(seed)
-    for _ in range(EACH):
+def many(lab: Lab, seed: int, enough: Event) -> None:
+    """The transactions of one program, as long as batches go on; some are rolled back."""
+    connection, dice, done = lab.connect("primary"), random.Random(seed), 0
+    while done < EACH or not enough.is_set():
+        done += 1
         accounts = sorted(dice.sample(range(3, ACCOUNTS + 1), 2))  # in order: nobody deadlocks
         for account in accounts:
             book(connection, account, dice.randint(1, 9))
@@ -53,10 +55,14 @@ def test_each_of_many_batches_among_hundreds_of_transactions_is_a_snapshot_and_l
         reader.commit()
         seen[position] = entries, sums
 
+    enough = Event()
     with ThreadPoolExecutor(THREADS) as pool:
-        running = [pool.submit(many, lab, seed) for seed in range(THREADS)]
-        while not all(each.done() for each in running):
-            batch()
+        running = [pool.submit(many, lab, seed, enough) for seed in range(THREADS)]
+        try:
+            for _ in range(BATCHES):
+                batch()
+        finally:
+            enough.set()
         for each in running:
             each.result()
     batch()
