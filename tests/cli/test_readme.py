@@ -29,7 +29,8 @@ def test_the_first_steps(run: Run, tmp_path: Path) -> None:
                 )
             assert done.returncode == 0, done.stdout + done.stderr
         said.append(done.stdout)
-    shop, status, check = said[1:]
+    shop, status, check, repair = said[1:]
     assert shop == "True\n"
     assert status.startswith("Primary writes, standby follows (term 1).")
     assert check.rstrip().endswith("Equal: 1 row in 1 table.")
+    assert repair == "There is nothing to repair.\n"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from replstore import Store, local
+from tests.fix_check import statements
 from tests.fix_mixed import MixedLab, mixed
 from tests.hazards import test_08_every_kind_of_statement_is_captured as on_server
 from tests.hazards import test_08_every_kind_of_statement_on_sqlite as on_file
@@ -54,17 +55,17 @@ class Shop:
 
     def __init__(self, lab: MixedLab) -> None:
         self.lab = lab
-        lab.sql("primary", *on_server.lines(SCHEMA))
+        lab.sql("primary", *statements(SCHEMA))
         self.store: Store = lab.store(background=False)
         self.store.migrate()
 
     def rows(self, node: str) -> dict[str, list[Any]]:
         return {table: sorted(self.lab.sql(node, f"SELECT * FROM {table}"), key=repr) for table in TABLES}
 
-    def changed(self, statements: list[str]) -> None:
-        self.lab.sql("primary", *on_server.lines(ROWS.replace("; ", ";\n")))
+    def changed(self, by: list[str]) -> None:
+        self.lab.sql("primary", *statements(ROWS.replace("; ", ";\n")))
         before = self.rows("primary")
-        self.lab.sql("primary", *([] if self.lab.server == "primary" else ["PRAGMA foreign_keys = ON"]), *statements)
+        self.lab.sql("primary", *([] if self.lab.server == "primary" else ["PRAGMA foreign_keys = ON"]), *by)
         self.store.sync()
         after = self.rows("primary")
         assert after != before

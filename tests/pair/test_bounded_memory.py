@@ -32,14 +32,10 @@ def growth(lab: Lab, fill: str) -> int:
     """MB by which a program grows that ships a large transaction."""
     adopted(lab, "CREATE TABLE wide (id integer PRIMARY KEY, text text)").sync()
     lab.sql("primary", "INSERT INTO wide VALUES (0, 'x')")
-    program = lab.process(PROGRAM, lab.pair.primary_url, lab.pair.standby_url)
-    assert program.stdin is not None
-    assert program.stdout is not None
-    print("the small one", file=program.stdin, flush=True)
-    program.stdout.readline()
+    program = lab.program(PROGRAM, lab.pair.primary_url, lab.pair.standby_url)
+    program.ask("the small one")
     lab.sql("primary", fill)
-    print("the large one", file=program.stdin, flush=True)
-    found = int(program.stdout.readline())
+    found = int(program.ask("the large one"))
     assert lab.sql("standby", "SELECT count(*) FROM wide") == [(ROWS + 1,)]
     return found
 
