@@ -17,6 +17,7 @@ from replstore.pair.solo import go_solo
 from replstore.pair.switchover import hand_over, take_back
 from replstore.pair.takeover import take_over
 from replstore.pair.turn import Busy
+from replstore.pair.view import View
 
 log = logging.getLogger("replstore.pair")
 #: s for a node's answer.
@@ -34,7 +35,7 @@ def switchover(pair: Pair, *, seconds: float = 10.0) -> Lead:
         hand_over(lead.node, lead.term, seconds=seconds)
         try:
             pair.ship_from(lead.node)
-            view = pair.watch.view()
+            view = _answered(pair, lead.follower, deadline)
             seen = named(view, lead.follower.name)
             take_over(
                 lead.follower,
@@ -54,13 +55,31 @@ def switchover(pair: Pair, *, seconds: float = 10.0) -> Lead:
                 raise
             log.info("another program finishes the switchover: %s", one_line(error))
         new = pair.settle(time.monotonic() + seconds, above=lead.term.number + 1)
-        try:
-            fence_former(lead.node, new.term)
-            rejoin(new.node, lead.node)
-            pair.ship_from(new.node)
-        except Exception as error:  # the switchover is done; another Store may be letting the former writer rejoin at this moment
-            log.info("rejoin of %s after the switchover is left to the keeper: %s", lead.node.name, one_line(error))
+        _let_rejoin(pair, new)
         return pair.settle(time.monotonic() + seconds, above=new.term.number)
+
+
+def _answered(pair: Pair, node: Node, deadline: float) -> View:
+    """A look at both nodes; one that was slow to answer is asked again, since nobody writes until the switchover is done."""
+    view = pair.watch.view()
+    while named(view, node.name).reach is Reach.SILENT and time.monotonic() < deadline:
+        view = pair.watch.view()
+    return view
+
+
+def _let_rejoin(pair: Pair, new: Lead) -> None:
+    """Lets the former writer follow.  The switchover is done: what fails here is tried again, and then left to the keeper."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            fence_former(new.follower, new.term)
+            _rejoin(new, copy=False)
+            pair.ship_from(new.node)
+            return
+        except Exception as error:  # another Store may be letting it rejoin at this moment
+            log.info("rejoin of %s after the switchover, attempt %d of %d: %s", new.follower.name, attempt, ATTEMPTS, one_line(error))
+            if _follows(new):
+                return
+            time.sleep(0.1)
 
 
 @contextmanager

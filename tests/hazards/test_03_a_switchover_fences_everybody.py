@@ -9,12 +9,13 @@ import psycopg
 import pytest
 
 from replstore.errors import NotTheWriter, SwitchoverFailed
-from replstore.pair import takeover
+from replstore.pair import by_hand, takeover
 from replstore.pair.decide import Term
 from replstore.pair.flip import settle_guard
-from replstore.pair.rejoin import fence_former
+from replstore.pair.rejoin import fence_former, rejoin
 from replstore.pair.switchover import hand_over, take_back
 from replstore.pair.takeover import take_over
+from replstore.pair.view import View
 from replstore.pair.watch import node_view
 from tests.fix_stores import Lab, insert, put
 
@@ -205,3 +206,38 @@ def test_a_store_s_transaction_that_was_open_during_a_switchover_takes_effect_on
     assert other.run(put(2)) is None
     assert lab.accounts("primary") == lab.accounts("standby") == {1: 0, 2: 0}
     assert lab.state("standby").role == "writer"
+
+
+def test_a_follower_that_is_slow_to_answer_once_is_asked_again(postgresql_lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = postgresql_lab
+    store = lab.migrated(background=False)
+    view, looks = store.pair.watch.view, []
+
+    def slow() -> View:
+        looks.append(lab.state("primary").role)
+        if looks.count("fenced") != 1:
+            return view()
+        lab.pair.freeze("standby")
+        try:
+            return view()
+        finally:
+            lab.pair.thaw("standby")
+
+    monkeypatch.setattr(store.pair.watch, "view", slow)
+    store.switchover()
+    assert looks.count("fenced") >= 2
+    assert (lab.state("primary").role, lab.state("standby").role) == ("follower", "writer")
+
+
+def test_a_former_writer_follows_though_its_first_attempt_to_rejoin_fails(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, fails = lab.migrated(background=False), [OSError("the network")]
+
+    def rejoins(*args: Any, **options: Any) -> int:
+        if fails:
+            raise fails.pop()
+        return rejoin(*args, **options)
+
+    monkeypatch.setattr(by_hand, "rejoin", rejoins)
+    store.switchover()
+    assert not fails
+    assert (lab.state("primary").role, lab.state("standby").role) == ("follower", "writer")

@@ -217,5 +217,5 @@ def test_close_ends_the_threads_and_leaves_nothing_open(shop: local.Pair) -> Non
     wait_until(lambda: threading.active_count() <= before, 2.0)
     if isinstance(shop, local.PostgresPair):
         for url in (shop.primary_url, shop.standby_url):
-            others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
             wait_until(lambda url=url, others=others: sql(url, others) == [(0,)], 2.0)  # type: ignore[misc]
