@@ -12,8 +12,6 @@ reladiff is installed into an environment of its own, which is removed afterward
 
 from __future__ import annotations
 
-import argparse
-import os
 import sqlite3
 import subprocess
 import sys
@@ -22,12 +20,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import psycopg
 from sqlalchemy import make_url
 
-from benchmarks import report
+from benchmarks.command import Command
 from benchmarks.ground import KINDS
 from benchmarks.measure import Rounds, Section, Variant, interleave, timed
 from benchmarks.plan import Plan
@@ -231,24 +230,12 @@ CASES: dict[str, Callable[[int, Plan], Section]] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="benchmarks.check", description="Measures the check.")
-    parser.add_argument("--quick", action="store_true", help="one round with fewer rows; its figures aren't to be quoted")
-    parser.add_argument("--rows", type=int, default=1_000_000, metavar="N", help="rows of a table")
-    parser.add_argument("--only", metavar="CASE", help=f"some cases, with commas between: {', '.join(CASES)}")
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE", help="the JSON file")
-    parser.add_argument("--document", type=Path, default=DOCUMENT, metavar="FILE", help="the Markdown file")
-    options = parser.parse_args(arguments)
-    chosen = options.only.split(",") if options.only else list(CASES)
-    if unknown := set(chosen) - set(CASES):
-        parser.error(f"no such case: {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
+    command = Command("benchmarks.check", "Measures the check.", "one round with fewer rows", list(CASES), RESULTS, DOCUMENT)
+    command.parser.add_argument("--rows", type=int, default=1_000_000, metavar="N", help="rows of a table")
+    options = command.parse(arguments)
     plan = Plan(quick=options.quick)
     rows = min(options.rows, 50_000) if options.quick else options.rows
-    for case in chosen:
-        began, load = time.monotonic(), os.getloadavg()[0]
-        found = [CASES[case](rows, plan)]
-        report.write(options.results, report.machine([load, os.getloadavg()[0]], plan.quick), {case: found})
-        options.document.write_text(report.document(options.results, list(CASES), HEAD))
-        print(f"{report.summary(found)}\n  ({case}: {time.monotonic() - began:.0f} s)", flush=True)
+    command.measure(options, {name: partial(case, rows, plan) for name, case in CASES.items()}, HEAD)
 
 
 if __name__ == "__main__":

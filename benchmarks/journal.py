@@ -9,14 +9,12 @@
 
 from __future__ import annotations
 
-import argparse
-import os
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from benchmarks import report
 from benchmarks.bulk import capture, memory, shipping, shipping_sqlite
+from benchmarks.command import Command
 from benchmarks.lag import lag
 from benchmarks.measure import Section
 from benchmarks.plan import Plan
@@ -43,24 +41,11 @@ CASES: dict[str, Callable[[Plan], Section | list[Section]]] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="benchmarks.journal", description="Measures journal replication.")
-    parser.add_argument("--quick", action="store_true", help="a few rounds, within a minute or so; its figures aren't to be quoted")
-    parser.add_argument("--large", action="store_true", help="memory with 5 million rows")
-    parser.add_argument("--only", metavar="CASE", help=f"some cases, with commas between: {', '.join(CASES)}")
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE", help="the JSON file")
-    parser.add_argument("--document", type=Path, default=DOCUMENT, metavar="FILE", help="the Markdown file")
-    options = parser.parse_args(arguments)
-    chosen = options.only.split(",") if options.only else list(CASES)
-    if unknown := set(chosen) - set(CASES):
-        parser.error(f"no such case: {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
+    command = Command("benchmarks.journal", "Measures journal replication.", "a few rounds, within a minute or so", list(CASES), RESULTS, DOCUMENT)
+    command.parser.add_argument("--large", action="store_true", help="memory with 5 million rows")
+    options = command.parse(arguments)
     plan = Plan(quick=options.quick, large=options.large)
-    for case in chosen:
-        began, load = time.monotonic(), os.getloadavg()[0]
-        found = CASES[case](plan)
-        sections = found if isinstance(found, list) else [found]
-        report.write(options.results, report.machine([load, os.getloadavg()[0]], plan.quick), {case: sections})
-        options.document.write_text(report.document(options.results, list(CASES)))
-        print(f"{report.summary(sections)}\n  ({case}: {time.monotonic() - began:.0f} s)", flush=True)
+    command.measure(options, {name: partial(case, plan) for name, case in CASES.items()})
 
 
 if __name__ == "__main__":
