@@ -49,7 +49,7 @@ def switchover(pair: Pair, *, seconds: float = 10.0) -> Lead:
                 given=_sequences(lead.node),
             )
         except Exception as error:
-            if _still_follows(pair, lead):
+            if _follows(lead, pair.settings.probe_timeout):
                 with suppress(Exception):
                     take_back(lead.node, lead.term)
                 raise
@@ -109,11 +109,6 @@ def _alone(pair: Pair, what: str, deadline: float, *, maintenance: bool = False)
 def _sequences(node: Node) -> dict[str, int | None]:
     with node.snapshot() as connection:
         return node.database.sequences(connection)
-
-
-def _still_follows(pair: Pair, lead: Lead) -> bool:
-    state = lead.follower.observe(pair.settings.probe_timeout).state
-    return state is not None and state.role == "follower" and state.term_uuid == lead.term.uuid
 
 
 def order_takeover(pair: Pair, name: str | None, *, force: bool) -> None:
@@ -188,6 +183,6 @@ def _rejoin(lead: Lead, *, copy: bool) -> int:
                 raise
 
 
-def _follows(lead: Lead) -> bool:
-    state = lead.follower.observe(PATIENCE).state
+def _follows(lead: Lead, seconds: float = PATIENCE) -> bool:
+    state = lead.follower.observe(seconds).state
     return state is not None and state.role == "follower" and state.term_uuid == lead.term.uuid

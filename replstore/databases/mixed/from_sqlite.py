@@ -26,7 +26,7 @@ from replstore.databases.postgresql.capture import qualified, text
 from replstore.databases.postgresql.carrier import PostgreSQLCarrier
 from replstore.databases.postgresql.sessions import Session
 from replstore.databases.sqlite.capture import MARKER
-from replstore.databases.sqlite.carrier import commit_tick
+from replstore.databases.sqlite.carrier import commit_tick, places
 from replstore.databases.sqlite.dialect import StoreConnection, any_text, file_identity, open_file
 from replstore.databases.sqlite.fingerprint import fingerprints
 from replstore.databases.sqlite.state import select_node_state
@@ -224,10 +224,10 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
         if keys.recorded is not None:
             file = self._in_snapshot()
             file.execute("DROP TABLE IF EXISTS temp.recorded")
-            file.execute(f"CREATE TEMP TABLE recorded ({_places(table)})")
+            file.execute(f"CREATE TEMP TABLE recorded ({places(table)})")
             into = f"INSERT INTO temp.recorded VALUES ({', '.join('?' * len(of))})"
             file.executemany(into, (natives(key, of) for key in self._recorded_keys(table, keys.recorded)))
-            sources.append(f"SELECT {_places(table)} FROM temp.recorded")
+            sources.append(f"SELECT {places(table)} FROM temp.recorded")
         return f"{select} WHERE ({quoted(table.key)}) IN ({' UNION ALL '.join(sources) or 'SELECT NULL WHERE 0'})", values
 
     def _copy_rows(self, table: Table, keys: Keys, landing: Landing) -> int:
@@ -304,13 +304,9 @@ class SQLiteToPostgreSQL(PostgreSQLCarrier):
         self._file = self._ticks = None
 
 
-def _places(table: Table) -> str:
-    return ", ".join(f"k{number}" for number in range(1, len(table.key) + 1))
-
-
 def _journaled(table: Table) -> str:
     """What follows SELECT for the keys that the journal names."""
-    return f"{_places(table)} FROM replstore_journal WHERE tbl = ? AND seq > ?"
+    return f"{places(table)} FROM replstore_journal WHERE tbl = ? AND seq > ?"
 
 
 def _told(error: psycopg.Error) -> str:

@@ -234,7 +234,7 @@ class SQLiteCarrier(Carrier):
             for (key,) in self._both.execute(f"SELECT key {RECORDED} AND tbl = ? AND key <> '*'", (*keys.recorded, table.id)):
                 values = [_from_json(value) for value in json.loads(key)]
                 given = ", ".join(place for place, _ in values)
-                self._both.execute(f"INSERT INTO temp.extra (tbl, {_places(table)}) VALUES (?, {given})", (table.id, *(value for _, value in values)))
+                self._both.execute(f"INSERT INTO temp.extra (tbl, {places(table)}) VALUES (?, {given})", (table.id, *(value for _, value in values)))
         if keys.part is not None and not keys.whole:
             return
         where, values = ("true", []) if keys.whole else self._wanted(table, keys)
@@ -258,7 +258,7 @@ class SQLiteCarrier(Carrier):
         """The condition that a row is one of these, and the values to bind; the same text for every batch, so that SQLite compiles it once."""
         sources = [_journaled(table)] if keys.journal else []
         if keys.recorded is not None:
-            sources.append(f"SELECT {_places(table)} FROM temp.extra WHERE tbl = {text(table.id)}")
+            sources.append(f"SELECT {places(table)} FROM temp.extra WHERE tbl = {text(table.id)}")
         condition = f"({', '.join(quote(column) for column in table.key)}) IN ({' UNION ALL '.join(sources)})"
         return condition, [self._since] if keys.journal else []
 
@@ -320,12 +320,13 @@ def holds(follower: StoreConnection, transactions: Collection[str]) -> bool:
     return bool(transactions) and follower.execute(found, list(transactions)).fetchone()[0] == len(transactions)
 
 
-def _places(table: Table) -> str:
+def places(table: Table) -> str:
+    """The columns of the journal that hold a table's key."""
     return ", ".join(f"k{n}" for n in range(1, len(table.key) + 1))
 
 
 def _journaled(table: Table) -> str:
-    return f"SELECT {_places(table)} FROM src.replstore_journal WHERE tbl = {text(table.id)} AND seq > ?"
+    return f"SELECT {places(table)} FROM src.replstore_journal WHERE tbl = {text(table.id)} AND seq > ?"
 
 
 def between(table: Table, part: Part) -> tuple[str, list[Any]]:
