@@ -13,6 +13,48 @@ from replstore.reconcile.report import Report, TableReport
 from replstore.store import Store
 from tests.fix_stores import Lab, put
 
+#: Keys of every storage class.
+SQLITE_KEYS = [
+    "1",
+    "'1'",
+    "x'31'",
+    "1.5",
+    "-1",
+    "''",
+    "x''",
+    "'é'",
+    "'z'",
+    "'Z'",
+    "9e999",
+    "-9e999",
+    "9223372036854775807",
+    "CAST(x'ff' AS TEXT)",
+    "'a' || char(0)",
+]
+#: SQLite keeps a value's storage class beside it, in a column without a type exactly as it was written.
+SQLITE_VALUES = [
+    ("1", "'1'"),
+    ("1", "1.0"),
+    ("1", "x'31'"),
+    ("'1'", "x'31'"),
+    ("'1'", "1.0"),
+    ("1.0", "x'312e30'"),
+    ("0.0", "-0.0"),
+    ("0.1", "0.10000000000000002"),
+    ("9e999", "-9e999"),
+    ("9223372036854775807", "9.223372036854775807e18"),
+    ("NULL", "''"),
+    ("NULL", "'NULL'"),
+    ("''", "x''"),
+    ("'a'", "'a' || char(0)"),
+    ("'a' || char(0) || 'b'", "'a' || char(0) || 'c'"),
+    ("'a'", "'A'"),
+    ("'a'", "'a '"),
+    ("CAST(x'ff' AS TEXT)", "CAST(x'fe' AS TEXT)"),
+    ("CAST(x'ff' AS TEXT)", "x'ff'"),
+    ("'é'", "'e\u0301'"),
+]
+
 
 def adopted(lab: Lab, *tables: str, **settings: Any) -> Store:
     """A pair made of tables that the primary already has; without background threads."""

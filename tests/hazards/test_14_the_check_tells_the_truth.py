@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.fix_backups import saved_before_pruning
-from tests.fix_check import adopted, behind_the_guard, between_the_snapshots, found, table
+from tests.fix_check import SQLITE_KEYS, SQLITE_VALUES, adopted, behind_the_guard, between_the_snapshots, found, table
 from tests.fix_stores import Lab, insert, put
 
 #: Pairs of values that PostgreSQL holds for equal, or prints alike under careless settings, and that are not the same.
@@ -63,31 +63,6 @@ def test_values_that_postgresql_holds_for_equal_differ(postgresql_lab: Lab) -> N
     assert sorted(found(store.check(), "kinds")) == expected
 
 
-#: SQLite keeps a value's storage class beside it, in a column without a type exactly as it was written.
-SQLITE_VALUES = [
-    ("1", "'1'"),
-    ("1", "1.0"),
-    ("1", "x'31'"),
-    ("'1'", "x'31'"),
-    ("'1'", "1.0"),
-    ("1.0", "x'312e30'"),
-    ("0.0", "-0.0"),
-    ("0.1", "0.10000000000000002"),
-    ("9e999", "-9e999"),
-    ("9223372036854775807", "9.223372036854775807e18"),
-    ("NULL", "''"),
-    ("NULL", "'NULL'"),
-    ("''", "x''"),
-    ("'a'", "'a' || char(0)"),
-    ("'a' || char(0) || 'b'", "'a' || char(0) || 'c'"),
-    ("'a'", "'A'"),
-    ("'a'", "'a '"),
-    ("CAST(x'ff' AS TEXT)", "CAST(x'fe' AS TEXT)"),
-    ("CAST(x'ff' AS TEXT)", "x'ff'"),
-    ("'é'", "'e\u0301'"),
-]
-
-
 @pytest.mark.parametrize("node", ["primary", "standby"])
 def test_values_that_look_alike_on_sqlite_differ(sqlite_lab: Lab, node: str) -> None:
     store = adopted(sqlite_lab, "CREATE TABLE kinds (id INTEGER PRIMARY KEY, v, n TEXT COLLATE NOCASE)")
@@ -130,25 +105,6 @@ def test_rows_under_every_kind_of_key_are_paired(postgresql_lab: Lab, kind: str)
     behind_the_guard(lab, "primary", f"DELETE FROM keyed WHERE k = {last} AND n = 2")
     report = store.check()
     assert sorted((each.key["n"], each.kind) for each in table(report, "keyed").differences) == [(1, "changed"), (2, "missing_on_primary")]
-
-
-SQLITE_KEYS = [
-    "1",
-    "'1'",
-    "x'31'",
-    "1.5",
-    "-1",
-    "''",
-    "x''",
-    "'é'",
-    "'z'",
-    "'Z'",
-    "9e999",
-    "-9e999",
-    "9223372036854775807",
-    "CAST(x'ff' AS TEXT)",
-    "'a' || char(0)",
-]
 
 
 def test_keys_of_every_storage_class_are_paired(sqlite_lab: Lab) -> None:
