@@ -95,7 +95,7 @@ def _refuse_newer(node: Node) -> None:
         )
 
 
-def compare_nodes(states: dict[str, NodeState]) -> None:
+def compare_nodes(states: Mapping[str, NodeState]) -> None:
     """Raises NotAPair unless the nodes' uuids and names are those of one pair."""
     for name, state in states.items():
         if state.name != name:

@@ -10,14 +10,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from replstore.databases.carrier import CompareFailed
 from replstore.errors import ConfigError, NotTheWriter, NoWriter, SwitchoverFailed, TakeoverRefused
 from replstore.node import Node, one_line
-from replstore.pair.decide import Reach, Role
-from replstore.pair.pair import Lead, Pair, named
+from replstore.pair.pair import Lead, Pair
 from replstore.pair.rejoin import fence_former, rejoin
 from replstore.pair.solo import go_solo
 from replstore.pair.switchover import hand_over, take_back
 from replstore.pair.takeover import take_over
 from replstore.pair.turn import Busy
-from replstore.pair.view import View
+from replstore.pair.view import Reach, Role, View, named
 
 log = logging.getLogger("replstore.pair")
 #: s for a node's answer.

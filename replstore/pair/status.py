@@ -12,9 +12,9 @@ from replstore.databases.base import Unshipped
 from replstore.databases.suspended import stored
 from replstore.node import Node
 from replstore.pair.appoint import appointed, strange_witness
-from replstore.pair.decide import Acknowledge, Action, Decision, NodeView, Reach, Role, View
 from replstore.pair.meaning import meaning
-from replstore.pair.pair import Pair, named
+from replstore.pair.pair import Pair
+from replstore.pair.view import Acknowledge, Action, Decision, NodeView, Reach, Role, View, named
 from replstore.replication import captured
 from replstore.replication.journal.orphans import open_orphans
 from replstore.replication.mirror import to_copy

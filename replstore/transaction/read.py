@@ -150,13 +150,15 @@ class Reader:
             if not candidates:
                 return None, "no follower is known"
             follower = candidates[0]
-        if max_lag is not None and time.monotonic() - pair.shipping.synced_at > max_lag:
-            try:
-                pair.ship(min(deadline, time.monotonic() + 1.0))
-            except Exception as error:
-                return None, f"{follower.name} can't be brought within {max_lag:g} s: {one_line(error)}"
         try:
             connection, state = self._open(follower)
+            if max_lag is not None and state is not None and pair.shipping.age(state) > max_lag:
+                connection.close()
+                try:
+                    pair.ship(min(deadline, time.monotonic() + 1.0))
+                except Exception as error:
+                    return None, f"{follower.name} can't be brought within {max_lag:g} s: {one_line(error)}"
+                connection, state = self._open(follower)  # what was read before the batch doesn't show it
         except DBAPIError as error:
             return None, f"{follower.name}: {one_line(error)}"
         reason = self._unfit(follower, state, lead, max_lag, after)

@@ -1,0 +1,78 @@
+"""PostgreSQL whose own streaming replication copies the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import psycopg
+from sqlalchemy import Connection, Engine
+
+from replstore.databases.base import NodeState, Unshipped
+from replstore.databases.catalog import Table
+from replstore.databases.dialect import raw
+from replstore.databases.native.replay import Replay
+from replstore.databases.native.state import SELECT_BRIEF, SELECT_STATE, node_state, number
+from replstore.databases.postgresql.database import PostgreSQL
+
+#: A commit marker is a plain row here: nothing has to capture or to guard it.
+CONTROL_STATEMENTS = [
+    """CREATE TABLE replstore.marker (
+        id text PRIMARY KEY, key text UNIQUE, fn text, outcome text NOT NULL CHECK (outcome IN ('committed', 'lost')), result text,
+        durability text NOT NULL, term_no bigint NOT NULL, at timestamptz NOT NULL DEFAULT now())""",
+]
+#: Nothing of the journal's is used; its one sequence is what tells the kind of a database's control tables.
+BEAT = {True: "SELECT pg_logical_emit_message(false, 'replstore', '', true)", False: "SELECT pg_logical_emit_message(true, 'replstore', '')"}
+
+
+class NativePostgreSQL(PostgreSQL):
+    """See :class:`replstore.databases.database.Database`; what concerns the journal is never called."""
+
+    native: ClassVar[bool] = True
+
+    def state(self, connection: Connection) -> NodeState | None:
+        if connection.exec_driver_sql("SELECT to_regclass('replstore.timeline') IS NULL").scalar():
+            return None
+        row = connection.exec_driver_sql(SELECT_STATE).fetchone()
+        return None if row is None else node_state(row)
+
+    def begin_reading(self, connection: Connection) -> NodeState | None:
+        connection.begin()
+        try:
+            rows = raw(connection.connection).open_with(SELECT_BRIEF)
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+            connection.invalidate()
+            return None
+        return node_state(rows[0]) if rows else None
+
+    def position(self, connection: Connection) -> str:
+        statement = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END::text"
+        return str(connection.exec_driver_sql(statement).scalar())
+
+    def committed(self, connection: Connection) -> str:
+        return self.position(connection)
+
+    def covers(self, position: str, earlier: str) -> bool:
+        return number(position) >= number(earlier)
+
+    def replay(self, writer: Engine, follower: Engine) -> Replay:
+        """What asks how far both nodes are; both are service engines."""
+        return Replay(writer, follower)
+
+    def beat(self, connection: Connection) -> None:
+        """Lets the write-ahead log move on, so that a follower sees that somebody reaches its primary, and an idle primary's followers that they have all."""
+        durable = raw(connection.connection).info.server_version >= 170000  # it flushes by itself; before, a transaction's end does
+        connection.exec_driver_sql(BEAT[durable])
+
+    def control_statements(self, revision: str) -> list[str]:
+        return CONTROL_STATEMENTS if revision == "0001" else []
+
+    def capture_statements(self, table: Table) -> list[str]:
+        return []
+
+    def refusal(self, connection: Connection, table: Table) -> str | None:
+        return None
+
+    def unshipped(self, connection: Connection, since: str | None) -> Unshipped:
+        return Unshipped(0, 0, None)
+
