@@ -84,7 +84,7 @@ class Settings(BaseSettings):
     replication: Literal["journal", "native"] = Field(
         default="journal",
         description='How changes reach the follower. "journal": replstore copies them itself through plain SQL, without special rights. '
-        "\"native\": PostgreSQL's own streaming replication copies them; replstore finds out who writes, waits or promotes, and proves commits.",
+        '"native": PostgreSQL\'s own streaming replication copies them; replstore finds out who writes, waits or promotes, and proves commits.',
     )
     durability: Literal["replicated", "async", "server"] = Field(
         default="replicated",
@@ -328,7 +328,7 @@ class Settings(BaseSettings):
     def _refuse_for_native(self, urls: Mapping[str, URL]) -> None:
         for name in ("primary", "standby"):
             if urls[name].get_backend_name() != "postgresql":
-                raise ValueError(f"replication \"native\" is PostgreSQL's own, and {name} is {shown(urls[name])}")
+                raise ValueError(f'replication "native" is PostgreSQL\'s own, and {name} is {shown(urls[name])}')
         if self.witness is not None:
             raise ValueError('replication "native" has no witness: who promotes the standby decides which node writes')
         if self.durability == "async":

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 import weakref
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ from replstore.pair.admission import agree, is_no_pair
 from replstore.pair.alone import is_dead, is_uncontested
 from replstore.pair.backlog import Backlog
 from replstore.pair.by_journal import JournalLink
+from replstore.pair.by_native import NativeLink
 from replstore.pair.flip import settle_guard
 from replstore.pair.link import Held, Link
 from replstore.pair.turn import Busy, Turn
@@ -34,7 +36,6 @@ from replstore.pair.witness import Witness
 
 log = logging.getLogger("replstore.pair")
 
-LINKS: Mapping[str, Callable[[Pair], Link]] = {"journal": JournalLink, "native": NativeLink}
 #: What callers wait for; everything else the keeper does.
 URGENT = (Action.TAKE_OVER, Action.GO_SOLO, Action.FINISH)
 
@@ -82,6 +83,8 @@ class Pair:
             rejoin=settings.rejoin,
             refused_means_dead=settings.refused_means_dead,
             detection_time=settings.detection_time,
+            promote=settings.promote,
+            max_data_loss=settings.max_data_loss_bytes,
         )
         gap = max(1.0, 2 * settings.probe_interval + settings.probe_timeout)
         self.watch = Watch(self.primary, self.standby, self.policy, timeout=settings.probe_timeout, gap=gap, witness=self.witness)
@@ -106,7 +109,9 @@ class Pair:
 
     def _node(self, name: str, url: URL, beside: URL) -> Node:
         options = self.settings.engine_options(name)
-        return Node(name, url, seconds=self.settings.probe_timeout, engine_options=options, beside=beside, native=self.settings.replication == "native")
+        return Node(
+            name, url, seconds=self.settings.probe_timeout, engine_options=options, beside=beside, native=self.settings.replication == "native"
+        )
 
     def other(self, node: Node) -> Node:
         """The other node."""
@@ -319,3 +324,7 @@ class Pair:
             node.close()
         if self.witness is not None:
             self.witness.close()
+
+
+#: By the setting ``replication``.
+LINKS: Mapping[str, Callable[[Pair], Link]] = {"journal": JournalLink, "native": NativeLink}

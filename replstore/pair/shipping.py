@@ -16,7 +16,7 @@ from replstore.errors import ReplicationStopped, ReplstoreError
 from replstore.node import Node, one_line
 from replstore.pair.decide import Term
 from replstore.pair.witness import Witness
-from replstore.replication.journal.group import GroupCommit
+from replstore.replication.group import GroupCommit
 from replstore.replication.journal.ship import Shipped, Shipper
 
 log = logging.getLogger("replstore.pair")

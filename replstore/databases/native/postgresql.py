@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
-
 import psycopg
 from sqlalchemy import Connection, Engine
 
 from replstore.databases.base import NodeState, Unshipped
 from replstore.databases.catalog import Table
 from replstore.databases.dialect import raw
+from replstore.databases.native import terms
+from replstore.databases.native.base import Native
 from replstore.databases.native.replay import Replay
 from replstore.databases.native.state import SELECT_BRIEF, SELECT_STATE, node_state, number
 from replstore.databases.postgresql.database import PostgreSQL
@@ -21,14 +20,12 @@ CONTROL_STATEMENTS = [
         id text PRIMARY KEY, key text UNIQUE, fn text, outcome text NOT NULL CHECK (outcome IN ('committed', 'lost')), result text,
         durability text NOT NULL, term_no bigint NOT NULL, at timestamptz NOT NULL DEFAULT now())""",
 ]
-#: Nothing of the journal's is used; its one sequence is what tells the kind of a database's control tables.
+#: By whether the server can flush the message by itself.
 BEAT = {True: "SELECT pg_logical_emit_message(false, 'replstore', '', true)", False: "SELECT pg_logical_emit_message(true, 'replstore', '')"}
 
 
-class NativePostgreSQL(PostgreSQL):
+class NativePostgreSQL(PostgreSQL, Native):
     """See :class:`replstore.databases.database.Database`; what concerns the journal is never called."""
-
-    native: ClassVar[bool] = True
 
     def state(self, connection: Connection) -> NodeState | None:
         if connection.exec_driver_sql("SELECT to_regclass('replstore.timeline') IS NULL").scalar():
@@ -56,13 +53,23 @@ class NativePostgreSQL(PostgreSQL):
         return number(position) >= number(earlier)
 
     def replay(self, writer: Engine, follower: Engine) -> Replay:
-        """What asks how far both nodes are; both are service engines."""
         return Replay(writer, follower)
 
     def beat(self, connection: Connection) -> None:
-        """Lets the write-ahead log move on, so that a follower sees that somebody reaches its primary, and an idle primary's followers that they have all."""
         durable = raw(connection.connection).info.server_version >= 170000  # it flushes by itself; before, a transaction's end does
         connection.exec_driver_sql(BEAT[durable])
+
+    def promote(self, connection: Connection, *, boot: str, term: str, received: int, refused: bool) -> str | None:
+        found = connection.exec_driver_sql(terms.PROMOTE, {"boot": boot, "term": term, "received": received, "refused": refused}).scalar()
+        return None if found is None else str(found)
+
+    def record(self, connection: Connection, uuid: str, since: str) -> None:
+        connection.exec_driver_sql("SET LOCAL synchronous_commit = local")
+        connection.exec_driver_sql(terms.RECORD, {"uuid": uuid, "since": since})
+
+    def ended_at(self, connection: Connection, uuid: str) -> tuple[bool, int | None]:
+        row = connection.exec_driver_sql(terms.ENDED, (uuid,)).first()
+        return (False, None) if row is None else (True, row[0])
 
     def control_statements(self, revision: str) -> list[str]:
         return CONTROL_STATEMENTS if revision == "0001" else []
@@ -75,4 +82,3 @@ class NativePostgreSQL(PostgreSQL):
 
     def unshipped(self, connection: Connection, since: str | None) -> Unshipped:
         return Unshipped(0, 0, None)
-

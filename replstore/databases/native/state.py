@@ -14,7 +14,7 @@ from replstore.databases.base import NodeState, Stream
 from replstore.databases.postgresql.state import BOOT
 
 #: LSNs travel as numbers: the distance of two is bytes.
-_RECEIVED = "greatest(coalesce(pg_last_wal_receive_lsn(), '0/0'), coalesce(pg_last_wal_replay_lsn(), '0/0'))"
+RECEIVED = "greatest(coalesce(pg_last_wal_receive_lsn(), '0/0'), coalesce(pg_last_wal_replay_lsn(), '0/0'))"
 TIMELINE = "('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int"
 LATEST_TIMELINE = "SELECT no, uuid, previous_uuid, switched_at FROM replstore.timeline ORDER BY no DESC LIMIT 1"
 
@@ -28,7 +28,7 @@ LEFT JOIN LATERAL ({LATEST_TIMELINE}) t ON true"""
 
 SELECT_STATE = f"""
 SELECT b.*,
-    (CASE WHEN b.in_recovery THEN {_RECEIVED} ELSE pg_current_wal_flush_lsn() END - '0/0')::bigint,
+    (CASE WHEN b.in_recovery THEN {RECEIVED} ELSE pg_current_wal_flush_lsn() END - '0/0')::bigint,
     (pg_last_wal_replay_lsn() - '0/0')::bigint,
     EXISTS (SELECT FROM pg_stat_wal_receiver),
     (SELECT system_identifier FROM pg_control_system())::text,
