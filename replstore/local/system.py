@@ -10,7 +10,7 @@ import pwd
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,11 +37,27 @@ def server_user() -> tuple[int, int] | None:
     return 65534, 65534
 
 
-def spawn(command: Sequence[str], output: IO[bytes] | int, *, directory: Path) -> subprocess.Popen[bytes]:
-    """Start a program as :func:`server_user`, in a session of its own, so that Ctrl-C reaches us and not the server."""
-    user = server_user()
+def spawn(
+    command: Sequence[str],
+    output: IO[bytes] | int,
+    *,
+    directory: Path,
+    user: tuple[int, int] | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a program in a session of its own, so that Ctrl-C reaches us and not the server.
+
+    Args:
+        command: the program and its arguments.
+        output: where its output and its errors go.
+        directory: where it runs.
+        user: user and group under which it runs; :func:`server_user` if not given.
+        variables: added to its environment, from which PostgreSQL's own and those of the language are taken.
+    """
+    user = user or server_user()
     other: dict[str, Any] = {} if user is None else {"user": user[0], "group": user[1], "extra_groups": []}
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))} | {"LC_ALL": "C"}
+    environment |= variables or {}
     return subprocess.Popen(
         command, cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, **other
     )

