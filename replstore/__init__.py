@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from replstore.migrate import Migrated as Migrated
     from replstore.pair.status import NodeStatus as NodeStatus
     from replstore.pair.status import Status as Status
+    from replstore.pair.token import Token as Token
     from replstore.reconcile.report import Report as Report
     from replstore.repository import Repository as Repository
     from replstore.store import Store as Store
-    from replstore.transaction.read import Token as Token
 
 logging.getLogger("replstore").addHandler(logging.NullHandler())  # what is logged is the program's choice
 
@@ -85,7 +85,7 @@ _HOMES = {
     "Settings": "replstore.config",
     "Status": "replstore.pair.status",
     "Store": "replstore.store",
-    "Token": "replstore.transaction.read",
+    "Token": "replstore.pair.token",
 }
 __all__ = [*sorted(_HOMES), "__version__"]
 

@@ -255,6 +255,11 @@ class Settings(BaseSettings):
         """The standby's URL; prints without its password."""
         return parse(self.standby.get_secret_value())
 
+    @property
+    def urls(self) -> dict[str, URL]:
+        """Both nodes' URLs, by name."""
+        return {"primary": self.primary_url, "standby": self.standby_url}
+
     @cached_property
     def witness_url(self) -> URL | None:
         """The witness's URL; prints without its password."""

@@ -26,11 +26,12 @@ from replstore.pair.admission import admit
 from replstore.pair.monitor import Monitor
 from replstore.pair.pair import Pair
 from replstore.pair.status import Status, status
+from replstore.pair.token import Token
 from replstore.transaction.acknowledge import acknowledge
 from replstore.transaction.attempt import Attempt
 from replstore.transaction.keyed import claim, store_result
 from replstore.transaction.orphans import Orphans
-from replstore.transaction.read import Reader, Token
+from replstore.transaction.read import Reader
 from replstore.transaction.writing import Writing
 from replstore.urls import shown
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from replstore.reconcile.rows import Progress
 
 log = logging.getLogger("replstore")
-Durability = Literal["replicated", "async"]
+Durability = Literal["replicated", "async", "server", "remote_apply", "remote_write", "on", "local", "off"]
 ReadFrom = Literal["writer", "follower", "any"]
 Result = TypeVar("Result")
 RETRIED = (TransactionLost, NotTheWriter)

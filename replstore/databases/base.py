@@ -32,8 +32,13 @@ class Hook(Protocol):
     """The marker row to write together with BEGIN, in the order of ``MARKER_COLUMNS``; None: the caller writes it, or none is wanted."""
     read_only: bool
     """The transaction only reads: READ ONLY where the database has it, no write lock on SQLite."""
+    preamble: str | None
+    """A statement to send behind BEGIN and marker, in their round trip; None: nothing."""
     began: bool
     """Whether BEGIN has reached the server; a transaction without a statement never does, and its COMMIT is nothing."""
+
+    def committing(self) -> None:
+        """COMMIT is about to be sent."""
 
     def committed(self) -> None:
         """COMMIT has returned.  Acknowledges, or raises what the caller must see instead."""

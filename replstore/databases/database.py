@@ -68,6 +68,9 @@ class Database(Digesting, Retention):
         """Ends a server process if it is still the same one (HAZARDS 4); returns whether there was one to end."""
         return False
 
+    def commit_here(self, connection: Connection) -> None:
+        """This transaction's COMMIT waits for no other server, where the database has such a thing."""
+
     # -- errors
 
     @abstractmethod

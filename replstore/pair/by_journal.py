@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from replstore.databases.base import NodeState
-from replstore.errors import NotTheWriter, ReplicationStopped
+from replstore.errors import NotTheWriter, ReplicationStopped, StaleRead, TokenLost
 from replstore.node import Node
-from replstore.pair.admission import compare_nodes
 from replstore.pair.decide import decide
 from replstore.pair.link import Link
 from replstore.pair.rejoin import fence_former, rejoin
 from replstore.pair.shipping import Shipping
 from replstore.pair.solo import go_solo
 from replstore.pair.takeover import take_over
+from replstore.pair.token import Token
 from replstore.pair.view import Acknowledge, Action, Decision, NodeView, Reach, Role, View, named
 from replstore.replication.journal.retain import Retention
 from replstore.replication.journal.ship import Shipper
 from replstore.replication.mirror import mirror
 
 if TYPE_CHECKING:
-    from replstore.pair.pair import Pair
+    from replstore.databases.base import NodeState
+    from replstore.pair.pair import Lead, Pair
 
 
 class JournalLink(Link):
@@ -32,6 +31,8 @@ class JournalLink(Link):
     """
 
     shipping: Shipping
+    durabilities = ("replicated", "async")
+    without_follower = "`replstore solo` lets {writer} acknowledge alone"
 
     def __init__(self, pair: Pair) -> None:
         self._pair = pair
@@ -44,8 +45,8 @@ class JournalLink(Link):
     def beat(self, view: View, writer: str) -> None:
         self._pair.watch.heartbeat(view, writer)
 
-    def compare(self, states: Mapping[str, NodeState]) -> None:
-        compare_nodes(states)
+    def preamble(self, lead: Lead, durability: str) -> str | None:
+        return None
 
     # -- acting
 
@@ -147,3 +148,21 @@ class JournalLink(Link):
         ahead, behind = (self._pair.watch.states[node.name].state for node in (lead.node, lead.follower))
         if ahead is not None and behind is not None and behind.role == "follower" and behind.schema_no < ahead.schema_no:
             mirror(lead.node, lead.follower)
+
+    # -- tokens
+
+    def refuse_lost(self, node: Node, state: NodeState, token: Token) -> None:
+        since = state.basis if state.former_node is not None else None  # since then nobody else has written
+        if token.term_uuid == state.term_uuid or (token.node == state.node and (since is None or not node.database.covers(since, token.position))):
+            return
+        if token.term_no > state.term_no:
+            raise StaleRead(f"the token is of term {token.term_no}, and {node.name} is of term {state.term_no}")
+        if token.node != state.former_node or token.term_uuid != state.stream_uuid:
+            raise TokenLost(f"the token is of term {token.term_no}; how that ended is not known any more in term {state.term_no}")
+        if not self._pair.other(node).database.covers(state.former_position or "", token.position):  # positions are that node's
+            raise TokenLost(f"what the token stands for is not known to have reached {node.name} when it took over, term {state.term_no}")
+
+    def has(self, node: Node, state: NodeState, token: Token) -> bool:
+        # both positions are the writer's
+        covers = self._pair.other(node).database.covers
+        return token.node == state.source and token.term_uuid == state.term_uuid and covers(state.position or "", token.position)

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from replstore.databases.base import NodeState
 from replstore.databases.native.base import Native
-from replstore.errors import NotAPair, TakeoverRefused
+from replstore.databases.native.state import lsn
+from replstore.errors import DurabilityUnavailable, StaleRead, TakeoverRefused, TokenLost
 from replstore.node import Node
 from replstore.pair.link import Link
 from replstore.pair.native_rules import decide
+from replstore.pair.token import Token
 from replstore.pair.view import Action, Decision, NodeView, Reach, Role, Term, View, named
 from replstore.replication.native.proof import Proof
 from replstore.replication.native.retain import Retention
 from replstore.timestamps import now
 
 if TYPE_CHECKING:
-    from replstore.pair.pair import Pair
+    from replstore.databases.base import NodeState
+    from replstore.pair.pair import Lead, Pair
 
 log = logging.getLogger("replstore.pair")
+#: Levels of ``synchronous_commit`` that mean nothing without a synchronous standby.
+WAITING = ("remote_apply", "remote_write", "on")
 #: s that a promotion may take, and between two looks at it: an idle standby writes 25 to 45 ms after it was told to.
 PROMOTION, LOOK = 10.0, 0.01
 
@@ -35,6 +38,8 @@ class NativeLink(Link):
     """
 
     shipping: Proof
+    durabilities = ("replicated", "server", "remote_apply", "remote_write", "on", "local", "off")
+    without_follower = 'durability="server" leaves it to the server'
 
     def __init__(self, pair: Pair) -> None:
         self._pair = pair
@@ -50,24 +55,39 @@ class NativeLink(Link):
     def beat(self, view: View, writer: str) -> None:
         node = self._pair.nodes[writer]
         with node.begin(limit=2 * self._pair.settings.probe_timeout) as connection:
-            connection.exec_driver_sql("SET LOCAL synchronous_commit = local")  # it is there to be received, not to be waited for
+            node.database.commit_here(connection)  # it is there to be received, not to be waited for
             native(node).beat(connection)
+        self._free_commits(node)
+
+    def _free_commits(self, node: Node) -> None:
+        """Shuts the connections whose COMMIT waits for a standby for longer than a caller does: the server itself would let them wait for ever (HAZARDS 6)."""
+        late = self._pair.late_commits(node, self._pair.settings.ack_timeout)
+        if not late:
+            return
+        with node.begin(limit=2 * self._pair.settings.probe_timeout) as connection:
+            waiting = native(node).waiting(connection, [attempt.backend for attempt in late.values() if attempt.backend is not None])
+        for connection, attempt in late.items():
+            if attempt.backend is not None and attempt.backend[0] in waiting:
+                attempt.cut = True
+                node.database.interrupt(connection)
+
+    def preamble(self, lead: Lead, durability: str) -> str | None:
+        if durability in ("replicated", "server"):
+            return None
+        seen = self._pair.watch.states.get(lead.node.name)
+        stream = seen.state.stream if seen is not None and seen.state is not None else None
+        if durability in WAITING and stream is not None and not stream.synchronous:
+            raise DurabilityUnavailable(
+                f"durability {durability!r} waits for a standby, and {lead.node.name}'s synchronous_standby_names is empty, so nothing would be waited for: "
+                'name the standby there, or ask for "replicated", which replstore proves by itself'
+            )
+        return f"SET LOCAL synchronous_commit = {durability}"
 
     def look_after(self, decision: Decision) -> bool:
         lead = self._pair.lead
         if lead is not None and decision.writer == lead.node.name:
             self._retention.work(lead.node)
         return False
-
-    def compare(self, states: Mapping[str, NodeState]) -> None:
-        systems = {name: state.stream.system for name, state in states.items() if state.stream is not None}
-        if len(set(systems.values())) == 2:
-            raise NotAPair(
-                f"primary and standby are two clusters, not one and its copy (system identifiers {systems['primary']} and {systems['standby']}): "
-                "a standby of native replication is made from the primary, with pg_basebackup"
-            )
-        if len({state.pair for state in states.values()}) == 2:
-            raise NotAPair("primary and standby hold the control tables of different pairs")
 
     # -- acting
 
@@ -85,6 +105,32 @@ class NativeLink(Link):
             self._pair.took_over(node, term, decision)
         elif decision.action is Action.FINISH:
             record(node)
+
+    # -- tokens
+
+    def refuse_lost(self, node: Node, state: NodeState, token: Token) -> None:
+        if token.node != state.node:
+            raise TokenLost("the token is another pair's")
+        if token.term_uuid == state.term_uuid:
+            return
+        known, ended = self._ended(node, token)
+        if not known and token.term_no > state.term_no:
+            raise StaleRead(f"the token is of timeline {token.term_no}, and {node.name} writes on {state.term_no}")
+        if ended is None or not node.database.covers(lsn(ended), token.position):
+            how = f"ended before it, at {lsn(ended)}" if ended is not None else "ended where nobody has recorded, or isn't part of this history"
+            raise TokenLost(f"the token stands for {token.position} on timeline {token.term_no}, which {how}: what was committed there may be lost")
+
+    def has(self, node: Node, state: NodeState, token: Token) -> bool:
+        if token.node != state.source or state.position is None:
+            return False
+        if token.term_uuid == state.stream_uuid:
+            return node.database.covers(state.position, token.position)
+        _, ended = self._ended(node, token)  # it has replayed what came after that timeline, and so all of it
+        return ended is not None and node.database.covers(lsn(ended), token.position)
+
+    def _ended(self, node: Node, token: Token) -> tuple[bool, int | None]:
+        with node.begin(limit=2 * self._pair.settings.probe_timeout) as connection:
+            return native(node).ended_at(connection, token.term_uuid)
 
 
 def native(node: Node) -> Native:

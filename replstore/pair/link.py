@@ -6,12 +6,13 @@ Store, transactions and reads are written against the pair, and never ask which 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from replstore.databases.base import NodeState
     from replstore.node import Node
+    from replstore.pair.pair import Lead
+    from replstore.pair.token import Token
     from replstore.pair.view import Decision, View
 
 
@@ -93,5 +94,38 @@ class Link(ABC):
         """Does what no caller waits for; returns whether there is more to do at once."""
 
     @abstractmethod
-    def compare(self, states: Mapping[str, NodeState]) -> None:
-        """Raises NotAPair unless the nodes that answered are those of one pair, each under its own name."""
+    def preamble(self, lead: Lead, durability: str) -> str | None:
+        """What a transaction sends behind BEGIN so that its COMMIT is as durable as asked; None: nothing.
+
+        Raises:
+            DurabilityUnavailable: the server isn't set up for it.
+        """
+
+    @abstractmethod
+    def refuse_lost(self, node: Node, state: NodeState, token: Token) -> None:
+        """Raises unless the writer has what a token stands for.
+
+        Args:
+            node: the writer.
+            state: what the read sees of it.
+            token: a position.
+
+        Raises:
+            TokenLost: it went down with a former writer, or may have.
+            StaleRead: the token is of a later term.
+        """
+
+    @abstractmethod
+    def has(self, node: Node, state: NodeState, token: Token) -> bool:
+        """Whether a follower has what a token stands for.
+
+        Args:
+            node: the follower.
+            state: what the read sees of it.
+            token: a position.
+        """
+
+    #: What ``durability`` may be.
+    durabilities: tuple[str, ...]
+    #: What a person can do so that a writer without its follower acknowledges.
+    without_follower: str

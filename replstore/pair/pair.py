@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
@@ -63,6 +63,18 @@ class Lead:
     uncontested: float = float("-inf")
 
 
+class Committing(Protocol):
+    """A transaction at its COMMIT.
+
+    Attributes:
+        backend: its server process, by id and start.
+        cut: its connection was shut because the server waited for a standby.
+    """
+
+    backend: tuple[int, str] | None
+    cut: bool
+
+
 class Pair:
     """Both nodes, and who writes.
 
@@ -99,6 +111,7 @@ class Pair:
         self.maintenance = threading.Lock()
         """Held by a migration, so that the keeper doesn't take its half-way state for a fault."""
         self._changed = threading.Condition()
+        self._committing: weakref.WeakKeyDictionary[Any, tuple[float, Committing]] = weakref.WeakKeyDictionary()
         self._in_flight: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
         self.acts = True
         """False: this program neither takes over nor goes solo by itself; a command that ends at once may have a wrong URL."""
@@ -307,6 +320,20 @@ class Pair:
     def leave(self, connection: Any) -> None:
         """The transaction ended."""
         self._in_flight.pop(connection, None)
+        self._committing.pop(connection, None)
+
+    def committing(self, connection: Any, attempt: Committing) -> None:
+        """The transaction on this driver connection sends its COMMIT."""
+        self._committing[connection] = (time.monotonic(), attempt)
+
+    def late_commits(self, node: Node, seconds: float) -> dict[Any, Committing]:
+        """By driver connection, the transactions on a node whose COMMIT was sent more than ``seconds`` ago and hasn't returned."""
+        before = time.monotonic() - seconds
+        return {
+            connection: attempt
+            for connection, (since, attempt) in list(self._committing.items())
+            if since < before and self._in_flight.get(connection) == node.name
+        }
 
     def _interrupt(self, node: Node) -> None:
         for connection, name in list(self._in_flight.items()):

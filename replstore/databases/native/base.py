@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from sqlalchemy import Connection, Engine
 
@@ -15,6 +16,10 @@ class Native(ABC):
     @abstractmethod
     def replay(self, writer: Engine, follower: Engine) -> Replay:
         """What asks a writer how far it has written, and its follower how far it has replayed; both are service engines."""
+
+    @abstractmethod
+    def identity(self, connection: Connection) -> tuple[str, bool]:
+        """The cluster's identifier, the same on all its copies, and whether this one is in recovery; asked without any control table."""
 
     @abstractmethod
     def beat(self, connection: Connection) -> None:
@@ -44,3 +49,7 @@ class Native(ABC):
         Returns:
             Whether it is a timeline of this history, and the place at which the next one began; None: it is the latest one, or that isn't known.
         """
+
+    @abstractmethod
+    def waiting(self, connection: Connection, backends: Sequence[tuple[int, str]]) -> set[int]:
+        """Which server processes wait for a standby at their COMMIT, by their ids; they are given by id and start."""

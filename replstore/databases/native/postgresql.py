@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import psycopg
 from sqlalchemy import Connection, Engine
 
@@ -10,8 +12,8 @@ from replstore.databases.catalog import Table
 from replstore.databases.dialect import raw
 from replstore.databases.native import terms
 from replstore.databases.native.base import Native
-from replstore.databases.native.replay import Replay
-from replstore.databases.native.state import SELECT_BRIEF, SELECT_STATE, node_state, number
+from replstore.databases.native.replay import BEAT, Replay
+from replstore.databases.native.state import SELECT_BRIEF, SELECT_STATE, lsn, node_state, number
 from replstore.databases.postgresql.database import PostgreSQL
 
 #: A commit marker is a plain row here: nothing has to capture or to guard it.
@@ -19,9 +21,8 @@ CONTROL_STATEMENTS = [
     """CREATE TABLE replstore.marker (
         id text PRIMARY KEY, key text UNIQUE, fn text, outcome text NOT NULL CHECK (outcome IN ('committed', 'lost')), result text,
         durability text NOT NULL, term_no bigint NOT NULL, at timestamptz NOT NULL DEFAULT now())""",
-]
-#: By whether the server can flush the message by itself.
-BEAT = {True: "SELECT pg_logical_emit_message(false, 'replstore', '', true)", False: "SELECT pg_logical_emit_message(true, 'replstore', '')"}
+]  #: Bytes of a page of the write-ahead log, and of its header: no record ends right behind one.
+PAGE, HEADER = 8192, 24
 
 
 class NativePostgreSQL(PostgreSQL, Native):
@@ -43,8 +44,10 @@ class NativePostgreSQL(PostgreSQL, Native):
         return node_state(rows[0]) if rows else None
 
     def position(self, connection: Connection) -> str:
-        statement = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END::text"
-        return str(connection.exec_driver_sql(statement).scalar())
+        statement = "SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END - '0/0')::bigint"
+        place = int(connection.exec_driver_sql(statement).scalar_one())
+        # behind the header of a page that has just begun: whoever has all there is has replayed up to the page
+        return lsn(place - HEADER if place % PAGE == HEADER else place)
 
     def committed(self, connection: Connection) -> str:
         return self.position(connection)
@@ -55,6 +58,10 @@ class NativePostgreSQL(PostgreSQL, Native):
     def replay(self, writer: Engine, follower: Engine) -> Replay:
         return Replay(writer, follower)
 
+    def identity(self, connection: Connection) -> tuple[str, bool]:
+        row = connection.exec_driver_sql("SELECT (SELECT system_identifier FROM pg_control_system())::text, pg_is_in_recovery()").one()
+        return row[0], row[1]
+
     def beat(self, connection: Connection) -> None:
         durable = raw(connection.connection).info.server_version >= 170000  # it flushes by itself; before, a transaction's end does
         connection.exec_driver_sql(BEAT[durable])
@@ -63,13 +70,21 @@ class NativePostgreSQL(PostgreSQL, Native):
         found = connection.exec_driver_sql(terms.PROMOTE, {"boot": boot, "term": term, "received": received, "refused": refused}).scalar()
         return None if found is None else str(found)
 
-    def record(self, connection: Connection, uuid: str, since: str) -> None:
+    def commit_here(self, connection: Connection) -> None:
         connection.exec_driver_sql("SET LOCAL synchronous_commit = local")
+
+    def record(self, connection: Connection, uuid: str, since: str) -> None:
+        self.commit_here(connection)
         connection.exec_driver_sql(terms.RECORD, {"uuid": uuid, "since": since})
 
     def ended_at(self, connection: Connection, uuid: str) -> tuple[bool, int | None]:
         row = connection.exec_driver_sql(terms.ENDED, (uuid,)).first()
         return (False, None) if row is None else (True, row[0])
+
+    def waiting(self, connection: Connection, backends: Sequence[tuple[int, str]]) -> set[int]:
+        statement = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND (pid, backend_start::text) IN (SELECT * FROM unnest(%s::int[], %s::text[]))"
+        pids, starts = [pid for pid, _ in backends], [start for _, start in backends]
+        return set(connection.exec_driver_sql(statement, (pids, starts)).scalars())
 
     def control_statements(self, revision: str) -> list[str]:
         return CONTROL_STATEMENTS if revision == "0001" else []

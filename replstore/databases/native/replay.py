@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Engine
@@ -10,9 +10,12 @@ from sqlalchemy import Engine
 from replstore.databases.native.state import LATEST_TIMELINE, TIMELINE
 from replstore.databases.postgresql.sessions import Session
 
-WRITTEN = f"SELECT {TIMELINE}, (pg_current_wal_insert_lsn() - '0/0')::bigint, t.no, t.uuid FROM ({LATEST_TIMELINE}) t"
+#: Everything that was committed before is flushed by what goes first: a message's own flush, or, before version 17, the end of its transaction.
+BEAT = {True: "SELECT pg_logical_emit_message(false, 'replstore', '', true)", False: "SELECT pg_logical_emit_message(true, 'replstore', '')"}
+WRITTEN = f"SELECT {TIMELINE}, (pg_current_wal_flush_lsn() - '0/0')::bigint, t.no, t.uuid FROM ({LATEST_TIMELINE}) t"
 REPLAYED = (
-    "SELECT pg_is_in_recovery(), coalesce(pg_last_wal_replay_lsn() - '0/0', 0)::bigint, t.no, t.uuid "
+    "SELECT pg_is_in_recovery(), coalesce(pg_last_wal_replay_lsn() - '0/0', 0)::bigint, t.no, t.uuid, "
+    "(SELECT count(*) FROM replstore.marker WHERE id = ANY ($1::text[])) "
     f"FROM (SELECT) one LEFT JOIN ({LATEST_TIMELINE}) t ON true"
 )
 
@@ -25,12 +28,14 @@ class Place:
         writes: the node isn't in recovery.
         place: a number of bytes.
         term_no, term_uuid: of the timeline that the node writes on, or has replayed.
+        found: how many of the markers asked for it has.
     """
 
     writes: bool
     place: int
     term_no: int
     term_uuid: str
+    found: int = 0
 
 
 class Replay:
@@ -48,27 +53,31 @@ class Replay:
         self._writer.meanwhile = self._follower.meanwhile = [meanwhile]
 
     def written(self) -> Place | None:
-        """How far the writer has written; None: its timeline isn't recorded yet.
+        """How far the writer has written what was committed before; None: its timeline isn't recorded yet.
 
         Raises:
             psycopg.Error: it doesn't answer, or is in recovery.
         """
         self._writer.open()
+        self._writer.ask(BEAT[self._writer.connection.info.server_version >= 170000])
         rows = self._writer.ask(WRITTEN).rows
         if not rows or rows[0][0] != rows[0][2]:
             return None
         _, place, number, uuid = rows[0]
         return Place(True, int(place), number, uuid)
 
-    def replayed(self) -> Place:
+    def replayed(self, markers: Sequence[str] = ()) -> Place:
         """How far the follower has replayed.
+
+        Args:
+            markers: ids, which replstore has made itself.
 
         Raises:
             psycopg.Error: it doesn't answer.
         """
         self._follower.open()
-        in_recovery, place, number, uuid = self._follower.ask(REPLAYED).rows[0]
-        return Place(not in_recovery, int(place), number or 0, uuid or "")
+        in_recovery, place, number, uuid, found = self._follower.ask(REPLAYED, f"{{{','.join(markers)}}}").rows[0]
+        return Place(not in_recovery, int(place), number or 0, uuid or "", int(found))
 
     def interrupt(self) -> None:
         """Frees who waits; never raises."""

@@ -1,7 +1,8 @@
 """Proof that the follower has replayed what was committed: a COMMIT that returned is none (HAZARDS 6).
 
-After the commits the writer is asked how far its log has come, once for all that wait, and the follower until it has replayed as much.  It counts only under the
-same timeline: the follower must have replayed the row with which the writer began it, else it may be on another history that is longer (HAZARDS 15).
+Callers that wait for transactions of their own name them: the follower is asked, for all of them at once, until it shows their markers, which it does when it has
+replayed their commits.  Whoever waits for everything asks the writer first how far its log has come; a place counts only under the same timeline: the follower
+must have replayed the row with which the writer began it, else it may be on another history that is longer (HAZARDS 15).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from replstore.databases.base import NodeState
@@ -79,7 +80,7 @@ class Proof:
                 assert isinstance(node.database, Native)
                 replay = node.database.replay(node.service, follower.service)
                 run = _Run(self, node, follower, replay)
-                self._replays[node.name] = (replay, GroupCommit(lambda limit, wanted: run.prove(limit)))
+                self._replays[node.name] = (replay, GroupCommit(run.prove))
             _, group = self._replays[node.name]
         return group.cover(time.monotonic() + 30.0 if deadline is None else deadline, transaction)
 
@@ -142,27 +143,37 @@ class _Run:
         if time.monotonic() >= self._deadline:
             raise TimeoutError("a node doesn't answer")
 
-    def prove(self, deadline: float) -> Proved:
-        """One question to the writer, as many as needed to the follower."""
+    def prove(self, deadline: float, wanted: Sequence[str | None]) -> Proved:
+        """Waits until the follower has what is wanted: transactions by their ids, or everything."""
         self._deadline = deadline
         try:
-            return self._prove(deadline)
+            ids = [each for each in wanted if each is not None]
+            return self._all(deadline) if len(ids) < len(wanted) else self._these(deadline, ids)
         except TimeoutError:
             raise
         except Exception:
             self._replay.close()  # what a session owes isn't known any more
             raise
 
-    def _prove(self, deadline: float) -> Proved:
+    def _these(self, deadline: float, ids: Sequence[str]) -> Proved:
+        pause = SOON
+        while True:
+            seen = self._follower_at(ids)
+            if seen.found == len(set(ids)):
+                return Proved(seen.place, seen.term_no, seen.term_uuid)
+            if time.monotonic() >= deadline:
+                raise TimeoutError(f"{self._follower.name} hasn't replayed it")
+            time.sleep(pause)
+            pause = min(2 * pause, LATER)
+
+    def _all(self, deadline: float) -> Proved:
         asked = time.monotonic()
         wanted = self._replay.written()
         if wanted is None:
             raise NotTheWriter(f"{self._writer.name} has no record of the timeline that it writes on yet")
         pause = SOON
         while True:
-            seen = self._replay.replayed()
-            if seen.writes:
-                raise NotTheWriter(f"{self._follower.name} is no standby of {self._writer.name}: it writes itself")
+            seen = self._follower_at(())
             if (seen.term_no, seen.term_uuid) == (wanted.term_no, wanted.term_uuid) and seen.place >= wanted.place:
                 self._proof.proved(wanted, asked)
                 return Proved(wanted.place, wanted.term_no, wanted.term_uuid)
@@ -172,6 +183,12 @@ class _Run:
                 raise TimeoutError(self._behind(seen, wanted))
             time.sleep(pause)
             pause = min(2 * pause, LATER)
+
+    def _follower_at(self, ids: Sequence[str]) -> Place:
+        seen = self._replay.replayed(ids)
+        if seen.writes:
+            raise NotTheWriter(f"{self._follower.name} is no standby of {self._writer.name}: it writes itself")
+        return seen
 
     def _behind(self, seen: Place, wanted: Place) -> str:
         if seen.term_no < wanted.term_no:
