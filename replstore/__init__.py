@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from replstore.errors import CommittedNotReplicated as CommittedNotReplicated
     from replstore.errors import CommitUnknown as CommitUnknown
     from replstore.errors import ConfigError as ConfigError
+    from replstore.errors import DurabilityUnavailable as DurabilityUnavailable
     from replstore.errors import KeyReused as KeyReused
     from replstore.errors import MigrationFailed as MigrationFailed
     from replstore.errors import NeedsCopy as NeedsCopy
@@ -58,6 +59,7 @@ _ERRORS = (
     "CommitUnknown",
     "CommittedNotReplicated",
     "ConfigError",
+    "DurabilityUnavailable",
     "KeyReused",
     "MigrationFailed",
     "NeedsCopy",

@@ -13,8 +13,8 @@ from replstore.errors import ConfigError, NotAPair
 from replstore.node import Node
 from replstore.pair.admission import refuse_clusters
 from replstore.pair.appoint import APPOINTED
-from replstore.pair.by_native import native, record
 from replstore.pair.pair import Pair
+from replstore.pair.promotion import native, record
 from replstore.timestamps import now
 from replstore.user_migrations import UserMigration
 

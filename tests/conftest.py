@@ -19,6 +19,7 @@ pytest_plugins = (
     "tests.fix_mixed",
     "tests.fix_ordinary",
     "tests.fix_reconcile",
+    "tests.fix_native",
 )
 
 GB = 2**30

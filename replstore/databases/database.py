@@ -32,6 +32,8 @@ class Database(Digesting, Retention):
     same_triggers: ClassVar[bool] = True
     """Whether both nodes of a pair have the same foreign keys and triggers; False: each has its own."""
 
+    captures: ClassVar[bool] = True
+    """Whether triggers capture what is replicated; False: the database's own replication carries everything."""
     schemas: ClassVar[bool] = True
     """Whether the ids of tables have a schema."""
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from replstore.errors import NotTheWriter, ReplicationStopped, StaleRead, TokenLost
 from replstore.node import Node
+from replstore.pair import by_hand
 from replstore.pair.decide import decide
 from replstore.pair.link import Link
 from replstore.pair.rejoin import fence_former, rejoin
@@ -148,6 +149,20 @@ class JournalLink(Link):
         ahead, behind = (self._pair.watch.states[node.name].state for node in (lead.node, lead.follower))
         if ahead is not None and behind is not None and behind.role == "follower" and behind.schema_no < ahead.schema_no:
             mirror(lead.node, lead.follower)
+
+    # -- orders
+
+    def switchover(self, seconds: float) -> None:
+        by_hand.switchover(self._pair, seconds=seconds)
+
+    def takeover(self, name: str | None, *, force: bool) -> None:
+        by_hand.order_takeover(self._pair, name, force=force)
+
+    def solo(self) -> None:
+        by_hand.order_solo(self._pair)
+
+    def rejoin(self, *, copy: bool) -> int:
+        return by_hand.order_rejoin(self._pair, copy=copy)
 
     # -- tokens
 

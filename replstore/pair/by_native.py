@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
-from replstore.databases.native.base import Native
 from replstore.databases.native.state import lsn
 from replstore.errors import DurabilityUnavailable, StaleRead, TakeoverRefused, TokenLost
 from replstore.node import Node
+from replstore.pair import native_orders
 from replstore.pair.link import Link
 from replstore.pair.native_rules import decide
+from replstore.pair.promotion import native, promote, record
 from replstore.pair.token import Token
-from replstore.pair.view import Action, Decision, NodeView, Reach, Role, Term, View, named
+from replstore.pair.view import Action, Decision, Reach, View, named
 from replstore.replication.native.proof import Proof
 from replstore.replication.native.retain import Retention
-from replstore.timestamps import now
 
 if TYPE_CHECKING:
     from replstore.databases.base import NodeState
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("replstore.pair")
 #: Levels of ``synchronous_commit`` that mean nothing without a synchronous standby.
 WAITING = ("remote_apply", "remote_write", "on")
-#: s that a promotion may take, and between two looks at it: an idle standby writes 25 to 45 ms after it was told to.
-PROMOTION, LOOK = 10.0, 0.01
 
 
 class NativeLink(Link):
@@ -106,6 +102,20 @@ class NativeLink(Link):
         elif decision.action is Action.FINISH:
             record(node)
 
+    # -- orders
+
+    def switchover(self, seconds: float) -> None:
+        native_orders.switchover(self._pair, seconds)
+
+    def takeover(self, name: str | None, *, force: bool) -> None:
+        native_orders.takeover(self._pair, name, force=force)
+
+    def solo(self) -> None:
+        native_orders.solo(self._pair)
+
+    def rejoin(self, *, copy: bool) -> int:
+        return native_orders.rejoin(self._pair, copy=copy)
+
     # -- tokens
 
     def refuse_lost(self, node: Node, state: NodeState, token: Token) -> None:
@@ -131,60 +141,3 @@ class NativeLink(Link):
     def _ended(self, node: Node, token: Token) -> tuple[bool, int | None]:
         with node.begin(limit=2 * self._pair.settings.probe_timeout) as connection:
             return native(node).ended_at(connection, token.term_uuid)
-
-
-def native(node: Node) -> Native:
-    """What a node's database has for native replication."""
-    assert isinstance(node.database, Native)
-    return node.database
-
-
-def promote(node: Node, seen: NodeView, *, refused: bool, seconds: float = PROMOTION) -> Term:
-    """Makes a standby the primary, and records the timeline that it begins.
-
-    Args:
-        node: the standby.
-        seen: what the decision saw of it.
-        refused: the primary refuses connections.
-        seconds: limit for the promotion itself.
-
-    Returns:
-        The new term.
-
-    Raises:
-        TakeoverRefused: the standby isn't what was seen any more, or doesn't become the primary in time.
-        Exception: the driver's error.
-    """
-    stream, term = seen.stream, seen.term
-    if stream is None or term is None:
-        raise TakeoverRefused(f"{node.name} can't be promoted: its place in the log isn't known")
-    with node.begin(limit=seconds) as connection:
-        refusal = native(node).promote(connection, boot=seen.boot, term=term.uuid, received=stream.flushed, refused=refused)
-    if refusal is not None:
-        raise TakeoverRefused(f"{node.name} isn't promoted: {refusal}")
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        with node.begin(limit=seconds) as connection:
-            state = node.database.state(connection)
-        if state is not None and state.role == Role.WRITER:
-            new = record(node)
-            log.warning("%s was promoted, timeline %d", node.name, new.number)
-            return new
-        time.sleep(LOOK)
-    raise TakeoverRefused(f"{node.name} was told to become the primary and hasn't within {seconds:g} s; its server's log says why")
-
-
-def record(node: Node) -> Term:
-    """Gives the timeline that a writer writes on its row, unless it has one.
-
-    Raises:
-        TakeoverRefused: it isn't the writer any more.
-        Exception: the driver's error.
-    """
-    with node.begin() as connection:
-        native(node).record(connection, str(uuid4()), now())
-    with node.begin() as connection:
-        state = node.database.state(connection)
-    if state is None or state.role != Role.WRITER or not state.term_uuid:
-        raise TakeoverRefused(f"{node.name} is in recovery again, or has begun another timeline")
-    return Term(state.term_no, state.term_uuid)

@@ -94,6 +94,22 @@ class Link(ABC):
         """Does what no caller waits for; returns whether there is more to do at once."""
 
     @abstractmethod
+    def switchover(self, seconds: float) -> None:
+        """See ``Store.switchover``."""
+
+    @abstractmethod
+    def takeover(self, name: str | None, *, force: bool) -> None:
+        """See ``Store.takeover``."""
+
+    @abstractmethod
+    def solo(self) -> None:
+        """See ``Store.solo``."""
+
+    @abstractmethod
+    def rejoin(self, *, copy: bool) -> int:
+        """See ``Store.rejoin``."""
+
+    @abstractmethod
     def preamble(self, lead: Lead, durability: str) -> str | None:
         """What a transaction sends behind BEGIN so that its COMMIT is as durable as asked; None: nothing.
 

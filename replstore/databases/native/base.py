@@ -26,13 +26,14 @@ class Native(ABC):
         """Lets the write-ahead log move on, so that a follower sees that somebody reaches its primary, and that it has all of an idle one's."""
 
     @abstractmethod
-    def promote(self, connection: Connection, *, boot: str, term: str, received: int, refused: bool) -> str | None:
+    def promote(self, connection: Connection, *, boot: str, term: str, received: int, refused: bool, force: bool = False) -> str | None:
         """Tells a standby to become the primary, if it is what was seen.
 
         Args:
             connection: to the standby, in a transaction.
             boot, term, received: what was seen: its boot identity, the uuid of its latest timeline, and how far it had received.
             refused: the primary's server refuses connections, so that nothing can be sending.
+            force: a person decided: whatever it has received since.
 
         Returns:
             Why nothing was done; None: it is becoming the primary.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import psycopg
 from sqlalchemy import Connection, Engine
 
-from replstore.databases.base import NodeState, Unshipped
+from replstore.databases.base import NodeState
 from replstore.databases.catalog import Table
 from replstore.databases.dialect import raw
 from replstore.databases.native import terms
@@ -27,6 +28,8 @@ PAGE, HEADER = 8192, 24
 
 class NativePostgreSQL(PostgreSQL, Native):
     """See :class:`replstore.databases.database.Database`; what concerns the journal is never called."""
+
+    captures: ClassVar[bool] = False
 
     def state(self, connection: Connection) -> NodeState | None:
         if connection.exec_driver_sql("SELECT to_regclass('replstore.timeline') IS NULL").scalar():
@@ -66,8 +69,10 @@ class NativePostgreSQL(PostgreSQL, Native):
         durable = raw(connection.connection).info.server_version >= 170000  # it flushes by itself; before, a transaction's end does
         connection.exec_driver_sql(BEAT[durable])
 
-    def promote(self, connection: Connection, *, boot: str, term: str, received: int, refused: bool) -> str | None:
-        found = connection.exec_driver_sql(terms.PROMOTE, {"boot": boot, "term": term, "received": received, "refused": refused}).scalar()
+    def promote(self, connection: Connection, *, boot: str, term: str, received: int, refused: bool, force: bool = False) -> str | None:
+        found = connection.exec_driver_sql(
+            terms.PROMOTE, {"boot": boot, "term": term, "received": received, "refused": refused, "force": force}
+        ).scalar()
         return None if found is None else str(found)
 
     def commit_here(self, connection: Connection) -> None:
@@ -94,6 +99,3 @@ class NativePostgreSQL(PostgreSQL, Native):
 
     def refusal(self, connection: Connection, table: Table) -> str | None:
         return None
-
-    def unshipped(self, connection: Connection, since: str | None) -> Unshipped:
-        return Unshipped(0, 0, None)

@@ -15,6 +15,7 @@ SELECT CASE
     WHEN NOT pg_is_in_recovery() THEN 'it is no standby any more'
     WHEN NOT pg_try_advisory_xact_lock({LOCK_CLASS}, {PROMOTION}) THEN 'another program is promoting it at this moment'
     WHEN extract(epoch FROM pg_postmaster_start_time())::text <> %(boot)s THEN 'it was restarted in the meantime'
+    WHEN %(force)s THEN CASE WHEN NOT pg_promote(false) THEN 'the server could not be told to' END
     WHEN coalesce((SELECT uuid FROM ({LATEST_TIMELINE}) t), '') <> %(term)s THEN 'it has replayed another timeline in the meantime'
     WHEN ({RECEIVED} - '0/0')::bigint <> %(received)s THEN 'it has received more in the meantime: somebody reaches the primary'
     WHEN %(refused)s AND EXISTS (SELECT FROM pg_stat_wal_receiver) THEN 'it is connected to a primary that sends'
