@@ -10,7 +10,6 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -26,7 +25,6 @@ from replstore.pair.admission import agree, is_no_pair
 from replstore.pair.alone import is_dead, is_uncontested
 from replstore.pair.backlog import Backlog
 from replstore.pair.by_journal import JournalLink
-from replstore.pair.by_native import NativeLink
 from replstore.pair.flip import settle_guard
 from replstore.pair.link import Held, Link
 from replstore.pair.turn import Busy, Turn
@@ -102,7 +100,7 @@ class Pair:
         self.watch = Watch(self.primary, self.standby, self.policy, timeout=settings.probe_timeout, gap=gap, witness=self.witness)
         self.lead: Lead | None = None
         self.decision: Decision | None = None
-        self.link: Link = LINKS[settings.replication](self)
+        self.link: Link = _link(self)
         self.shipping = self.link.shipping
         self._agreed = False
         self.backlog = Backlog(settings, self._last_seen, self.ship_from)
@@ -353,5 +351,10 @@ class Pair:
             self.witness.close()
 
 
-#: By the setting ``replication``.
-LINKS: Mapping[str, Callable[[Pair], Link]] = {"journal": JournalLink, "native": NativeLink}
+def _link(pair: Pair) -> Link:
+    """What the setting ``replication`` asks for."""
+    if pair.settings.replication == "native":
+        from replstore.pair.by_native import NativeLink
+
+        return NativeLink(pair)
+    return JournalLink(pair)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine
 
-from replstore.databases.native.replay import Replay
+if TYPE_CHECKING:
+    from replstore.databases.native.replay import Replay
 
 
 class Native(ABC):
