@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from replstore.errors import ReplstoreError
+from replstore.local import system
 from replstore.local.data_directory import STANDBY_SIGNAL, DataDirectory, run
 
 if TYPE_CHECKING:
@@ -257,7 +258,7 @@ def _copy(node: DataDirectory, leader: str, reason: ReplstoreError, *, keep: boo
         else:
             shutil.rmtree(node.path)
         node.path.mkdir(0o700)
-        os.chown(node.path, *node.owner)
+        system.give(node.path, node.owner)
     except OSError as error:
         raise ReplstoreError(f"{node.path} must be copied anew ({reason}) and can't be moved aside or removed: {error}") from error
     try:
@@ -278,7 +279,7 @@ class _Configuration:
         for place, content in self._files.items():
             if not (directory := (node.path / place).parent).exists():
                 directory.mkdir(0o700)
-                os.chown(directory, *node.owner)
+                system.give(directory, node.owner)
             _write(node, node.path / place, content)
 
 
@@ -288,7 +289,7 @@ def _write(node: DataDirectory, file: Path, content: bytes) -> None:
     made.unlink(missing_ok=True)
     with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as writing:
         writing.write(content)
-    os.chown(made, *node.owner)
+    system.give(made, node.owner)
     made.replace(file)
 
 
