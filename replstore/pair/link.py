@@ -69,9 +69,13 @@ class Link(ABC):
 
     Attributes:
         shipping: what sees to it that the follower has what was committed.
+        durabilities: what ``durability`` may be.
+        without_follower: what a person can do so that a writer, ``{writer}``, acknowledges without its follower.
     """
 
     shipping: Shipping
+    durabilities: tuple[str, ...]
+    without_follower: str
 
     @abstractmethod
     def decide(self, view: View) -> Decision:
@@ -140,8 +144,3 @@ class Link(ABC):
             state: what the read sees of it.
             token: a position.
         """
-
-    #: What ``durability`` may be.
-    durabilities: tuple[str, ...]
-    #: What a person can do so that a writer without its follower acknowledges.
-    without_follower: str
