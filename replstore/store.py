@@ -22,6 +22,7 @@ from replstore.databases.base import Fault
 from replstore.errors import NodeLost, NotTheWriter, ReplstoreError, TransactionLost
 from replstore.node import Node, one_line
 from replstore.pair.admission import admit
+from replstore.pair.links import link_of
 from replstore.pair.monitor import Monitor
 from replstore.pair.pair import Pair
 from replstore.pair.status import Status, status
@@ -62,7 +63,7 @@ class Store:
 
     def __init__(self, path: str | Path | None = None, *, background: bool = True, **overrides: Any) -> None:
         self.settings = admit(Settings.load(path, **overrides))
-        self.pair = Pair(self.settings)
+        self.pair = Pair(self.settings, link_of)
         self._monitor = Monitor(self.pair) if background else None
         for node in self.pair.nodes.values():
             node.engine.dialect.new_hook = partial(self._new_hook, node)  # type: ignore[attr-defined]

@@ -21,7 +21,8 @@ from replstore.replication.mirror import mirror
 
 if TYPE_CHECKING:
     from replstore.databases.base import NodeState
-    from replstore.pair.pair import Lead, Pair
+    from replstore.pair.lead import Lead
+    from replstore.pair.pair import Pair
 
 
 class JournalLink(Link):

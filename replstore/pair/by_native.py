@@ -19,7 +19,8 @@ from replstore.replication.native.retain import Retention
 
 if TYPE_CHECKING:
     from replstore.databases.base import NodeState
-    from replstore.pair.pair import Lead, Pair
+    from replstore.pair.lead import Lead
+    from replstore.pair.pair import Pair
 
 log = logging.getLogger("replstore.pair")
 #: Levels of ``synchronous_commit`` that mean nothing without a synchronous standby.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from replstore.databases.base import NodeState
     from replstore.node import Node
-    from replstore.pair.pair import Lead
+    from replstore.pair.lead import Lead
     from replstore.pair.token import Token
     from replstore.pair.view import Decision, View
 

@@ -11,7 +11,8 @@ import time
 from replstore.errors import CommittedNotReplicated
 from replstore.node import one_line
 from replstore.pair.decide import Acknowledge, Term, may_acknowledge
-from replstore.pair.pair import Lead, Pair
+from replstore.pair.lead import Lead
+from replstore.pair.pair import Pair
 from replstore.pair.watch import node_view
 from replstore.transaction.doubt import resolve
 

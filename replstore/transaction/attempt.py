@@ -7,7 +7,8 @@ from uuid import uuid4
 
 from replstore.node import Node
 from replstore.pair.decide import Acknowledge
-from replstore.pair.pair import Lead, Pair
+from replstore.pair.lead import Lead
+from replstore.pair.pair import Pair
 from replstore.timestamps import uptime
 from replstore.transaction.acknowledge import acknowledge
 from replstore.transaction.doubt import resolve

@@ -19,7 +19,8 @@ from replstore.databases.base import Fault
 from replstore.errors import CommitUnknown, NotTheWriter, ReplstoreError, TransactionLost
 from replstore.node import one_line
 from replstore.pair.decide import Term
-from replstore.pair.pair import Lead, Pair
+from replstore.pair.lead import Lead
+from replstore.pair.pair import Pair
 from replstore.timestamps import uptime
 
 log = logging.getLogger("replstore.transaction")

@@ -14,7 +14,8 @@ from replstore.databases.base import Fault, NodeState
 from replstore.databases.dialect import as_database_error, raw
 from replstore.errors import NotTheWriter, NoWriter, StaleRead
 from replstore.node import Node, one_line
-from replstore.pair.pair import Lead, Pair
+from replstore.pair.lead import Lead
+from replstore.pair.pair import Pair
 from replstore.pair.token import Token
 from replstore.transaction.attempt import Reading
 

@@ -14,7 +14,8 @@ from replstore.databases.base import Fault
 from replstore.databases.dialect import as_database_error, raw
 from replstore.errors import NotTheWriter, TransactionLost
 from replstore.node import one_line
-from replstore.pair.pair import Lead, Pair
+from replstore.pair.lead import Lead
+from replstore.pair.pair import Pair
 from replstore.transaction.attempt import Attempt
 
 
