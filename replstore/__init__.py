@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from replstore.errors import CommittedNotReplicated as CommittedNotReplicated
     from replstore.errors import CommitUnknown as CommitUnknown
     from replstore.errors import ConfigError as ConfigError
+    from replstore.errors import DurabilityUnavailable as DurabilityUnavailable
     from replstore.errors import KeyReused as KeyReused
     from replstore.errors import MigrationFailed as MigrationFailed
     from replstore.errors import NeedsCopy as NeedsCopy
@@ -41,10 +42,10 @@ if TYPE_CHECKING:
     from replstore.migrate import Migrated as Migrated
     from replstore.pair.status import NodeStatus as NodeStatus
     from replstore.pair.status import Status as Status
+    from replstore.pair.token import Token as Token
     from replstore.reconcile.report import Report as Report
     from replstore.repository import Repository as Repository
     from replstore.store import Store as Store
-    from replstore.transaction.read import Token as Token
 
 logging.getLogger("replstore").addHandler(logging.NullHandler())  # what is logged is the program's choice
 
@@ -58,6 +59,7 @@ _ERRORS = (
     "CommitUnknown",
     "CommittedNotReplicated",
     "ConfigError",
+    "DurabilityUnavailable",
     "KeyReused",
     "MigrationFailed",
     "NeedsCopy",
@@ -85,7 +87,7 @@ _HOMES = {
     "Settings": "replstore.config",
     "Status": "replstore.pair.status",
     "Store": "replstore.store",
-    "Token": "replstore.transaction.read",
+    "Token": "replstore.pair.token",
 }
 __all__ = [*sorted(_HOMES), "__version__"]
 

@@ -84,13 +84,13 @@ class Settings(BaseSettings):
     replication: Literal["journal", "native"] = Field(
         default="journal",
         description='How changes reach the follower. "journal": replstore copies them itself through plain SQL, without special rights. '
-        "\"native\" (the database's own replication) isn't available yet in this version.",
+        '"native": PostgreSQL\'s own streaming replication copies them; replstore finds out who writes, waits or promotes, and proves commits.',
     )
-    durability: Literal["replicated", "async"] = Field(
+    durability: Literal["replicated", "async", "server"] = Field(
         default="replicated",
         description='When a commit is acknowledged. "replicated": when it is on both nodes, so that it survives the loss of either; the default, '
         'because losing acknowledged data must be a choice. "async": when it is on the writer; faster, and a lost writer takes its '
-        "last commits with it.",
+        'last commits with it. With native replication, and there the default, "server": when the server says so, by its own settings.',
     )
     takeover: Literal["auto", "manual"] = Field(
         default="auto",
@@ -101,6 +101,17 @@ class Settings(BaseSettings):
         default="auto",
         description='Who brings a former writer back as the follower. "auto": whichever Store finds it; what it had committed alone is recorded '
         'first. "manual": a person, by `replstore rejoin`.',
+    )
+    promote: bool = Field(
+        default=False,
+        description="Native replication: whether a Store promotes the standby itself once the primary is surely lost. False: it waits for whoever "
+        "does (Patroni, the provider, a person), because two that promote may make two primaries. The role needs EXECUTE on pg_promote.",
+    )
+    max_data_loss_bytes: Count = Field(
+        default=0,
+        ge=0,
+        description="Native replication with promote: bytes of the write-ahead log that a promotion may leave behind, measured against the last place at "
+        "which this program has seen the primary's durable log, at most probe_interval before it was lost. 0: the standby must have all of that.",
     )
     on_follower_down: Literal["solo", "block"] = Field(
         default="solo",
@@ -194,8 +205,9 @@ class Settings(BaseSettings):
         sources = (("", given), (PREFIX, environment), (file_name, file or {}))
         merged = {**sources[2][1], **environment, **given}
         faults: list[ErrorDetails] = []
+        native = {"durability": "server"} if merged.get("replication") == "native" else {}
         try:
-            super().__init__(**merged)
+            super().__init__(**{**native, **merged})
         except ValidationError as error:
             faults = error.errors(include_url=False, include_input=True)
         if faults:  # raised here: pydantic's own error holds what was given, passwords too, and must not come along as the context
@@ -242,6 +254,11 @@ class Settings(BaseSettings):
     def standby_url(self) -> URL:
         """The standby's URL; prints without its password."""
         return parse(self.standby.get_secret_value())
+
+    @property
+    def urls(self) -> dict[str, URL]:
+        """Both nodes' URLs, by name."""
+        return {"primary": self.primary_url, "standby": self.standby_url}
 
     @cached_property
     def witness_url(self) -> URL | None:
@@ -296,25 +313,31 @@ class Settings(BaseSettings):
             fault = str(error)
         raise ValueError(fault)
 
-    @field_validator("replication")
-    @classmethod
-    def _available(cls, value: str) -> str:
-        if value == "native":
-            raise ValueError('"native" isn\'t available yet in this version: use "journal"')
-        return value
-
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
         urls = {name: parse(value.get_secret_value()) for name in URLS if (value := getattr(self, name)) is not None}
         for one, other in (("primary", "standby"), ("primary", "witness"), ("standby", "witness")):
             if other in urls and same_database(urls[one], urls[other]):
                 raise ValueError(f"{one} and {other} name the same database, {shown(urls[one])}: each needs its own")
+        if self.replication == "native":
+            self._refuse_for_native(urls)
+        elif self.durability == "server":
+            raise ValueError('durability "server" belongs to native replication: the journal has "replicated" and "async"')
         if self.detection_time <= 2 * self.probe_interval:
             raise ValueError(
                 f"detection_time ({self.detection_time:g} s) must be more than twice probe_interval ({self.probe_interval:g} s): "
                 "one late heartbeat is no dead node"
             )
         return self
+
+    def _refuse_for_native(self, urls: Mapping[str, URL]) -> None:
+        for name in ("primary", "standby"):
+            if urls[name].get_backend_name() != "postgresql":
+                raise ValueError(f'replication "native" is PostgreSQL\'s own, and {name} is {shown(urls[name])}')
+        if self.witness is not None:
+            raise ValueError('replication "native" has no witness: who promotes the standby decides which node writes')
+        if self.durability == "async":
+            raise ValueError('durability "async" belongs to the journal: with replication "native" write "server", which leaves it to the server')
 
 
 def _text(value: Any) -> str:

@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 
 #: Version of the layout below; migrations/versions/ has one file for each.
-LAYOUT = 3
+LAYOUT = 4
 
 #: Columns of the marker table that travel to the follower.  ``outcome`` is 'committed' (written in the transaction itself) or 'lost' (a tombstone).
 MARKER_COLUMNS = ("id", "key", "fn", "outcome", "result", "durability", "term_no", "at")
@@ -150,6 +150,16 @@ class Control:
             Column("tbl", Text, primary_key=True),
             Column("definition", Text, nullable=False),
             Column("fingerprint", Text, nullable=False),
+        )
+        #: Native replication: a row for each timeline, with which uuid tells two histories under one number apart; ``switched_at`` is where the timeline before
+        #: it ended, as a number of bytes (null: not known).
+        self.timeline = self._table(
+            "timeline",
+            Column("no", BigInteger, primary_key=True, autoincrement=False),
+            Column("uuid", String(36), nullable=False, unique=True),
+            Column("previous_uuid", String(36)),
+            Column("switched_at", BigInteger),
+            Column("since", Text, nullable=False),
         )
         #: One row, on each node by itself: counts the migrations that changed the schema of replicated tables.
         self.schema_no = self._one_row("schema_no", Column("no", BigInteger, nullable=False))

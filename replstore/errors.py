@@ -83,6 +83,10 @@ class StaleRead(ReplstoreError):
     """No node can serve the read within the terms that the caller set (``max_lag``, ``after``, ``node``)."""
 
 
+class DurabilityUnavailable(ReplstoreError):
+    """The server isn't set up for the durability that a transaction asks for; nothing was begun."""
+
+
 class TokenLost(ReplstoreError):
     """The commit that a token names went down with a former writer; it is among the orphans, or will be at rejoin."""
 

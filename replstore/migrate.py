@@ -83,12 +83,24 @@ def migrate(
         NotAPair, ConfigError: the databases aren't what they should be.
     """
     user = UserMigration(metadata, alembic_config)
+    if pair.settings.replication == "native":
+        return _migrate_native(pair, user, replace, drop_witness)
     user.refuse_tables_without_key()
     _refuse_one_database(pair)
     with pair.maintenance:
         _make_pair(pair, replace)
         _arrange_witness(pair, replace, drop_witness)
         return _migrate(pair, user)
+
+
+def _migrate_native(pair: Pair, user: UserMigration, replace: str | None, drop_witness: bool) -> Migrated:
+    if replace is not None or drop_witness:
+        raise ConfigError("with native replication a node is replaced by a new standby of the server's own (pg_basebackup), and there is no witness")
+    from replstore.migrate_native import migrate_writer
+
+    with pair.maintenance:
+        tables, behind = migrate_writer(pair, user)
+    return Migrated(head(), user.revision, tuple(sorted(tables)), (), behind)
 
 
 def _refuse_one_database(pair: Pair) -> None:

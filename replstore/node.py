@@ -55,12 +55,22 @@ class Node:
         seconds: limit for one statement of replstore's own sessions.
         engine_options: passed to ``create_engine`` for the application's transactions.
         beside: URL of the other node.
+        native: the database's own engine copies the data.
     """
 
-    def __init__(self, name: str, url: URL, *, seconds: float = 1.0, engine_options: dict[str, Any] | None = None, beside: URL | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        url: URL,
+        *,
+        seconds: float = 1.0,
+        engine_options: dict[str, Any] | None = None,
+        beside: URL | None = None,
+        native: bool = False,
+    ) -> None:
         self.name = name
         self.url = url
-        self.database: Database = database_for(url, beside)
+        self.database: Database = database_for(url, beside, native=native)
         self.engine: Engine = self.database.user_engine(url, **(engine_options or {}))
         self.service: Engine = self.database.service_engine(url, seconds=seconds)
         self._prober = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"replstore probe {name}")

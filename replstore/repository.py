@@ -13,8 +13,8 @@ from sqlalchemy import ColumnElement, Select, func, inspect, select
 from sqlalchemy.orm import InstanceState, Mapper, Session
 from sqlalchemy.orm.interfaces import ORMOption
 
+from replstore.pair.token import Token
 from replstore.store import ReadFrom, Store
-from replstore.transaction.read import Token
 
 Model = TypeVar("Model")
 Result = TypeVar("Result")

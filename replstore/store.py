@@ -21,16 +21,16 @@ from replstore.config import Settings
 from replstore.databases.base import Fault
 from replstore.errors import NodeLost, NotTheWriter, ReplstoreError, TransactionLost
 from replstore.node import Node, one_line
-from replstore.pair import by_hand
 from replstore.pair.admission import admit
 from replstore.pair.monitor import Monitor
 from replstore.pair.pair import Pair
 from replstore.pair.status import Status, status
+from replstore.pair.token import Token
 from replstore.transaction.acknowledge import acknowledge
 from replstore.transaction.attempt import Attempt
 from replstore.transaction.keyed import claim, store_result
 from replstore.transaction.orphans import Orphans
-from replstore.transaction.read import Reader, Token
+from replstore.transaction.read import Reader
 from replstore.transaction.writing import Writing
 from replstore.urls import shown
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from replstore.reconcile.rows import Progress
 
 log = logging.getLogger("replstore")
-Durability = Literal["replicated", "async"]
+Durability = Literal["replicated", "async", "server", "remote_apply", "remote_write", "on", "local", "off"]
 ReadFrom = Literal["writer", "follower", "any"]
 Result = TypeVar("Result")
 RETRIED = (TransactionLost, NotTheWriter)
@@ -247,7 +247,7 @@ class Store:
             NodeLost: a node doesn't answer.
         """
         with self._both_needed("the switchover"):
-            by_hand.switchover(self.pair, seconds=timeout)
+            self.pair.link.switchover(timeout)
 
     def takeover(self, node: Literal["primary", "standby"] | None = None, *, force: bool = False) -> None:
         """Makes the follower the writer although nothing, or not enough, says that the writer is lost.
@@ -260,7 +260,7 @@ class Store:
             TakeoverRefused: the rules forbid it.
             SwitchoverFailed: another thread of this program is at a change of role, or somebody keeps a transaction open on the node.
         """
-        by_hand.order_takeover(self.pair, node, force=force)
+        self.pair.link.takeover(node, force=force)
 
     @property
     def orphans(self) -> Orphans:
@@ -270,7 +270,7 @@ class Store:
 
     def solo(self) -> None:
         """Lets the writer acknowledge alone although the follower isn't known to be dead; recorded."""
-        by_hand.order_solo(self.pair)
+        self.pair.link.solo()
 
     def rejoin(self, *, copy: bool = False) -> int:
         """Brings a former writer back as the follower.
@@ -282,7 +282,7 @@ class Store:
             How many orphan rows were recorded.
         """
         with self._both_needed("the rejoin"):
-            return by_hand.order_rejoin(self.pair, copy=copy)
+            return self.pair.link.rejoin(copy=copy)
 
     @contextmanager
     def _both_needed(self, what: str) -> Iterator[None]:

@@ -32,8 +32,13 @@ class Hook(Protocol):
     """The marker row to write together with BEGIN, in the order of ``MARKER_COLUMNS``; None: the caller writes it, or none is wanted."""
     read_only: bool
     """The transaction only reads: READ ONLY where the database has it, no write lock on SQLite."""
+    preamble: str | None
+    """A statement to send behind BEGIN and marker, in their round trip; None: nothing."""
     began: bool
     """Whether BEGIN has reached the server; a transaction without a statement never does, and its COMMIT is nothing."""
+
+    def committing(self) -> None:
+        """COMMIT is about to be sent."""
 
     def committed(self) -> None:
         """COMMIT has returned.  Acknowledges, or raises what the caller must see instead."""
@@ -49,10 +54,37 @@ class Hook(Protocol):
 
 
 @dataclass(frozen=True)
+class Stream:
+    """How a node of native replication stands in the write-ahead log; places are numbers of bytes.
+
+    Attributes:
+        timeline: on which it writes; None: it is in recovery.
+        place: how far it has written, or, in recovery, replayed.
+        flushed: how far that is durable, or, in recovery, how far it has received.
+        ended: how far its last recovery has come; None: it hasn't been in recovery since its start.
+        receiving: it is in recovery and connected to a server that sends.
+        system: identifier of the cluster, the same on all its copies.
+        synchronous: the setting ``synchronous_standby_names``.
+        may_promote: this role may promote it.
+        retry_ms: the setting ``wal_retrieve_retry_interval``.
+    """
+
+    timeline: int | None
+    place: int
+    flushed: int = 0
+    ended: int | None = None
+    receiving: bool = False
+    system: str = ""
+    synchronous: str = ""
+    may_promote: bool = False
+    retry_ms: int = 0
+
+
+@dataclass(frozen=True)
 class NodeState:
     """What a node's control tables say, read in one statement together with its boot identity.
 
-    The fields up to ``former_tick`` concern a node as writer, those from ``source`` on a node as follower.
+    The fields up to ``former_tick`` concern a node as writer, those from ``source`` on a node as follower; ``stream`` is native replication's.
     """
 
     node: str
@@ -83,6 +115,7 @@ class NodeState:
     heartbeat: int
     shipped_at: str | None
     guard_open: bool
+    stream: Stream | None = None
 
 
 @dataclass(frozen=True)

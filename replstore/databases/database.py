@@ -32,6 +32,8 @@ class Database(Digesting, Retention):
     same_triggers: ClassVar[bool] = True
     """Whether both nodes of a pair have the same foreign keys and triggers; False: each has its own."""
 
+    captures: ClassVar[bool] = True
+    """Whether triggers capture what is replicated; False: the database's own replication carries everything."""
     schemas: ClassVar[bool] = True
     """Whether the ids of tables have a schema."""
 
@@ -67,6 +69,9 @@ class Database(Digesting, Retention):
     def end_backend(self, connection: Connection, backend: tuple[int, str]) -> bool:
         """Ends a server process if it is still the same one (HAZARDS 4); returns whether there was one to end."""
         return False
+
+    def commit_here(self, connection: Connection) -> None:
+        """This transaction's COMMIT waits for no other server, where the database has such a thing."""
 
     # -- errors
 

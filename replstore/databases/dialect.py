@@ -21,6 +21,8 @@ class HookedConnection:
 
     hook: Hook | None = None
     """Rides on the running transaction."""
+    warned: bool = False
+    """The server has warned of the running transaction's COMMIT: it is not where its settings say that it should be."""
     next_hook: Hook | None = None
     """Set before BEGIN to ride on the next transaction; without it the engine's ``new_hook`` makes one."""
 
@@ -83,6 +85,8 @@ class HookedDialect:
         connection = raw(dbapi_connection)
         hook: Hook | None = connection.hook
         connection.hook = None
+        if hook is not None:
+            hook.committing()
         try:
             self.commit(connection)
         except Exception as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from sqlalchemy import select
@@ -31,7 +31,17 @@ def admit(settings: Settings) -> Settings:
         SettingsDiffer: a setting was given that the pair doesn't have.
         ConfigError: neither node can be reached, or one isn't what it should be.
     """
-    nodes = [Node(name, url, seconds=settings.probe_timeout) for name, url in (("primary", settings.primary_url), ("standby", settings.standby_url))]
+    while True:
+        held = _held(settings)
+        adopted = settings.adopt(held)
+        if adopted.replication == settings.replication:
+            return adopted
+        settings = adopted  # the nodes are asked again, as those of the kind of pair that they are
+
+
+def _held(settings: Settings) -> Mapping[str, str]:
+    """What the pair's control tables say of its settings; nothing: there is no pair yet."""
+    nodes = [Node(name, url, seconds=settings.probe_timeout, native=settings.replication == "native") for name, url in settings.urls.items()]
     try:
         with ThreadPoolExecutor(len(nodes), thread_name_prefix="replstore admit") as askers:
             seen = list(askers.map(lambda node: node.observe(settings.probe_timeout + 1.0), nodes))
@@ -42,13 +52,14 @@ def admit(settings: Settings) -> Settings:
         for node in nodes:
             if node.name in states:
                 _refuse_newer(node)
-        compare_nodes(states)
         held = _held_settings(next(node for node in nodes if node.name in states)) if states else {}
-        _refuse_no_witness(settings, held)
+        if held.get("replication", settings.replication) == settings.replication:
+            COMPARED[settings.replication](states)
+            _refuse_no_witness(settings, held)
+        return held
     finally:
         for node in nodes:
             node.close()
-    return settings.adopt(held)
 
 
 def is_no_pair(nodes: Iterable[Node], seen: Mapping[str, Observation]) -> bool:
@@ -95,7 +106,7 @@ def _refuse_newer(node: Node) -> None:
         )
 
 
-def compare_nodes(states: dict[str, NodeState]) -> None:
+def compare_nodes(states: Mapping[str, NodeState]) -> None:
     """Raises NotAPair unless the nodes' uuids and names are those of one pair."""
     for name, state in states.items():
         if state.name != name:
@@ -106,6 +117,26 @@ def compare_nodes(states: dict[str, NodeState]) -> None:
             raise NotAPair(f"primary belongs to pair {primary.pair} and standby to pair {standby.pair}: they are nodes of different pairs")
         if primary.node == standby.node:
             raise NotAPair("primary and standby are copies of one node: a standby is made by `replstore migrate`, not by copying files")
+
+
+def compare_copies(states: Mapping[str, NodeState]) -> None:
+    """Raises NotAPair unless the nodes are one cluster and its copy."""
+    refuse_clusters({name: state.stream.system for name, state in states.items() if state.stream is not None})
+    if len({state.pair for state in states.values()}) == 2:
+        raise NotAPair("primary and standby hold the control tables of different pairs")
+
+
+def refuse_clusters(systems: Mapping[str, str]) -> None:
+    """Raises NotAPair where two nodes, by name, have different system identifiers."""
+    if len(set(systems.values())) == 2:
+        raise NotAPair(
+            f"primary and standby are two clusters, not one and its copy (system identifiers {systems['primary']} and {systems['standby']}): "
+            "a standby of native replication is made from the primary, with pg_basebackup"
+        )
+
+
+#: By the setting ``replication``, what compares the nodes.
+COMPARED: Mapping[str, Callable[[Mapping[str, NodeState]], None]] = {"journal": compare_nodes, "native": compare_copies}
 
 
 def agree(settings: Settings, node: Node) -> None:

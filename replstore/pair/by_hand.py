@@ -6,18 +6,20 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from replstore.databases.carrier import CompareFailed
 from replstore.errors import ConfigError, NotTheWriter, NoWriter, SwitchoverFailed, TakeoverRefused
 from replstore.node import Node, one_line
-from replstore.pair.decide import Reach, Role
-from replstore.pair.pair import Lead, Pair, named
 from replstore.pair.rejoin import fence_former, rejoin
 from replstore.pair.solo import go_solo
 from replstore.pair.switchover import hand_over, take_back
 from replstore.pair.takeover import take_over
 from replstore.pair.turn import Busy
-from replstore.pair.view import View
+from replstore.pair.view import Reach, Role, View, named
+
+if TYPE_CHECKING:
+    from replstore.pair.pair import Lead, Pair
 
 log = logging.getLogger("replstore.pair")
 #: s for a node's answer.
@@ -29,7 +31,7 @@ ATTEMPTS = 5
 def switchover(pair: Pair, *, seconds: float = 10.0) -> Lead:
     """Lets writer and follower change places; see ``Store.switchover``."""
     deadline = time.monotonic() + seconds
-    with _alone(pair, "a switchover", deadline, maintenance=True):
+    with alone(pair, "a switchover", deadline, maintenance=True):
         lead = pair.settle(deadline)
         pair.ship()  # most of the work before anybody has to wait
         hand_over(lead.node, lead.term, seconds=seconds)
@@ -83,7 +85,7 @@ def _let_rejoin(pair: Pair, new: Lead) -> None:
 
 
 @contextmanager
-def _alone(pair: Pair, what: str, deadline: float, *, maintenance: bool = False) -> Iterator[None]:
+def alone(pair: Pair, what: str, deadline: float, *, maintenance: bool = False) -> Iterator[None]:
     """Keeps other threads of this program from acting meanwhile.
 
     Args:
@@ -115,7 +117,7 @@ def order_takeover(pair: Pair, name: str | None, *, force: bool) -> None:
     """See ``Store.takeover``."""
     if name is not None and name not in pair.nodes:
         raise ConfigError(f"{name!r} is no node: there are primary and standby")
-    with _alone(pair, "a takeover", time.monotonic() + pair.settings.takeover_timeout):
+    with alone(pair, "a takeover", time.monotonic() + pair.settings.takeover_timeout):
         view, decision = pair.look()
         node = (
             pair.nodes[name] if name else next((pair.nodes[seen.name] for seen in (view.primary, view.standby) if seen.role is Role.FOLLOWER), None)
@@ -144,7 +146,7 @@ def order_takeover(pair: Pair, name: str | None, *, force: bool) -> None:
 
 def order_solo(pair: Pair) -> None:
     """See ``Store.solo``."""
-    with _alone(pair, "going solo", time.monotonic() + pair.settings.takeover_timeout):
+    with alone(pair, "going solo", time.monotonic() + pair.settings.takeover_timeout):
         view, decision = pair.look()
         seen = next((seen for seen in (view.primary, view.standby) if seen.role is Role.WRITER), None)
         if seen is None:

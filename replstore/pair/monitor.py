@@ -10,12 +10,9 @@ import logging
 import threading
 import time
 
-from replstore.errors import ReplicationStopped
 from replstore.node import one_line
-from replstore.pair.decide import Acknowledge, Action, Decision, Reach
 from replstore.pair.pair import Pair
-from replstore.replication.journal.retain import Retention
-from replstore.replication.mirror import mirror
+from replstore.pair.view import Action, Decision, Reach
 
 log = logging.getLogger("replstore.pair")
 #: s between two looks while a node owes an answer.
@@ -33,7 +30,6 @@ class Monitor:
         self._pair = pair
         pair.watched = True
         self._told: dict[str, str] = {}
-        self._retention = Retention(pair.settings.marker_retention)
         # daemons: what they do is done by any other Store, or by the next call, just as well
         self._threads = [
             threading.Thread(target=target, name=f"replstore {name}", daemon=True)
@@ -53,7 +49,7 @@ class Monitor:
             try:
                 view, decision = self._pair.look_and_act()
                 if decision.writer is not None:
-                    self._pair.watch.heartbeat(view, decision.writer)
+                    self._pair.link.beat(view, decision.writer)
                 if decision.action in (Action.FENCE, Action.REJOIN, Action.RESYNC):
                     self._pair.nudged.set()
             except Exception as error:
@@ -79,18 +75,9 @@ class Monitor:
 
     def _look_after(self, decision: Decision) -> None:
         try:
-            if decision.action in (Action.FENCE, Action.REJOIN):
-                view, decision = self._pair.look()
-                if decision.action in (Action.FENCE, Action.REJOIN):
-                    self._pair.act(view, decision)
-                    self._pair.nudged.set()
-            elif decision.action is Action.RESYNC or decision.acknowledge is not Acknowledge.SOLO:
-                self._follow_migration()
-                self._pair.ship()
-                self._prune()
+            if self._pair.link.look_after(decision):
+                self._pair.nudged.set()
         except Exception as error:
-            if decision.action is Action.REJOIN and isinstance(error, ReplicationStopped):
-                self._pair.shipping.stop(str(error))
             self._tell("keeper", one_line(error))
             self._pair.closed.wait(self._pair.settings.probe_interval)
         else:
@@ -101,21 +88,3 @@ class Monitor:
         if trouble and trouble != self._told.get(who):
             log.info("%s: %s", who, trouble)
         self._told[who] = trouble
-
-    def _prune(self) -> None:
-        """Removes what both nodes have and nobody needs; never while the follower isn't in sync, so a former writer finds all it needs."""
-        lead = self._pair.lead
-        if lead is None or lead.acknowledge is Acknowledge.SOLO:
-            return
-        ahead, behind = (self._pair.watch.states[node.name].state for node in (lead.node, lead.follower))
-        if ahead is not None and behind is not None:
-            self._retention.work(lead.node, lead.follower, ahead, behind)
-
-    def _follow_migration(self) -> None:
-        """Brings a follower that missed a migration to the writer's tables."""
-        lead = self._pair.lead
-        if lead is None:
-            return
-        ahead, behind = (self._pair.watch.states[node.name].state for node in (lead.node, lead.follower))
-        if ahead is not None and behind is not None and behind.role == "follower" and behind.schema_no < ahead.schema_no:
-            mirror(lead.node, lead.follower)

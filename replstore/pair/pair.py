@@ -12,7 +12,7 @@ import time
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
@@ -24,16 +24,13 @@ from replstore.node import Node, one_line
 from replstore.pair.admission import agree, is_no_pair
 from replstore.pair.alone import is_dead, is_uncontested
 from replstore.pair.backlog import Backlog
-from replstore.pair.decide import Acknowledge, Action, Decision, NodeView, Policy, Reach, Role, Term, View, decide
+from replstore.pair.by_journal import JournalLink
 from replstore.pair.flip import settle_guard
-from replstore.pair.rejoin import fence_former, rejoin
-from replstore.pair.shipping import Shipping
-from replstore.pair.solo import go_solo
-from replstore.pair.takeover import take_over
+from replstore.pair.link import Held, Link
 from replstore.pair.turn import Busy, Turn
+from replstore.pair.view import Acknowledge, Action, Decision, NodeView, Policy, Reach, Role, Term, View, named
 from replstore.pair.watch import Watch
 from replstore.pair.witness import Witness
-from replstore.replication.journal.ship import Shipped, Shipper
 
 log = logging.getLogger("replstore.pair")
 
@@ -64,6 +61,18 @@ class Lead:
     uncontested: float = float("-inf")
 
 
+class Committing(Protocol):
+    """A transaction at its COMMIT.
+
+    Attributes:
+        backend: its server process, by id and start.
+        cut: its connection was shut because the server waited for a standby.
+    """
+
+    backend: tuple[int, str] | None
+    cut: bool
+
+
 class Pair:
     """Both nodes, and who writes.
 
@@ -84,12 +93,15 @@ class Pair:
             rejoin=settings.rejoin,
             refused_means_dead=settings.refused_means_dead,
             detection_time=settings.detection_time,
+            promote=settings.promote,
+            max_data_loss=settings.max_data_loss_bytes,
         )
         gap = max(1.0, 2 * settings.probe_interval + settings.probe_timeout)
         self.watch = Watch(self.primary, self.standby, self.policy, timeout=settings.probe_timeout, gap=gap, witness=self.witness)
         self.lead: Lead | None = None
         self.decision: Decision | None = None
-        self.shipping = Shipping(self.other, self.witness, lambda: self.watched)
+        self.link: Link = _link(self)
+        self.shipping = self.link.shipping
         self._agreed = False
         self.backlog = Backlog(settings, self._last_seen, self.ship_from)
         self._looked = float("-inf")
@@ -97,6 +109,7 @@ class Pair:
         self.maintenance = threading.Lock()
         """Held by a migration, so that the keeper doesn't take its half-way state for a fault."""
         self._changed = threading.Condition()
+        self._committing: weakref.WeakKeyDictionary[Any, tuple[float, Committing]] = weakref.WeakKeyDictionary()
         self._in_flight: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
         self.acts = True
         """False: this program neither takes over nor goes solo by itself; a command that ends at once may have a wrong URL."""
@@ -106,7 +119,10 @@ class Pair:
         self.nudged = threading.Event()
 
     def _node(self, name: str, url: URL, beside: URL) -> Node:
-        return Node(name, url, seconds=self.settings.probe_timeout, engine_options=self.settings.engine_options(name), beside=beside)
+        options = self.settings.engine_options(name)
+        return Node(
+            name, url, seconds=self.settings.probe_timeout, engine_options=options, beside=beside, native=self.settings.replication == "native"
+        )
 
     def other(self, node: Node) -> Node:
         """The other node."""
@@ -124,7 +140,7 @@ class Pair:
         began = time.monotonic()
         view = self.watch.view()
         self._agree()
-        decision = decide(view)
+        decision = self.link.decide(view)
         self._remember(view, decision, began)
         return view, decision
 
@@ -180,74 +196,16 @@ class Pair:
         return seen.reach is Reach.REFUSED or (seen.reach is Reach.SILENT and seen.silent_for >= self.policy.detection_time)
 
     def act(self, view: View, decision: Decision) -> None:
-        """Carries out a decision: the one place that does.
+        """Carries out a decision; see ``Link.act``."""
+        self.link.act(view, decision)
 
-        Raises:
-            ReplstoreError, driver errors: the act failed; the next look decides anew.
-        """
-        node = self.nodes[decision.node] if decision.node else None
-        if node is None:
-            return
-        if decision.action in (Action.TAKE_OVER, Action.GO_SOLO):
-            view = self._still_lost(view, decision, self.other(node))
-        seen, other = named(view, node.name), named(view, self.other(node).name)
-        if decision.action is Action.TAKE_OVER:
-            reason = f"{other.name}: {other.error or other.reach}"
-            term = take_over(node, seen, reason=reason, compare_heartbeat=True, witness=self.witness, granted=view.witness, writer=other.name)
-            self._took_over(node, term, decision)
-        elif decision.action is Action.GO_SOLO:
-            both = frozenset(self.nodes)
-            go_solo(node, seen, reason=f"{other.name}: {other.error or other.reach}", witness=self.witness, both=both)
-        elif decision.action is Action.FINISH:
-            self._finish(view, node, seen, other)
-        elif decision.action is Action.FENCE:
-            if other.term is not None:
-                fence_former(node, other.term)
-        elif decision.action is Action.REJOIN:
-            if seen.fenced_by is None and other.term is not None:  # a switchover whose program died, or was overtaken, before it said so
-                fence_former(node, other.term)
-            rejoin(self.other(node), node)
-            self.ship_from(self.other(node))
-        elif decision.action is Action.RESYNC:
-            self._resync(view, self.other(node))
-
-    def _still_lost(self, view: View, decision: Decision, lost: Node) -> View:
-        """Asks a lost node once more: its verdict must be younger than the reading of the other node that it is combined with.
-
-        Raises:
-            NotTheWriter: seen so, the decision is another one.
-        """
-        view = self.watch.again(view, lost)
-        again = decide(view)
-        if (again.action, again.node) != (decision.action, decision.node):
-            raise NotTheWriter(f"{lost.name} was asked once more: {again.reason}")
-        return view
-
-    def _resync(self, view: View, writer: Node) -> None:
-        """Ships until the follower is in sync, and tells the witness; if only the witness lacks it, it must be required anew to count there."""
-        state = self.watch.states[writer.name].state
-        both = frozenset(self.nodes)
-        if view.witness is not None and view.witness.in_sync != both and state is not None and not state.solo:
-            Shipper(writer, self.other(writer)).require_follower(state)
-            self.shipping.vouch()
-        self.ship()
-
-    def _took_over(self, node: Node, term: Term, decision: Decision) -> None:
+    def took_over(self, node: Node, term: Term, decision: Decision) -> None:
         """Callers go on at the new writer at once; another look would wait for the old one."""
         self.watch.learn(term)
         with self._changed:
             now = time.monotonic()
             self.lead = Lead(node, self.other(node), term, decision.acknowledge, now, decision.reason, now)
             self._changed.notify_all()
-
-    def _finish(self, view: View, node: Node, seen: NodeView, other: NodeView) -> None:
-        """Finishes a takeover that the witness has granted, or a switchover whose program died."""
-        if seen.role is Role.FENCED:
-            node, seen, other = self.nodes[other.name], other, seen
-        if other.role is Role.FENCED and other.reach is Reach.UP:
-            self.ship_from(self.nodes[other.name])
-            seen = named(self.watch.view(), node.name)
-        take_over(node, seen, reason="switchover finished", compare_heartbeat=False, witness=self.witness, granted=view.witness, writer=other.name)
 
     def settle(self, deadline: float, *, above: int = 0) -> Lead:
         """Looks and acts until some node may write.
@@ -335,7 +293,7 @@ class Pair:
 
     # -- shipping
 
-    def ship(self, deadline: float | None = None) -> Shipped:
+    def ship(self, deadline: float | None = None) -> Held:
         """Ships from the writer, for all threads that wait (group commit).
 
         Raises:
@@ -347,7 +305,7 @@ class Pair:
             raise NotTheWriter("nobody is known to be the writer")
         return self.ship_from(lead.node, deadline)
 
-    def ship_from(self, node: Node, deadline: float | None = None, transaction: str | None = None) -> Shipped:
+    def ship_from(self, node: Node, deadline: float | None = None, transaction: str | None = None) -> Held:
         """The same from a node that is named; a transaction's id: that one is enough."""
         return self.shipping.ship(node, deadline, transaction)
 
@@ -360,6 +318,20 @@ class Pair:
     def leave(self, connection: Any) -> None:
         """The transaction ended."""
         self._in_flight.pop(connection, None)
+        self._committing.pop(connection, None)
+
+    def committing(self, connection: Any, attempt: Committing) -> None:
+        """The transaction on this driver connection sends its COMMIT."""
+        self._committing[connection] = (time.monotonic(), attempt)
+
+    def late_commits(self, node: Node, seconds: float) -> dict[Any, Committing]:
+        """By driver connection, the transactions on a node whose COMMIT was sent more than ``seconds`` ago and hasn't returned."""
+        before = time.monotonic() - seconds
+        return {
+            connection: attempt
+            for connection, (since, attempt) in list(self._committing.items())
+            if since < before and self._in_flight.get(connection) == node.name
+        }
 
     def _interrupt(self, node: Node) -> None:
         for connection, name in list(self._in_flight.items()):
@@ -379,5 +351,10 @@ class Pair:
             self.witness.close()
 
 
-def named(view: View, name: str) -> NodeView:
-    return view.primary if view.primary.name == name else view.standby
+def _link(pair: Pair) -> Link:
+    """What the setting ``replication`` asks for."""
+    if pair.settings.replication == "native":
+        from replstore.pair.by_native import NativeLink
+
+        return NativeLink(pair)
+    return JournalLink(pair)

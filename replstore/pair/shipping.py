@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from replstore.databases.base import Fault
+from replstore.databases.base import Fault, NodeState
 from replstore.databases.carrier import CompareFailed
 from replstore.errors import ReplicationStopped, ReplstoreError
 from replstore.node import Node, one_line
 from replstore.pair.decide import Term
 from replstore.pair.witness import Witness
-from replstore.replication.journal.group import GroupCommit
+from replstore.replication.group import GroupCommit
 from replstore.replication.journal.ship import Shipped, Shipper
 
 log = logging.getLogger("replstore.pair")
@@ -95,6 +95,10 @@ class Shipping:
             self._grant_resync(shipper.writer, shipped.term_no, shipped.term_uuid, shipped.req)
         self.stopped, self.synced_at = "", began
         return shipped
+
+    def age(self, state: NodeState) -> float:
+        """See ``link.Shipping``: it had everything that was committed before the last batch that ended well began."""
+        return time.monotonic() - self.synced_at
 
     def stop(self, reason: str) -> None:
         """Remembers why shipping stopped, and says it once."""

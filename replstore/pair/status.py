@@ -12,9 +12,9 @@ from replstore.databases.base import Unshipped
 from replstore.databases.suspended import stored
 from replstore.node import Node
 from replstore.pair.appoint import appointed, strange_witness
-from replstore.pair.decide import Acknowledge, Action, Decision, NodeView, Reach, Role, View
 from replstore.pair.meaning import meaning
-from replstore.pair.pair import Pair, named
+from replstore.pair.pair import Pair
+from replstore.pair.view import Acknowledge, Action, Decision, NodeView, Reach, Role, View, named
 from replstore.replication import captured
 from replstore.replication.journal.orphans import open_orphans
 from replstore.replication.mirror import to_copy
@@ -214,16 +214,16 @@ def _to_go(node: Node) -> str:
 def _waiting(pair: Pair, writer: str, views: dict[str, NodeView]) -> Unshipped | None:
     """What the follower doesn't have yet."""
     term = views[writer].term
-    if term is None or views[writer].reach is not Reach.UP:
-        return None
     node = pair.nodes[writer]
+    if term is None or views[writer].reach is not Reach.UP or not node.database.captures:
+        return None
     position = pair.backlog.position(pair.other(node), term.uuid)
     with node.snapshot() as connection:
         return node.database.unshipped(connection, position)
 
 
 def _pinned(pair: Pair, writer: str, views: dict[str, NodeView]) -> list[str]:
-    if views[writer].reach is not Reach.UP:
+    if views[writer].reach is not Reach.UP or not pair.nodes[writer].database.captures:
         return []
     with pair.nodes[writer].snapshot() as connection:
         return [f"{writer}: {sentence}" for sentence in pair.nodes[writer].database.pinned(connection)]
@@ -233,6 +233,8 @@ def _captured(pair: Pair, writer: str | None, views: dict[str, NodeView]) -> tup
     """Why the next batch will stop, whoever ships it, or empty; and what isn't shipped at all, or wouldn't be after a takeover, a sentence each."""
     stopped, warnings = "", []
     for name, seen in views.items():
+        if not pair.nodes[name].database.captures:
+            continue
         if seen.reach is not Reach.UP or (name != writer and seen.role is not Role.FOLLOWER):
             continue
         node = pair.nodes[name]

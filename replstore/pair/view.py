@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from replstore.databases.base import Stream
+
 
 class Reach(StrEnum):
     """How a node answered when it was asked last."""
@@ -81,6 +83,9 @@ class NodeView:
     heartbeat: int = 0
     batch: int = 0
 
+    stream: Stream | None = None
+    """How it stands in the write-ahead log, in native replication."""
+
     still_for: float = 0.0
     """Seconds that this process has watched the heartbeat stand still."""
     met: bool = True
@@ -123,12 +128,16 @@ class WitnessView:
 class Policy:
     """The pair's own settings; ``detection_time`` in seconds, longer than two heartbeats."""
 
-    durability: Literal["replicated", "async"] = "replicated"
+    durability: Literal["replicated", "async", "server"] = "replicated"
     takeover: Literal["auto", "manual"] = "auto"
     on_follower_down: Literal["solo", "block"] = "solo"
     rejoin: Literal["auto", "manual"] = "auto"
     refused_means_dead: bool = True
     detection_time: float = 1.5
+    promote: bool = False
+    """Native: replstore promotes the standby itself, instead of waiting for whoever does."""
+    max_data_loss: int = 0
+    """Native: bytes of the write-ahead log that a promotion may leave behind, by what this process has seen of the writer."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +152,10 @@ class View:
     """None: the pair has no witness.  A witness that can't be reached is one whose ``reach`` isn't up."""
     seen_batch: int = 0
     """The highest batch number that this process has ever seen on the follower under the current term."""
+    highest: Term | None = None
+    """The highest term that this process has ever seen."""
+    written: int | None = None
+    """Native: how far this process has ever seen the writer's durable log come under the highest term; None: it has not seen it."""
 
 
 class Action(StrEnum):
@@ -181,3 +194,8 @@ class Decision:
     reason: str
     next_step: str = ""
     """What a person can do about it, if anything."""
+
+
+def named(view: View, name: str) -> NodeView:
+    """What is known of a node, by its name."""
+    return view.primary if view.primary.name == name else view.standby

@@ -66,6 +66,7 @@ class Watch:
         self.contact: Contact | None = None
         self._sent = 0.0
         self._highest: Term | None = None
+        self._seen_written: tuple[Term | None, int] = (None, 0)
         self._timeout, self._gap = timeout, gap
         self._silent = {node.name: _Since() for node in self.nodes}
         self._still = {node.name: _Since() for node in self.nodes}
@@ -105,7 +106,17 @@ class Watch:
             if contact is not None:
                 contact = Contact(uptime() - self._sent, contact.term, contact.writer, contact.writer_boot, contact.follower_boot)
             seen_batch = max((self._remember(view) for view in (primary, standby) if view.role is Role.FOLLOWER), default=0)
-        return View(primary, standby, self.policy, contact, witness, seen_batch)
+            written = self._written(primary, standby)
+            return View(primary, standby, self.policy, contact, witness, seen_batch, self._highest, written)
+
+    def _written(self, *views: NodeView) -> int | None:
+        """How far the writer of the highest term has been seen to come."""
+        for view in views:
+            if view.role is Role.WRITER and view.stream is not None and view.term is not None and view.term == self._highest:
+                before = self._seen_written[1] if self._seen_written[0] == view.term else 0
+                self._seen_written = view.term, max(before, view.stream.flushed)
+        term, place = self._seen_written
+        return place if term is not None and term == self._highest else None
 
     def learn(self, term: Term) -> None:
         """A takeover has begun this term; contacts with earlier writers confirm nothing any more, whoever answers."""
@@ -165,7 +176,7 @@ def node_view(state: NodeState, name: str, still_for: float = 0.0) -> NodeView:
         name=name,
         node=state.node,
         role=Role(state.role),
-        term=Term(state.term_no, state.term_uuid),
+        term=Term(state.term_no, state.term_uuid) if state.term_uuid else None,
         boot=state.boot,
         solo=state.solo,
         solo_boot=state.solo_boot,
@@ -177,5 +188,6 @@ def node_view(state: NodeState, name: str, still_for: float = 0.0) -> NodeView:
         copying=state.copying,
         heartbeat=state.heartbeat,
         batch=state.batch or 0,
+        stream=state.stream,
         still_for=still_for,
     )

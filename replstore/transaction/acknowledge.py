@@ -18,7 +18,7 @@ from replstore.transaction.doubt import resolve
 log = logging.getLogger("replstore.transaction")
 
 
-def acknowledge(pair: Pair, lead: Lead, id: str, durability: str, *, began: float | None = None) -> None:
+def acknowledge(pair: Pair, lead: Lead, id: str, durability: str, *, began: float | None = None, seconds: float | None = None) -> None:
     """Returns when the caller may be told that the transaction is safe.
 
     Args:
@@ -27,16 +27,17 @@ def acknowledge(pair: Pair, lead: Lead, id: str, durability: str, *, began: floa
         id: the marker's.
         durability: ``replicated`` or ``async``.
         began: when the transaction began, by ``uptime``; None: its marker has a key.
+        seconds: to wait for the follower; None: ``ack_timeout``.
 
     Raises:
         CommittedNotReplicated: it is committed on the writer, and not known to be on the follower within ``ack_timeout``.
         TransactionLost: the writer was lost before it reached the follower; a tombstone stands on the new one.
         CommitUnknown: that could not be found out.
     """
-    if durability == "async":
+    if durability != "replicated":
         pair.backlog.committed()
         return
-    deadline = time.monotonic() + pair.settings.ack_timeout
+    deadline = time.monotonic() + (pair.settings.ack_timeout if seconds is None else seconds)
     trouble = ""
     while True:
         known = pair.lead
@@ -53,7 +54,7 @@ def acknowledge(pair: Pair, lead: Lead, id: str, durability: str, *, began: floa
             why = pair.shipping.stopped or trouble
             raise CommittedNotReplicated(
                 f"the transaction is committed on {lead.node.name} and was not seen on {lead.follower.name} within {pair.settings.ack_timeout:g} s "
-                f"({why}); it must not be repeated. `replstore status` says what the pair needs; `replstore solo` lets {lead.node.name} acknowledge alone",
+                f"({why}); it must not be repeated. `replstore status` says what the pair needs; {pair.link.without_follower.format(writer=lead.node.name)}",
                 id,
             )
         time.sleep(0.02)

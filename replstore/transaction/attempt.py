@@ -24,6 +24,7 @@ class Attempt:
 
     Raises:
         BacklogFull: too much waits for the follower, and ``durability`` is async; nothing was begun.
+        DurabilityUnavailable: the server isn't set up for what is asked; nothing was begun.
     """
 
     read_only = False
@@ -37,6 +38,9 @@ class Attempt:
         self.began = False
         self.done = False
         """It is committed: an error after that never means that nothing took effect."""
+        self.preamble = pair.link.preamble(lead, durability)
+        self.cut = False
+        """Its connection was shut because COMMIT waited for a standby for too long."""
         self.connection: Any = None
         self.backend: tuple[int, str] | None = None
         self.marker: tuple[Any, ...] | None = None if keyed else self.marker_values()
@@ -61,6 +65,10 @@ class Attempt:
         if self.connection is not None and self.connection.next_hook is self:
             self.connection.next_hook = None
 
+    def committing(self) -> None:
+        """COMMIT is about to be sent: it may wait for a standby, and not for ever."""
+        self.pair.committing(self.connection, self)
+
     def committed(self) -> None:
         """COMMIT has returned: acknowledges.
 
@@ -68,7 +76,8 @@ class Attempt:
             CommittedNotReplicated, CommitUnknown, TransactionLost.
         """
         self.done = True
-        acknowledge(self.pair, self.lead, self.id, self.durability, began=self.since)
+        durability = "replicated" if self.connection is not None and self.connection.warned else self.durability
+        acknowledge(self.pair, self.lead, self.id, durability, began=self.since)
 
     def in_doubt(self, error: BaseException) -> None:
         """The connection died during COMMIT.
@@ -80,7 +89,9 @@ class Attempt:
         self.pair.doubt(self.lead)
         lead = resolve(self.pair, self.lead.term, self.id, self.durability, began=self.since, backend=self.backend, cause=error)
         self.done = True
-        acknowledge(self.pair, lead, self.id, self.durability, began=self.since)
+        # the server was to wait for a standby and didn't end: that it has the commit must be proved, at once or not
+        durability, seconds = ("replicated", 0.0) if self.cut else (self.durability, None)
+        acknowledge(self.pair, lead, self.id, durability, began=self.since, seconds=seconds)
 
 
 class Reading:
@@ -93,6 +104,7 @@ class Reading:
 
     read_only = True
     marker: tuple[Any, ...] | None = None
+    preamble: str | None = None
 
     def __init__(self, pair: Pair, node: Node, connection: Any) -> None:
         self.began = False
@@ -101,6 +113,9 @@ class Reading:
 
     def refused(self) -> None:
         """It writes no marker."""
+
+    def committing(self) -> None:
+        """It waits for nobody."""
 
     def committed(self) -> None:
         """Nothing to acknowledge."""

@@ -111,6 +111,7 @@ def _bury(lead: Lead, id: str, durability: str, *, limit: float | None = None) -
     marker = lead.node.database.control.marker
     try:
         with lead.node.begin(limit=limit) as connection:
+            lead.node.database.commit_here(connection)
             tombstone = {"id": id, "outcome": "lost", "durability": durability, "term_no": lead.term.number}
             connection.execute(insert(marker).values(**tombstone))
     except IntegrityError as error:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Self
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
@@ -15,39 +12,11 @@ from sqlalchemy.orm import Session
 
 from replstore.databases.base import Fault, NodeState
 from replstore.databases.dialect import as_database_error, raw
-from replstore.errors import NotTheWriter, NoWriter, StaleRead, TokenLost
+from replstore.errors import NotTheWriter, NoWriter, StaleRead
 from replstore.node import Node, one_line
 from replstore.pair.pair import Lead, Pair
+from replstore.pair.token import Token
 from replstore.transaction.attempt import Reading
-
-
-@dataclass(frozen=True)
-class Token:
-    """A position of the pair: everything that was committed at that position, on the writer of that term.
-
-    ``str(token)`` and ``Token.parse`` carry it to another process.
-    """
-
-    term_no: int
-    term_uuid: str
-    node: str
-    position: str
-
-    def __str__(self) -> str:
-        return json.dumps([self.term_no, self.term_uuid, self.node, self.position], separators=(",", ":"))
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """The token that ``str`` wrote.
-
-        Raises:
-            ValueError: it is no token.
-        """
-        try:
-            number, uuid, node, position = json.loads(text)
-        except (TypeError, ValueError) as error:
-            raise ValueError("not a token of replstore") from error
-        return cls(int(number), str(uuid), str(node), str(position))
 
 
 class Reader:
@@ -121,22 +90,11 @@ class Reader:
             if state is None or state.role != "writer" or state.term_uuid != lead.term.uuid:
                 raise NotTheWriter(f"{lead.node.name} is no longer the writer of term {lead.term.number}")
             if after is not None:
-                self._check_token_on_writer(lead.node, state, after)
+                self._pair.link.refuse_lost(lead.node, state, after)
         except BaseException:
             connection.close()
             raise
         return connection
-
-    def _check_token_on_writer(self, node: Node, state: NodeState, after: Token) -> None:
-        since = state.basis if state.former_node is not None else None  # since then nobody else has written
-        if after.term_uuid == state.term_uuid or (after.node == state.node and (since is None or not node.database.covers(since, after.position))):
-            return
-        if after.term_no > state.term_no:
-            raise StaleRead(f"the token is of term {after.term_no}, and {node.name} is of term {state.term_no}")
-        if after.node != state.former_node or after.term_uuid != state.stream_uuid:
-            raise TokenLost(f"the token is of term {after.term_no}; how that ended is not known any more in term {state.term_no}")
-        if not self._pair.other(node).database.covers(state.former_position or "", after.position):  # positions are that node's
-            raise TokenLost(f"what the token stands for is not known to have reached {node.name} when it took over, term {state.term_no}")
 
     def _on_follower(self, max_lag: float | None, after: Token | None, deadline: float) -> tuple[Connection | None, str]:
         """A connection to the follower if the terms hold there, else why not."""
@@ -150,13 +108,15 @@ class Reader:
             if not candidates:
                 return None, "no follower is known"
             follower = candidates[0]
-        if max_lag is not None and time.monotonic() - pair.shipping.synced_at > max_lag:
-            try:
-                pair.ship(min(deadline, time.monotonic() + 1.0))
-            except Exception as error:
-                return None, f"{follower.name} can't be brought within {max_lag:g} s: {one_line(error)}"
         try:
             connection, state = self._open(follower)
+            if max_lag is not None and state is not None and pair.shipping.age(state) > max_lag:
+                connection.close()
+                try:
+                    pair.ship(min(deadline, time.monotonic() + 1.0))
+                except Exception as error:
+                    return None, f"{follower.name} can't be brought within {max_lag:g} s: {one_line(error)}"
+                connection, state = self._open(follower)  # what was read before the batch doesn't show it
         except DBAPIError as error:
             return None, f"{follower.name}: {one_line(error)}"
         reason = self._unfit(follower, state, lead, max_lag, after)
@@ -172,14 +132,9 @@ class Reader:
             return f"{node.name} is not readable: it is being copied"
         if lead is not None and state.term_uuid != lead.term.uuid:
             return f"{node.name} follows term {state.term_no}, not {lead.term.number}"
-        if after is not None and not self._has(node, state, after):
+        if after is not None and not self._pair.link.has(node, state, after):
             return f"{node.name} doesn't have what the token stands for yet"
         return ""
-
-    def _has(self, node: Node, state: NodeState, after: Token) -> bool:
-        # both positions are the writer's
-        covers = self._pair.other(node).database.covers
-        return after.node == state.source and after.term_uuid == state.term_uuid and covers(state.position or "", after.position)
 
     def _open(self, node: Node) -> tuple[Connection, NodeState | None]:
         """A read-only transaction on the application's engine, and the node's state as that transaction sees it."""

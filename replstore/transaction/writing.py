@@ -62,8 +62,8 @@ class Writing:
 
     def _connect(self, durability: str | None, isolation: str | None, *, keyed: bool = False) -> tuple[Connection, Attempt]:
         """A connection to the writer on which the next transaction rides as an attempt; looks for another writer where the node doesn't answer."""
-        if durability not in (None, "replicated", "async"):
-            raise ValueError(f"durability must be 'replicated' or 'async', not {durability!r}")
+        if durability not in (None, *(known := self._pair.link.durabilities)):
+            raise ValueError(f"durability must be {', '.join(map(repr, known[:-1]))} or {known[-1]!r}, not {durability!r}")
         deadline = time.monotonic() + self._pair.settings.takeover_timeout
         while True:
             lead = self._pair.current(deadline)

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from replstore import local
-from replstore.replication.journal.group import GroupCommit
+from replstore.replication.group import GroupCommit
 from replstore.store import Store
 
 #: Rows that only a former writer has: enough to take longer than a moment between two transactions.

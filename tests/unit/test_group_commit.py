@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from replstore.replication.journal.group import GroupCommit
+from replstore.replication.group import GroupCommit
 
 
 class Gate:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -68,6 +69,8 @@ class StoreConnection(psycopg.Connection[Any], HookedConnection):
             self.hook.began = True
             if self.hook.marker is not None:
                 statements.append((INSERT_MARKER, self.hook.marker))
+            if self.hook.preamble is not None:
+                statements.append((self.hook.preamble, None))
         return statements
 
     def open_now(self) -> None:
@@ -178,6 +181,7 @@ class StorePostgreSQL(HookedDialect, PGDialect_psycopg):
         row = connection.execute(OPEN).fetchone()
         assert row is not None
         connection.backend_start = row[0]
+        connection.add_notice_handler(partial(_warned, connection))
         if self.expected_pair is not None:
             self._check_pair(connection)
         if row[1] == "off":  # an acknowledgement must outlive a crash (HAZARDS 1f)
@@ -199,6 +203,7 @@ class StorePostgreSQL(HookedDialect, PGDialect_psycopg):
         return faults.classify(e).connection_is_gone or bool(super().is_disconnect(e, connection, cursor))  # type: ignore[no-untyped-call]
 
     def begin(self, connection: Any) -> None:
+        connection.warned = False
         if connection.manual:
             connection.pending = begin_statement(connection)
 
@@ -244,6 +249,12 @@ class StorePostgreSQL(HookedDialect, PGDialect_psycopg):
         if connection.isolation_level is not None:
             return connection.isolation_level.name.replace("_", " ")
         return super().get_isolation_level(dbapi_connection)  # type: ignore[no-untyped-call]
+
+
+def _warned(connection: StoreConnection, diagnostic: psycopg.errors.Diagnostic) -> None:
+    """A wait for a standby was cancelled, and COMMIT says so by a warning only (HAZARDS 6)."""
+    if diagnostic.sqlstate == "01000" and diagnostic.severity_nonlocalized == "WARNING":
+        connection.warned = True
 
 
 def begin_statement(connection: Any) -> str:

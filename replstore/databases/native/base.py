@@ -1,0 +1,58 @@
+"""What replstore needs of a database that copies its data by itself."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, Engine
+
+if TYPE_CHECKING:
+    from replstore.databases.native.replay import Replay
+
+
+class Native(ABC):
+    """The part of a database that only native replication uses."""
+
+    @abstractmethod
+    def replay(self, writer: Engine, follower: Engine) -> Replay:
+        """What asks a writer how far it has written, and its follower how far it has replayed; both are service engines."""
+
+    @abstractmethod
+    def identity(self, connection: Connection) -> tuple[str, bool]:
+        """The cluster's identifier, the same on all its copies, and whether this one is in recovery; asked without any control table."""
+
+    @abstractmethod
+    def beat(self, connection: Connection) -> None:
+        """Lets the write-ahead log move on, so that a follower sees that somebody reaches its primary, and that it has all of an idle one's."""
+
+    @abstractmethod
+    def promote(self, connection: Connection, *, boot: str, term: str, received: int, refused: bool, force: bool = False) -> str | None:
+        """Tells a standby to become the primary, if it is what was seen.
+
+        Args:
+            connection: to the standby, in a transaction.
+            boot, term, received: what was seen: its boot identity, the uuid of its latest timeline, and how far it had received.
+            refused: the primary's server refuses connections, so that nothing can be sending.
+            force: a person decided: whatever it has received since.
+
+        Returns:
+            Why nothing was done; None: it is becoming the primary.
+        """
+
+    @abstractmethod
+    def record(self, connection: Connection, uuid: str, since: str) -> None:
+        """Gives the timeline on which this writer writes its uuid, unless it has one; waits for no standby."""
+
+    @abstractmethod
+    def ended_at(self, connection: Connection, uuid: str) -> tuple[bool, int | None]:
+        """Where a timeline ended, by its uuid.
+
+        Returns:
+            Whether it is a timeline of this history, and the place at which the next one began; None: it is the latest one, or that isn't known.
+        """
+
+    @abstractmethod
+    def waiting(self, connection: Connection, backends: Sequence[tuple[int, str]]) -> set[int]:
+        """Which server processes wait for a standby at their COMMIT, by their ids; they are given by id and start."""

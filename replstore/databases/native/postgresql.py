@@ -1,0 +1,101 @@
+"""PostgreSQL whose own streaming replication copies the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import psycopg
+from sqlalchemy import Connection, Engine
+
+from replstore.databases.base import NodeState
+from replstore.databases.catalog import Table
+from replstore.databases.dialect import raw
+from replstore.databases.native import terms
+from replstore.databases.native.base import Native
+from replstore.databases.native.replay import BEAT, Replay
+from replstore.databases.native.state import SELECT_BRIEF, SELECT_STATE, lsn, node_state, number
+from replstore.databases.postgresql.database import PostgreSQL
+
+#: A commit marker is a plain row here: nothing has to capture or to guard it.
+CONTROL_STATEMENTS = [
+    """CREATE TABLE replstore.marker (
+        id text PRIMARY KEY, key text UNIQUE, fn text, outcome text NOT NULL CHECK (outcome IN ('committed', 'lost')), result text,
+        durability text NOT NULL, term_no bigint NOT NULL, at timestamptz NOT NULL DEFAULT now())""",
+]  #: Bytes of a page of the write-ahead log, and of its header: no record ends right behind one.
+PAGE, HEADER = 8192, 24
+
+
+class NativePostgreSQL(PostgreSQL, Native):
+    """See :class:`replstore.databases.database.Database`; what concerns the journal is never called."""
+
+    captures: ClassVar[bool] = False
+
+    def state(self, connection: Connection) -> NodeState | None:
+        if connection.exec_driver_sql("SELECT to_regclass('replstore.timeline') IS NULL").scalar():
+            return None
+        row = connection.exec_driver_sql(SELECT_STATE).fetchone()
+        return None if row is None else node_state(row)
+
+    def begin_reading(self, connection: Connection) -> NodeState | None:
+        connection.begin()
+        try:
+            rows = raw(connection.connection).open_with(SELECT_BRIEF)
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+            connection.invalidate()
+            return None
+        return node_state(rows[0]) if rows else None
+
+    def position(self, connection: Connection) -> str:
+        statement = "SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END - '0/0')::bigint"
+        place = int(connection.exec_driver_sql(statement).scalar_one())
+        # behind the header of a page that has just begun: whoever has all there is has replayed up to the page
+        return lsn(place - HEADER if place % PAGE == HEADER else place)
+
+    def committed(self, connection: Connection) -> str:
+        return self.position(connection)
+
+    def covers(self, position: str, earlier: str) -> bool:
+        return number(position) >= number(earlier)
+
+    def replay(self, writer: Engine, follower: Engine) -> Replay:
+        return Replay(writer, follower)
+
+    def identity(self, connection: Connection) -> tuple[str, bool]:
+        row = connection.exec_driver_sql("SELECT (SELECT system_identifier FROM pg_control_system())::text, pg_is_in_recovery()").one()
+        return row[0], row[1]
+
+    def beat(self, connection: Connection) -> None:
+        durable = raw(connection.connection).info.server_version >= 170000  # it flushes by itself; before, a transaction's end does
+        connection.exec_driver_sql(BEAT[durable])
+
+    def promote(self, connection: Connection, *, boot: str, term: str, received: int, refused: bool, force: bool = False) -> str | None:
+        found = connection.exec_driver_sql(
+            terms.PROMOTE, {"boot": boot, "term": term, "received": received, "refused": refused, "force": force}
+        ).scalar()
+        return None if found is None else str(found)
+
+    def commit_here(self, connection: Connection) -> None:
+        connection.exec_driver_sql("SET LOCAL synchronous_commit = local")
+
+    def record(self, connection: Connection, uuid: str, since: str) -> None:
+        self.commit_here(connection)
+        connection.exec_driver_sql(terms.RECORD, {"uuid": uuid, "since": since})
+
+    def ended_at(self, connection: Connection, uuid: str) -> tuple[bool, int | None]:
+        row = connection.exec_driver_sql(terms.ENDED, (uuid,)).first()
+        return (False, None) if row is None else (True, row[0])
+
+    def waiting(self, connection: Connection, backends: Sequence[tuple[int, str]]) -> set[int]:
+        statement = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND (pid, backend_start::text) IN (SELECT * FROM unnest(%s::int[], %s::text[]))"
+        pids, starts = [pid for pid, _ in backends], [start for _, start in backends]
+        return set(connection.exec_driver_sql(statement, (pids, starts)).scalars())
+
+    def control_statements(self, revision: str) -> list[str]:
+        return CONTROL_STATEMENTS if revision == "0001" else []
+
+    def capture_statements(self, table: Table) -> list[str]:
+        return []
+
+    def refusal(self, connection: Connection, table: Table) -> str | None:
+        return None

@@ -1,0 +1,143 @@
+"""The pair's link by native replication: the database copies the data; replstore follows the servers' roles, promotes where it may, and proves commits."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from replstore.databases.native.state import lsn
+from replstore.errors import DurabilityUnavailable, StaleRead, TakeoverRefused, TokenLost
+from replstore.node import Node
+from replstore.pair import native_orders
+from replstore.pair.link import Link
+from replstore.pair.native_rules import decide
+from replstore.pair.promotion import native, promote, record
+from replstore.pair.token import Token
+from replstore.pair.view import Action, Decision, Reach, View, named
+from replstore.replication.native.proof import Proof
+from replstore.replication.native.retain import Retention
+
+if TYPE_CHECKING:
+    from replstore.databases.base import NodeState
+    from replstore.pair.pair import Lead, Pair
+
+log = logging.getLogger("replstore.pair")
+#: Levels of ``synchronous_commit`` that mean nothing without a synchronous standby.
+WAITING = ("remote_apply", "remote_write", "on")
+
+
+class NativeLink(Link):
+    """See :class:`replstore.pair.link.Link`.
+
+    Args:
+        pair: the pair.
+    """
+
+    shipping: Proof
+    durabilities = ("replicated", "server", "remote_apply", "remote_write", "on", "local", "off")
+    without_follower = 'durability="server" leaves it to the server'
+
+    def __init__(self, pair: Pair) -> None:
+        self._pair = pair
+        self.shipping = Proof(pair.other)
+        self._retention = Retention(pair.settings.marker_retention)
+
+    def decide(self, view: View) -> Decision:
+        for name, seen in self._pair.watch.states.items():
+            if seen.state is not None and named(view, name).reach is Reach.UP:
+                self.shipping.learn(seen.state, seen.since)
+        return decide(view)
+
+    def beat(self, view: View, writer: str) -> None:
+        node = self._pair.nodes[writer]
+        with node.begin(limit=2 * self._pair.settings.probe_timeout) as connection:
+            node.database.commit_here(connection)  # it is there to be received, not to be waited for
+            native(node).beat(connection)
+        self._free_commits(node)
+
+    def _free_commits(self, node: Node) -> None:
+        """Shuts the connections whose COMMIT waits for a standby for longer than a caller does: the server itself would let them wait for ever (HAZARDS 6)."""
+        late = self._pair.late_commits(node, self._pair.settings.ack_timeout)
+        if not late:
+            return
+        with node.begin(limit=2 * self._pair.settings.probe_timeout) as connection:
+            waiting = native(node).waiting(connection, [attempt.backend for attempt in late.values() if attempt.backend is not None])
+        for connection, attempt in late.items():
+            if attempt.backend is not None and attempt.backend[0] in waiting:
+                attempt.cut = True
+                node.database.interrupt(connection)
+
+    def preamble(self, lead: Lead, durability: str) -> str | None:
+        if durability in ("replicated", "server"):
+            return None
+        seen = self._pair.watch.states.get(lead.node.name)
+        stream = seen.state.stream if seen is not None and seen.state is not None else None
+        if durability in WAITING and stream is not None and not stream.synchronous:
+            raise DurabilityUnavailable(
+                f"durability {durability!r} waits for a standby, and {lead.node.name}'s synchronous_standby_names is empty, so nothing would be waited for: "
+                'name the standby there, or ask for "replicated", which replstore proves by itself'
+            )
+        return f"SET LOCAL synchronous_commit = {durability}"
+
+    def look_after(self, decision: Decision) -> bool:
+        lead = self._pair.lead
+        if lead is not None and decision.writer == lead.node.name:
+            self._retention.work(lead.node)
+        return False
+
+    # -- acting
+
+    def act(self, view: View, decision: Decision) -> None:
+        node = self._pair.nodes[decision.node] if decision.node else None
+        if node is None:
+            return
+        if decision.action is Action.TAKE_OVER:
+            lost = self._pair.other(node)
+            view = self._pair.watch.again(view, lost)
+            again = decide(view)
+            if (again.action, again.node) != (decision.action, decision.node):
+                raise TakeoverRefused(f"{lost.name} was asked once more: {again.reason}")
+            term = promote(node, named(view, node.name), refused=named(view, lost.name).reach is Reach.REFUSED)
+            self._pair.took_over(node, term, decision)
+        elif decision.action is Action.FINISH:
+            record(node)
+
+    # -- orders
+
+    def switchover(self, seconds: float) -> None:
+        native_orders.switchover(self._pair, seconds)
+
+    def takeover(self, name: str | None, *, force: bool) -> None:
+        native_orders.takeover(self._pair, name, force=force)
+
+    def solo(self) -> None:
+        native_orders.solo(self._pair)
+
+    def rejoin(self, *, copy: bool) -> int:
+        return native_orders.rejoin(self._pair, copy=copy)
+
+    # -- tokens
+
+    def refuse_lost(self, node: Node, state: NodeState, token: Token) -> None:
+        if token.node != state.node:
+            raise TokenLost("the token is another pair's")
+        if token.term_uuid == state.term_uuid:
+            return
+        known, ended = self._ended(node, token)
+        if not known and token.term_no > state.term_no:
+            raise StaleRead(f"the token is of timeline {token.term_no}, and {node.name} writes on {state.term_no}")
+        if ended is None or not node.database.covers(lsn(ended), token.position):
+            how = f"ended before it, at {lsn(ended)}" if ended is not None else "ended where nobody has recorded, or isn't part of this history"
+            raise TokenLost(f"the token stands for {token.position} on timeline {token.term_no}, which {how}: what was committed there may be lost")
+
+    def has(self, node: Node, state: NodeState, token: Token) -> bool:
+        if token.node != state.source or state.position is None:
+            return False
+        if token.term_uuid == state.stream_uuid:
+            return node.database.covers(state.position, token.position)
+        _, ended = self._ended(node, token)  # it has replayed what came after that timeline, and so all of it
+        return ended is not None and node.database.covers(lsn(ended), token.position)
+
+    def _ended(self, node: Node, token: Token) -> tuple[bool, int | None]:
+        with node.begin(limit=2 * self._pair.settings.probe_timeout) as connection:
+            return native(node).ended_at(connection, token.term_uuid)

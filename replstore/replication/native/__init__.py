@@ -1,0 +1,1 @@
+"""Native replication: the database copies the data, and replstore proves that it has."""

@@ -1,0 +1,199 @@
+"""Proof that the follower has replayed what was committed: a COMMIT that returned is none (HAZARDS 6).
+
+Callers that wait for transactions of their own name them: the follower is asked, for all of them at once, until it shows their markers, which it does when it has
+replayed their commits.  Whoever waits for everything asks the writer first how far its log has come; a place counts only under the same timeline: the follower
+must have replayed the row with which the writer began it, else it may be on another history that is longer (HAZARDS 15).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from replstore.databases.base import NodeState
+from replstore.databases.native.base import Native
+from replstore.errors import NotTheWriter
+from replstore.node import Node
+from replstore.replication.group import GroupCommit
+
+if TYPE_CHECKING:
+    from replstore.databases.native.replay import Place, Replay
+
+log = logging.getLogger("replstore.native")
+#: s between two questions to the follower: first, and at most.
+SOON, LATER = 0.0002, 0.01
+#: How many moments are kept of which it is known how far the writer had come.
+SAMPLES = 64
+
+
+@dataclass(frozen=True)
+class Proved:
+    """What the follower holds: everything up to ``place``, under the term."""
+
+    place: int
+    term_no: int
+    term_uuid: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """At ``at``, on this process's monotonic clock, everything committed was below ``place`` of the term's log."""
+
+    at: float
+    place: int
+    term_uuid: str
+
+
+class Proof:
+    """Waits for either node as the other one's follower; see ``pair.link.Shipping``.
+
+    Args:
+        other: gives the node that isn't this one.
+
+    Attributes:
+        stopped: always empty: the database replicates by itself.
+        synced_at: a moment of which the follower is known to have everything, on the monotonic clock.
+    """
+
+    def __init__(self, other: Callable[[Node], Node]) -> None:
+        self._other = other
+        self.stopped = ""
+        self.synced_at = float("-inf")
+        self._samples: deque[Sample] = deque(maxlen=SAMPLES)
+        self._lock = threading.Lock()
+        self._replays: dict[str, tuple[Replay, GroupCommit[Proved]]] = {}
+
+    def ship(self, node: Node, deadline: float | None, transaction: str | None = None) -> Proved:
+        """Returns when the follower has replayed what was committed on a node before the call.
+
+        Raises:
+            TimeoutError: it hasn't by the deadline.
+            NotTheWriter: the node isn't the writer of its timeline, or the follower isn't its follower.
+            Exception: the driver's error.
+        """
+        with self._lock:
+            if node.name not in self._replays:
+                follower = self._other(node)
+                assert isinstance(node.database, Native)
+                replay = node.database.replay(node.service, follower.service)
+                run = _Run(self, node, follower, replay)
+                self._replays[node.name] = (replay, GroupCommit(run.prove))
+            _, group = self._replays[node.name]
+        return group.cover(time.monotonic() + 30.0 if deadline is None else deadline, transaction)
+
+    # -- how old a follower is, without asking anybody
+
+    def learn(self, state: NodeState, at: float) -> None:
+        """A writer was asked at a moment, and answered with this state."""
+        if state.stream is not None and state.role == "writer" and state.term_uuid:
+            self._keep(Sample(at, state.stream.place, state.term_uuid))
+
+    def _keep(self, sample: Sample) -> None:
+        with self._lock:
+            if not self._samples or sample.at > self._samples[-1].at:
+                self._samples.append(sample)
+
+    def age(self, state: NodeState) -> float:
+        """For how many s, at most, a follower with this state has been without something that was committed; infinite: not known."""
+        if state.stream is None:
+            return math.inf
+        now = time.monotonic()
+        with self._lock:
+            had = (sample.at for sample in reversed(self._samples) if sample.term_uuid == state.stream_uuid and sample.place <= state.stream.place)
+            return now - next(had, -math.inf)
+
+    def proved(self, place: Place, asked: float) -> None:
+        """The follower has replayed up to a place at which the writer was at a moment."""
+        self._keep(Sample(asked, place.place, place.term_uuid))
+        self.synced_at = max(self.synced_at, asked)
+
+    # -- ending
+
+    def stop(self, reason: str) -> None:
+        """Nothing here stops: what is wrong with the database's own replication, ``status`` says."""
+        log.warning("%s", reason)
+
+    def interrupt(self) -> None:
+        """Frees who waits for a node."""
+        for replay, _ in list(self._replays.values()):
+            replay.interrupt()
+
+    def close(self) -> None:
+        """Closes every connection; doesn't wait for a node that doesn't answer."""
+        with self._lock:
+            replays = list(self._replays.values())
+        for replay, group in replays:
+            replay.interrupt()
+            if group.finish(1.0):
+                replay.close()
+
+
+class _Run:
+    """Proves for all that wait, from one node to the other."""
+
+    def __init__(self, proof: Proof, writer: Node, follower: Node, replay: Replay) -> None:
+        self._proof, self._writer, self._follower, self._replay = proof, writer, follower, replay
+        self._deadline = math.inf
+        replay.patient(self._give_up)
+
+    def _give_up(self) -> None:
+        if time.monotonic() >= self._deadline:
+            raise TimeoutError("a node doesn't answer")
+
+    def prove(self, deadline: float, wanted: Sequence[str | None]) -> Proved:
+        """Waits until the follower has what is wanted: transactions by their ids, or everything."""
+        self._deadline = deadline
+        try:
+            ids = [each for each in wanted if each is not None]
+            return self._all(deadline) if len(ids) < len(wanted) else self._these(deadline, ids)
+        except TimeoutError:
+            raise
+        except Exception:
+            self._replay.close()  # what a session owes isn't known any more
+            raise
+
+    def _these(self, deadline: float, ids: Sequence[str]) -> Proved:
+        pause = SOON
+        while True:
+            seen = self._follower_at(ids)
+            if seen.found == len(set(ids)):
+                return Proved(seen.place, seen.term_no, seen.term_uuid)
+            if time.monotonic() >= deadline:
+                raise TimeoutError(f"{self._follower.name} hasn't replayed it")
+            time.sleep(pause)
+            pause = min(2 * pause, LATER)
+
+    def _all(self, deadline: float) -> Proved:
+        asked = time.monotonic()
+        wanted = self._replay.written()
+        if wanted is None:
+            raise NotTheWriter(f"{self._writer.name} has no record of the timeline that it writes on yet")
+        pause = SOON
+        while True:
+            seen = self._follower_at(())
+            if (seen.term_no, seen.term_uuid) == (wanted.term_no, wanted.term_uuid) and seen.place >= wanted.place:
+                self._proof.proved(wanted, asked)
+                return Proved(wanted.place, wanted.term_no, wanted.term_uuid)
+            if seen.term_no > wanted.term_no:
+                raise NotTheWriter(f"{self._follower.name} follows timeline {seen.term_no}, and {self._writer.name} writes on {wanted.term_no}")
+            if time.monotonic() >= deadline:
+                raise TimeoutError(self._behind(seen, wanted))
+            time.sleep(pause)
+            pause = min(2 * pause, LATER)
+
+    def _follower_at(self, ids: Sequence[str]) -> Place:
+        seen = self._replay.replayed(ids)
+        if seen.writes:
+            raise NotTheWriter(f"{self._follower.name} is no standby of {self._writer.name}: it writes itself")
+        return seen
+
+    def _behind(self, seen: Place, wanted: Place) -> str:
+        if seen.term_no < wanted.term_no:
+            return f"{self._follower.name} has nothing yet of timeline {wanted.term_no}: does it follow {self._writer.name}?"
+        return f"{self._follower.name} has {wanted.place - seen.place} bytes of the write-ahead log still to replay"

@@ -1,0 +1,40 @@
+"""A pair of native replication with its control tables and one table, and Stores on it with short times."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import MetaData, make_url
+
+from replstore import local
+from replstore.node import Node
+from replstore.store import Store
+from tests.fix_stores import Base, Lab
+
+
+class NativeLab(Lab):
+    """A primary and its standby under test; the role in the URLs is an ordinary one that may promote."""
+
+    pair: local.StreamingPair
+
+    def _node(self, name: local.Name) -> Node:
+        return Node(name, make_url(self.pair.url(name)), seconds=2.0, native=True)
+
+    def store(self, *, background: bool = True, **settings: Any) -> Store:
+        return super().store(background=background, **{"replication": "native", "promote": True, **settings})
+
+    def migrated(self, metadata: MetaData = Base.metadata, *, background: bool = True, **settings: Any) -> Store:
+        """The pair's first Store, with tables, which the standby has too."""
+        store = self.store(background=background, **settings)
+        store.migrate(metadata)
+        return store
+
+
+@pytest.fixture
+def native_lab(streaming_pair: local.StreamingPair) -> Iterator[NativeLab]:
+    """A new database on a primary and its standby."""
+    with contextlib.closing(NativeLab(streaming_pair)) as lab:
+        yield lab
