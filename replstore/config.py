@@ -21,7 +21,7 @@ from sqlalchemy.engine import URL
 from replstore import config_file
 from replstore.config_faults import PREFIX, URLS, refuse_misspelt, refuse_unknown, sentence
 from replstore.errors import ConfigError, SettingsDiffer
-from replstore.urls import parse, same_database, shown
+from replstore.urls import parse, same_database, several_hosts, shown
 
 #: Settings that belong to the pair: they are kept in its control tables and must be equal in every Store.
 PAIR_SETTINGS = ("replication", "durability", "takeover", "on_follower_down", "rejoin", "refused_means_dead", "detection_time", "marker_retention")
@@ -319,6 +319,7 @@ class Settings(BaseSettings):
         for one, other in (("primary", "standby"), ("primary", "witness"), ("standby", "witness")):
             if other in urls and same_database(urls[one], urls[other]):
                 raise ValueError(f"{one} and {other} name the same database, {shown(urls[one])}: each needs its own")
+        self._refuse_several_hosts(urls)
         if self.replication == "native":
             self._refuse_for_native(urls)
         elif self.durability == "server":
@@ -329,6 +330,14 @@ class Settings(BaseSettings):
                 "one late heartbeat is no dead node"
             )
         return self
+
+    def _refuse_several_hosts(self, urls: Mapping[str, URL]) -> None:
+        for name, url in urls.items():
+            if several_hosts(url) and (self.replication == "journal" or name == "witness"):
+                raise ValueError(
+                    f"{name}: the URL names several hosts: a node is one server, the other one is the pair's other node"
+                    + ("" if name == "witness" else '; with replication "native", which is to be named then, a URL may')
+                )
 
     def _refuse_for_native(self, urls: Mapping[str, URL]) -> None:
         for name in ("primary", "standby"):

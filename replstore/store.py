@@ -84,7 +84,11 @@ class Store:
         if lead.node is not node:
             raise NotTheWriter(f"{node.name} is not the writer any more, {lead.node.name} is: begin the transaction again")
         attempt = Attempt(self.pair, lead, self.settings.durability)
-        attempt.ride(connection)
+        try:
+            attempt.ride(connection)
+        except NotTheWriter:
+            connection.close()  # else the pool would give it to the next one
+            raise
         return attempt
 
     def _deadline(self) -> float:

@@ -70,6 +70,10 @@ class Database(Digesting, Retention):
         """Ends a server process if it is still the same one (HAZARDS 4); returns whether there was one to end."""
         return False
 
+    def leads_to(self, connection: Any, boot: str) -> bool:
+        """Whether a connection leads to the server that was seen under this boot identity; True where the guard in the database tells them apart."""
+        return True
+
     def commit_here(self, connection: Connection) -> None:
         """This transaction's COMMIT waits for no other server, where the database has such a thing."""
 

@@ -20,6 +20,7 @@ class Lead:
         confirmed: when that was seen, on the monotonic clock.
         reason: a sentence.
         uncontested: when it was last known that no other node had become the writer, on the same clock.
+        boot: the boot identity under which the writer was seen; its URL may lead to another server by now.
     """
 
     node: Node
@@ -29,3 +30,4 @@ class Lead:
     confirmed: float
     reason: str
     uncontested: float = float("-inf")
+    boot: str = ""

@@ -141,7 +141,7 @@ class Pair:
             if seen.role is Role.WRITER and seen.term is not None:
                 node = self.nodes[decision.writer]
                 uncontested = self._uncontested(view, seen, began)
-                lead = Lead(node, self.other(node), seen.term, decision.acknowledge, began, decision.reason, uncontested)
+                lead = Lead(node, self.other(node), seen.term, decision.acknowledge, began, decision.reason, uncontested, seen.boot)
         if (self.decision is None or decision.action is not self.decision.action) and not self._is_no_pair():
             log.info("%s: %s", decision.action, decision.reason)
         with self._changed:
@@ -181,8 +181,8 @@ class Pair:
         """Callers go on at the new writer at once; another look would wait for the old one."""
         self.watch.learn(term)
         with self._changed:
-            now = time.monotonic()
-            self.lead = Lead(node, self.other(node), term, decision.acknowledge, now, decision.reason, now)
+            now, seen = time.monotonic(), self._last_seen(node)
+            self.lead = Lead(node, self.other(node), term, decision.acknowledge, now, decision.reason, now, seen.boot if seen else "")
             self._changed.notify_all()
 
     def settle(self, deadline: float, *, above: int = 0) -> Lead:
@@ -268,6 +268,13 @@ class Pair:
         with self._changed:
             if self.lead is not None and self.lead.term == lead.term:
                 self.lead = None
+
+    def refuse_astray(self, lead: Lead, connection: Any) -> None:
+        """Raises NotTheWriter if a connection doesn't lead to the server that was seen to write: a virtual address moved, or it was started again."""
+        if not lead.node.database.leads_to(connection, lead.boot):
+            self.doubt(lead)
+            lead.node.reconnect()
+            raise NotTheWriter(f"{lead.node.name}'s URL leads to another server than the one that was seen to write, or to one that was started anew")
 
     # -- shipping
 

@@ -32,10 +32,12 @@ def acknowledge(pair: Pair, lead: Lead, id: str, durability: str, *, began: floa
 
     Raises:
         CommittedNotReplicated: it is committed on the writer, and not known to be on the follower within ``ack_timeout``.
-        TransactionLost: the writer was lost before it reached the follower; a tombstone stands on the new one.
+        TransactionLost: the writer was lost before it reached the follower, or replaced before it had committed; a tombstone stands on the new one.
         CommitUnknown: that could not be found out.
     """
     if durability != "replicated":
+        if _is_replaced(pair, lead):
+            resolve(pair, lead.term, id, durability, began=began, cause=None)
         pair.backlog.committed()
         return
     deadline = time.monotonic() + (pair.settings.ack_timeout if seconds is None else seconds)
@@ -59,6 +61,12 @@ def acknowledge(pair: Pair, lead: Lead, id: str, durability: str, *, began: floa
                 id,
             )
         time.sleep(0.02)
+
+
+def _is_replaced(pair: Pair, lead: Lead) -> bool:
+    """Whether this program knows of a later writer by now, without asking anybody: the transaction may have committed on a former one."""
+    known = pair.lead
+    return known is not None and known.term.outranks(lead.term)
 
 
 def _held(pair: Pair, lead: Lead, id: str, deadline: float) -> tuple[bool, str]:

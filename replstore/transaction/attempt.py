@@ -51,7 +51,12 @@ class Attempt:
         return self.id, key, fn, "committed", None, self.durability, self.lead.term.number
 
     def ride(self, connection: Any) -> None:
-        """Takes place on a driver connection, before its BEGIN."""
+        """Takes place on a driver connection, before its BEGIN.
+
+        Raises:
+            NotTheWriter: it doesn't lead to the server that was seen to write.
+        """
+        self.pair.refuse_astray(self.lead, connection)
         self.connection = connection
         self.backend = self.lead.node.database.backend(connection)
         self.pair.enter(connection, self.lead.node)

@@ -70,7 +70,7 @@ def resolve(
             lead = pair.settle(deadline, above=term.number)
             if lead.term != term and not lead.term.outranks(term):  # two nodes that were forced apart: neither speaks for the other (HAZARDS 32)
                 raise NotTheWriter(f"{lead.node.name} writes under another decision's {lead.term}")
-            outcome = _bury(lead, id, durability, limit=2 * pair.settings.probe_timeout)
+            outcome = _bury(pair, lead, id, durability, limit=2 * pair.settings.probe_timeout)
         except ReplstoreError as error:
             trouble = str(error)
         except Exception as error:
@@ -107,11 +107,12 @@ def _refuse_old(pair: Pair, id: str, began: float | None, cause: BaseException |
         ) from cause
 
 
-def _bury(lead: Lead, id: str, durability: str, *, limit: float | None = None) -> Outcome:
+def _bury(pair: Pair, lead: Lead, id: str, durability: str, *, limit: float | None = None) -> Outcome:
     """Inserts the tombstone, or finds the marker; a server that hangs is left after ``limit`` s."""
     marker = lead.node.database.control.marker
     try:
         with lead.node.begin(limit=limit) as connection:
+            pair.refuse_astray(lead, connection.connection)
             lead.node.database.commit_here(connection)
             tombstone = {"id": id, "outcome": "lost", "durability": durability, "term_no": lead.term.number}
             connection.execute(insert(marker).values(**tombstone))

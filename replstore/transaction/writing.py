@@ -77,7 +77,13 @@ class Writing:
             if isolation is not None:
                 self._isolate(connection, isolation)
             driver = raw(connection.connection)
-            attempt.ride(driver)
+            try:
+                attempt.ride(driver)
+            except NotTheWriter as error:
+                connection.invalidate()
+                connection.close()
+                self._give_way(lead, error, deadline)
+                continue
             driver.next_hook = attempt
             return connection, attempt
 

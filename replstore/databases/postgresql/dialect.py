@@ -24,6 +24,7 @@ from replstore.databases.dialect import HookedConnection, HookedDialect, raw
 from replstore.databases.postgresql import faults
 from replstore.databases.postgresql.capture import NOT_THE_WRITER
 from replstore.databases.postgresql.pipeline import Answer, Pipeline
+from replstore.databases.postgresql.state import BOOT
 from replstore.errors import NotAPair, NotTheWriter
 
 MARKER_VALUES = MARKER_COLUMNS[:-1]  # the database's own clock gives the time
@@ -38,7 +39,7 @@ WIRED = {
 #: What a new connection asks first.  A client's host that loses its power says nothing any more: unless the server is told to ask sooner than after two
 #: hours, the session keeps its locks for as long (HAZARDS 9).
 OPEN = (
-    "SELECT backend_start::text, current_setting('synchronous_commit'), "
+    f"SELECT backend_start::text, current_setting('synchronous_commit'), {BOOT}, "
     + ", ".join(
         f"CASE WHEN current_setting('{name}')::int > {most} THEN set_config('{name}', '{most}', false) END"
         for name, most in (("tcp_keepalives_idle", 10), ("tcp_keepalives_interval", 5), ("tcp_keepalives_count", 3))
@@ -180,7 +181,7 @@ class StorePostgreSQL(HookedDialect, PGDialect_psycopg):
         connection.server_cursor_factory = StoreServerCursor
         row = connection.execute(OPEN).fetchone()
         assert row is not None
-        connection.backend_start = row[0]
+        connection.backend_start, connection.boot = row[0], row[2]
         connection.add_notice_handler(partial(_warned, connection))
         if self.expected_pair is not None:
             self._check_pair(connection)
