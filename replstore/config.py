@@ -113,6 +113,11 @@ class Settings(BaseSettings):
         description="Native replication with promote: bytes of the write-ahead log that a promotion may leave behind, measured against the last place at "
         "which this program has seen the primary's durable log, at most probe_interval before it was lost. 0: the standby must have all of that.",
     )
+    commit_marker: bool = Field(
+        default=True,
+        description="Native replication: whether each transaction writes a row that proves afterwards that it was committed. True: a COMMIT whose answer "
+        "is lost is decided, and repeated if it did not happen. False: a small write less, and such a COMMIT ends in CommitUnknown.",
+    )
     on_follower_down: Literal["solo", "block"] = Field(
         default="solo",
         description='What a writer does when its follower is surely dead. "solo": it goes on alone and says so, because one lost node must not '
@@ -324,6 +329,8 @@ class Settings(BaseSettings):
             self._refuse_for_native(urls)
         elif self.durability == "server":
             raise ValueError('durability "server" belongs to native replication: the journal has "replicated" and "async"')
+        elif not self.commit_marker:
+            raise ValueError("commit_marker can be false with native replication only: the journal's transactions are told apart by their markers")
         if self.detection_time <= 2 * self.probe_interval:
             raise ValueError(
                 f"detection_time ({self.detection_time:g} s) must be more than twice probe_interval ({self.probe_interval:g} s): "

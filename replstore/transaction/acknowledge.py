@@ -19,13 +19,13 @@ from replstore.transaction.doubt import resolve
 log = logging.getLogger("replstore.transaction")
 
 
-def acknowledge(pair: Pair, lead: Lead, id: str, durability: str, *, began: float | None = None, seconds: float | None = None) -> None:
+def acknowledge(pair: Pair, lead: Lead, id: str | None, durability: str, *, began: float | None = None, seconds: float | None = None) -> None:
     """Returns when the caller may be told that the transaction is safe.
 
     Args:
         pair: the pair.
         lead: the writer and the term it was committed under.
-        id: the marker's.
+        id: the marker's; None: there is none, and the follower must have all that was committed.
         durability: ``replicated`` or ``async``.
         began: when the transaction began, by ``uptime``; None: its marker has a key.
         seconds: to wait for the follower; None: ``ack_timeout``.
@@ -69,7 +69,7 @@ def _is_replaced(pair: Pair, lead: Lead) -> bool:
     return known is not None and known.term.outranks(lead.term)
 
 
-def _held(pair: Pair, lead: Lead, id: str, deadline: float) -> tuple[bool, str]:
+def _held(pair: Pair, lead: Lead, id: str | None, deadline: float) -> tuple[bool, str]:
     """Whether the follower holds the transaction, under the term of its commit."""
     try:
         shipped = pair.ship_from(lead.node, deadline, id)

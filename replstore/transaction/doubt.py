@@ -36,7 +36,7 @@ class Outcome(StrEnum):
 def resolve(
     pair: Pair,
     term: Term,
-    id: str,
+    id: str | None,
     durability: str,
     *,
     began: float | None = None,
@@ -48,7 +48,7 @@ def resolve(
     Args:
         pair: the pair.
         term: the term of the attempt.
-        id: the marker's.
+        id: the marker's; None: it wrote none.
         durability: the attempt's.
         began: when the transaction began, by ``uptime``; None: its marker has a key, and is kept for ever.
         backend: the attempt's server process, ended if it keeps the tombstone waiting.
@@ -63,6 +63,11 @@ def resolve(
     """
     deadline = time.monotonic() + pair.settings.takeover_timeout
     trouble = one_line(cause) if cause else "the writer changed"
+    if id is None:
+        raise CommitUnknown(
+            f"whether the transaction committed can't be found out ({trouble}): commit_marker is false, so it left no marker; "
+            "look at what it would have changed before you repeat it"
+        ) from cause
     lead: Lead | None = None
     while True:
         _refuse_old(pair, id, began, cause)
@@ -80,7 +85,7 @@ def resolve(
             fault = lead.node.database.classify(error)
             if fault is Fault.TIMEOUT and backend is not None and lead.term == term:
                 with suppress(Exception):  # the next round finds out whether it is gone
-                    _end(lead, backend, limit=2 * pair.settings.probe_timeout)
+                    end(lead, backend, limit=2 * pair.settings.probe_timeout)
             elif fault.connection_is_gone:
                 pair.doubt(lead)
         else:
@@ -125,7 +130,8 @@ def _bury(pair: Pair, lead: Lead, id: str, durability: str, *, limit: float | No
     return Outcome.LOST
 
 
-def _end(lead: Lead, backend: tuple[int, str], *, limit: float) -> None:
+def end(lead: Lead, backend: tuple[int, str], *, limit: float) -> None:
+    """Ends the server process of a transaction, if it is still the same one."""
     with lead.node.begin(limit=limit) as connection:
         if lead.node.database.end_backend(connection, backend):
             log.warning("ended server process %d on %s: it kept a transaction in doubt", backend[0], lead.node.name)

@@ -79,10 +79,8 @@ class Writing:
             driver = raw(connection.connection)
             try:
                 attempt.ride(driver)
-            except NotTheWriter as error:
-                connection.invalidate()
-                connection.close()
-                self._give_way(lead, error, deadline)
+            except Exception as error:
+                self._drop(connection, attempt, error, deadline)
                 continue
             driver.next_hook = attempt
             return connection, attempt
@@ -106,12 +104,16 @@ class Writing:
                 connection.begin()
                 raw(connection.connection).open_now()
             except Exception as error:
-                connection.invalidate()
-                connection.close()
-                attempt.ended()
-                self._give_way(attempt.lead, as_database_error(error, connection), deadline)
+                self._drop(connection, attempt, error, deadline)
                 continue
             return connection, attempt
+
+    def _drop(self, connection: Connection, attempt: Attempt, error: Exception, deadline: float) -> None:
+        """Closes a connection on which nothing of the caller's has begun, and decides whether another look may help."""
+        connection.invalidate()
+        connection.close()
+        attempt.ended()
+        self._give_way(attempt.lead, as_database_error(error, connection), deadline)
 
     def _give_way(self, lead: Lead, error: BaseException, deadline: float) -> None:
         """Decides whether another look may help; raises the error if not."""
