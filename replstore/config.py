@@ -118,6 +118,21 @@ class Settings(BaseSettings):
         description="Native replication: whether each transaction writes a row that proves afterwards that it was committed. True: a COMMIT whose answer "
         "is lost is decided, and repeated if it did not happen. False: a small write less, and such a COMMIT ends in CommitUnknown.",
     )
+    primary_data: str | None = Field(
+        default=None,
+        description="Native replication: the data directory of the node named primary, where it is on this machine. `replstore switchover`, `rejoin` and "
+        "`orphans export` then stop, start, promote and rewind that server by themselves, as its owner or as root; without it they print the commands.",
+    )
+    standby_data: str | None = Field(default=None, description="The same of the node named standby.")
+    postgresql_bin: str | None = Field(
+        default=None,
+        description="Directory of the programs for these data directories (pg_ctl, pg_rewind, …). By default those with which the server was started last.",
+    )
+    replication_user: str | None = Field(
+        default=None,
+        description="The role by which a follower connects to the writer, and may rewind. By default the one in the primary_conninfo of a node's "
+        "configuration, else the URL's. Its password belongs into the .pgpass of the server's user, or into primary_conninfo.",
+    )
     on_follower_down: Literal["solo", "block"] = Field(
         default="solo",
         description='What a writer does when its follower is surely dead. "solo": it goes on alone and says so, because one lost node must not '

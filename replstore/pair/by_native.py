@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from replstore.databases.native.state import lsn
 from replstore.errors import DurabilityUnavailable, StaleRead, TakeoverRefused, TokenLost
 from replstore.node import Node
-from replstore.pair import native_orders
+from replstore.pair import native_orders, native_rejoin, native_switchover
 from replstore.pair.link import Link
 from replstore.pair.native_rules import decide, is_unconfirmed
 from replstore.pair.promotion import native, promote, record
@@ -121,8 +122,8 @@ class NativeLink(Link):
 
     # -- orders
 
-    def switchover(self, seconds: float) -> None:
-        native_orders.switchover(self._pair, seconds)
+    def switchover(self, seconds: float, told: Callable[[str], Any] | None) -> None:
+        native_switchover.switchover(self._pair, seconds, told)
 
     def takeover(self, name: str | None, *, force: bool) -> None:
         native_orders.takeover(self._pair, name, force=force)
@@ -130,8 +131,8 @@ class NativeLink(Link):
     def solo(self) -> None:
         native_orders.solo(self._pair)
 
-    def rejoin(self, *, copy: bool) -> int:
-        return native_orders.rejoin(self._pair, copy=copy)
+    def rejoin(self, *, copy: bool, discard: bool) -> int:
+        return native_rejoin.rejoin(self._pair, copy=copy, discard=discard)
 
     # -- tokens
 

@@ -6,7 +6,8 @@ Store, transactions and reads are written against the pair, and never ask which 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from replstore.databases.base import NodeState
@@ -98,7 +99,7 @@ class Link(ABC):
         """Does what no caller waits for; returns whether there is more to do at once."""
 
     @abstractmethod
-    def switchover(self, seconds: float) -> None:
+    def switchover(self, seconds: float, told: Callable[[str], Any] | None) -> None:
         """See ``Store.switchover``."""
 
     @abstractmethod
@@ -110,7 +111,7 @@ class Link(ABC):
         """See ``Store.solo``."""
 
     @abstractmethod
-    def rejoin(self, *, copy: bool) -> int:
+    def rejoin(self, *, copy: bool, discard: bool) -> int:
         """See ``Store.rejoin``."""
 
     @abstractmethod

@@ -76,3 +76,7 @@ class Native(ABC):
     @abstractmethod
     def waiting(self, connection: Connection, backends: Sequence[tuple[int, str]]) -> set[int]:
         """Which server processes wait for a standby at their COMMIT, by their ids; they are given by id and start."""
+
+    @abstractmethod
+    def patroni(self, connection: Connection) -> str | None:
+        """The name of the cluster, where the server looks as if Patroni ran it; None: it doesn't."""

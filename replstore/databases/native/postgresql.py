@@ -23,6 +23,16 @@ CONTROL_STATEMENTS = [
         id text PRIMARY KEY, key text UNIQUE, fn text, outcome text NOT NULL CHECK (outcome IN ('committed', 'lost')), result text,
         durability text NOT NULL, term_no bigint NOT NULL, at timestamptz NOT NULL DEFAULT now())""",
 ]
+#: Patroni gives these on the command line of every server that it starts, and hardly anybody else does.
+PATRONI = """
+SELECT current_setting('cluster_name') FROM pg_settings WHERE name IN ('cluster_name', 'wal_level', 'max_wal_senders', 'max_connections')
+    AND source = 'command line' HAVING count(*) = 4"""
+#: A Store's transaction inserts its marker first: whoever has this lock is alone, and whoever waits for it has changed nothing yet.
+ALONE = "LOCK TABLE replstore.marker IN SHARE MODE"
+INSERTING = (
+    "l.relation = 'replstore.marker'::regclass AND l.mode = 'RowExclusiveLock' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() "
+    "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
 #: Bytes of a page of the write-ahead log, and of its header: no record ends right behind one.
 PAGE, HEADER = 8192, 24
 
@@ -102,6 +112,27 @@ class NativePostgreSQL(PostgreSQL, Native):
         statement = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND (pid, backend_start::text) IN (SELECT * FROM unnest(%s::int[], %s::text[]))"
         pids, starts = [pid for pid, _ in backends], [start for _, start in backends]
         return set(connection.exec_driver_sql(statement, (pids, starts)).scalars())
+
+    def patroni(self, connection: Connection) -> str | None:
+        found = connection.exec_driver_sql(PATRONI).scalar()
+        return None if found is None else str(found)
+
+    def lock_roles(self, connection: Connection, *, seconds: float) -> None:
+        limit = max(1, int(seconds * 1000))
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {limit}")
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {limit + 1000}")
+        connection.exec_driver_sql(ALONE)
+
+    def blockers(self, connection: Connection) -> list[str]:
+        rows = connection.exec_driver_sql(f"""
+            SELECT CASE WHEN l.pid IS NULL THEN 'a prepared transaction (' || coalesce((SELECT string_agg(gid, ', ') FROM pg_prepared_xacts
+                        WHERE database = current_database()), 'unknown') || ')'
+                   ELSE 'backend ' || l.pid || coalesce(' of ' || nullif(a.application_name, ''), '') || ', ' || coalesce(a.state, 'unknown') END
+            FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid WHERE {INSERTING}""")
+        return [row[0] for row in rows]
+
+    def end_blockers(self, connection: Connection) -> int:
+        return 0  # replstore's own sessions only delete old markers, in a moment
 
     def control_statements(self, revision: str) -> list[str]:
         return CONTROL_STATEMENTS if revision == "0001" else []
