@@ -6,12 +6,9 @@ import threading
 import time
 from typing import Any
 
-import pytest
-
-from replstore import SwitchoverFailed
 from replstore.store import Store
 from tests.fix_native import NativeLab
-from tests.fix_stores import Account, put
+from tests.fix_stores import put
 
 
 class Writers:
