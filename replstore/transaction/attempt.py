@@ -74,8 +74,10 @@ class Attempt:
 
     def ended(self) -> None:
         """Nobody waits on the connection any more, and a transaction that never began leaves nothing for the next one to ride on."""
+        if self.connection is None:  # it never rode on one
+            return
         self.pair.leave(self.connection)
-        if self.connection is not None and self.connection.next_hook is self:
+        if self.connection.next_hook is self:
             self.connection.next_hook = None
 
     def committing(self) -> None:
