@@ -33,7 +33,7 @@ class Monitor:
         self._pair = pair
         pair.watched = True
         self._told: dict[str, str] = {}
-        self._retention = Retention(pair.settings.marker_retention)
+        self._retention = Retention(pair.settings.marker_retention, pair.settings.journal_kept)
         # daemons: what they do is done by any other Store, or by the next call, just as well
         self._threads = [
             threading.Thread(target=target, name=f"replstore {name}", daemon=True)
