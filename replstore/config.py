@@ -165,6 +165,12 @@ class Settings(BaseSettings):
         "it out by the marker, at most half as long after the transaction began; then it is CommitUnknown. A day is longer than any transaction "
         "should be open, and short enough to keep the table small. Keys are kept for ever.",
     )
+    journal_kept: Count = Field(
+        default=1_000_000,
+        ge=0,
+        description="How many changed rows, which the follower has long got, the journal still names for `replstore check --since last`; beyond it "
+        "a whole check is needed. Every program of a pair needs the same, for each of them prunes. A million is some 100 MB. 0: none.",
+    )
     max_backlog: Count = Field(
         default=1_000_000,
         ge=0,

@@ -349,8 +349,12 @@ class Database(Digesting, Retention):
         """Begins one read-only snapshot on a connection of a service engine."""
 
     @abstractmethod
-    def unshipped_keys(self, connection: Connection, since: str) -> Mapping[str, set[str] | None]:
-        """By table, the keys that the journal names after a position, as JSON arrays (see ``same_keys``); None: the whole table."""
+    def unshipped_keys(self, connection: Connection, since: str, *, most: int | None = None) -> Mapping[str, set[str] | None]:
+        """By table, the keys that the journal names after a position, as JSON arrays (see ``same_keys``); None: the whole table.
+
+        Args:
+            most: of a table with more keys than this, the whole table; None: no matter how many.
+        """
 
     @abstractmethod
     def same_keys(self, connection: Connection, table: Table, keys: Collection[str]) -> Mapping[str, str]:

@@ -40,7 +40,7 @@ class JournalLink(Link):
     def __init__(self, pair: Pair) -> None:
         self._pair = pair
         self.shipping = Shipping(pair.other, pair.witness, lambda: pair.watched)
-        self._retention = Retention(pair.settings.marker_retention)
+        self._retention = Retention(pair.settings.marker_retention, pair.settings.journal_kept)
 
     def decide(self, view: View) -> Decision:
         return decide(view)
