@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from replstore.errors import NotAPair as NotAPair
     from replstore.errors import NotTheWriter as NotTheWriter
     from replstore.errors import NoWriter as NoWriter
+    from replstore.errors import OrphansNotExported as OrphansNotExported
     from replstore.errors import ReplicationStopped as ReplicationStopped
     from replstore.errors import ReplstoreError as ReplstoreError
     from replstore.errors import ResultNotSerializable as ResultNotSerializable
@@ -67,6 +68,7 @@ _ERRORS = (
     "NodeLost",
     "NotAPair",
     "NotTheWriter",
+    "OrphansNotExported",
     "ReplicationStopped",
     "ReplstoreError",
     "ResultNotSerializable",

@@ -19,6 +19,10 @@ class NotAPair(ConfigError):
     """A database isn't the node it is taken for: no control tables, another pair, the same node twice, or a replaced file."""
 
 
+class OrphansNotExported(ConfigError):
+    """A former writer has transactions that the writer lacks, and that nobody has exported; it was not let follow, which would throw them away."""
+
+
 class SettingsDiffer(ConfigError):
     """This Store was opened with settings other than those that the pair holds; both values are named."""
 

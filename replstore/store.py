@@ -22,6 +22,7 @@ from replstore.databases.base import Fault
 from replstore.errors import NodeLost, NotTheWriter, ReplstoreError, TransactionLost
 from replstore.node import Node, one_line
 from replstore.pair.admission import admit
+from replstore.pair.links import link_of
 from replstore.pair.monitor import Monitor
 from replstore.pair.pair import Pair
 from replstore.pair.status import Status, status
@@ -62,7 +63,7 @@ class Store:
 
     def __init__(self, path: str | Path | None = None, *, background: bool = True, **overrides: Any) -> None:
         self.settings = admit(Settings.load(path, **overrides))
-        self.pair = Pair(self.settings)
+        self.pair = Pair(self.settings, link_of)
         self._monitor = Monitor(self.pair) if background else None
         for node in self.pair.nodes.values():
             node.engine.dialect.new_hook = partial(self._new_hook, node)  # type: ignore[attr-defined]
@@ -83,7 +84,11 @@ class Store:
         if lead.node is not node:
             raise NotTheWriter(f"{node.name} is not the writer any more, {lead.node.name} is: begin the transaction again")
         attempt = Attempt(self.pair, lead, self.settings.durability)
-        attempt.ride(connection)
+        try:
+            attempt.ride(connection)
+        except NotTheWriter:
+            connection.close()  # else the pool would give it to the next one
+            raise
         return attempt
 
     def _deadline(self) -> float:
@@ -239,15 +244,20 @@ class Store:
             self.pair.current(deadline)
             self.pair.ship(deadline)
 
-    def switchover(self, *, timeout: float = 10.0) -> None:
+    def switchover(self, *, timeout: float = 10.0, told: Callable[[str], Any] | None = None) -> None:
         """Lets writer and follower change places, with no failed transaction.
+
+        Args:
+            timeout: s to wait for open transactions at most.
+            told: native replication, where the settings don't name both data directories: called with what whoever runs the servers has to run, which is
+                then waited for, ``timeout`` s at most; None: that ends in SwitchoverFailed.
 
         Raises:
             SwitchoverFailed: somebody keeps a transaction open for longer than ``timeout`` s; the message names them.
             NodeLost: a node doesn't answer.
         """
         with self._both_needed("the switchover"):
-            self.pair.link.switchover(timeout)
+            self.pair.link.switchover(timeout, told)
 
     def takeover(self, node: Literal["primary", "standby"] | None = None, *, force: bool = False) -> None:
         """Makes the follower the writer although nothing, or not enough, says that the writer is lost.
@@ -272,17 +282,22 @@ class Store:
         """Lets the writer acknowledge alone although the follower isn't known to be dead; recorded."""
         self.pair.link.solo()
 
-    def rejoin(self, *, copy: bool = False) -> int:
+    def rejoin(self, *, copy: bool = False, discard: bool = False) -> int:
         """Brings a former writer back as the follower.
 
         Args:
-            copy: copy every table if the former writer's history doesn't continue the writer's.
+            copy: copy every table if the former writer's history doesn't continue the writer's; native replication: the whole server, whatever it has.
+            discard: native replication: throw away what only the former writer has, although nobody has exported it.
 
         Returns:
-            How many orphan rows were recorded.
+            How many orphan rows were recorded; native replication: how many transactions that only it had were taken back.
+
+        Raises:
+            OrphansNotExported: native replication: it has transactions that the writer lacks.
+            NodeLost: a node doesn't answer; native replication: its data directory isn't here, with what whoever runs it has to run.
         """
         with self._both_needed("the rejoin"):
-            return self.pair.link.rejoin(copy=copy)
+            return self.pair.link.rejoin(copy=copy, discard=discard)
 
     @contextmanager
     def _both_needed(self, what: str) -> Iterator[None]:

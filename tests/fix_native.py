@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,8 +13,10 @@ import pytest
 from sqlalchemy import MetaData, make_url
 
 from replstore import local
+from replstore.local import system
 from replstore.node import Node
 from replstore.store import Store
+from tests.fix_migrated import NODES
 from tests.fix_stores import Base, Lab
 
 
@@ -25,6 +30,29 @@ class NativeLab(Lab):
 
     def store(self, *, background: bool = True, **settings: Any) -> Store:
         return super().store(background=background, **{"replication": "native", "promote": True, **settings})
+
+    def here(self) -> dict[str, Any]:
+        """The settings that say where the data directories are."""
+        found = {f"{name}_data": str(self.pair.data(name).path) for name in NODES}
+        return {**found, "postgresql_bin": str(self.pair.primary.bindir)}
+
+    def end(self, node: local.Name) -> None:
+        """SIGKILL to all processes of a node's server, whoever has started it."""
+        pid = self.pair.data(node).pid
+        if pid is None or self.pair.server(node).running:
+            self.kill(node)
+            return
+        os.kill(pid, signal.SIGSTOP)
+        killed = [pid, *system.children(pid)]
+        system.send(killed, signal.SIGKILL)
+        while any(map(system.alive, killed)):
+            time.sleep(0.002)
+
+    def close(self) -> None:
+        super().close()
+        for name in NODES:  # what a command has started, nobody else would end
+            if not self.pair.server(name).running:
+                self.pair.data(name).stop()
 
     def migrated(self, metadata: MetaData = Base.metadata, *, background: bool = True, **settings: Any) -> Store:
         """The pair's first Store, with tables, which the standby has too."""

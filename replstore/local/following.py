@@ -51,6 +51,7 @@ def follow(
     keep: bool = True,
     sync: bool = True,
     seconds: float = 60.0,
+    anew: bool = False,
 ) -> How:
     """Make a node the follower of a server; returns when it streams from it.
 
@@ -63,6 +64,7 @@ def follow(
         keep: a directory that has to be copied anew is moved aside, to ``….before-<seconds since 1970>``; False: it is removed.
         sync: wait until the files are on the disk.
         seconds: how long it may take to start streaming.
+        anew: copy it whatever it is.
 
     Returns:
         ``rewound``: it kept its files but for what it had alone, if anything; ``copied``: all of it came from the leader.
@@ -75,6 +77,8 @@ def follow(
     server.stop()
     kept = _Configuration(node)
     try:
+        if anew:
+            raise ReplstoreError("a copy was asked for")
         rewind(node, leader, sync=sync)
         how: How = "rewound"
     except ReplstoreError as reason:
@@ -139,13 +143,20 @@ def rewind(node: DataDirectory, leader: str, *, sync: bool = True) -> None:
     if node.follows and not control.state.startswith("shut down"):  # pg_rewind can recover a crashed primary, but not a crashed standby
         node.start()
         node.stop()
-    with _connected(leader) as session:
-        session.execute(
-            "CHECKPOINT"
-        )  # before it, the control file may still name the timeline of before the promotion: pg_rewind 15 sees no fork then
+    checkpoint(leader)  # before it, the control file may still name the timeline of before the promotion: pg_rewind 15 sees no fork then
     source, variables = _without_password(leader)
     options = [f"--source-server={source}", *(["--config-file", str(node.config_file)] if node.config_file else [])]
     node.run("pg_rewind", "-D", str(node.path), *options, *([] if sync else ["--no-sync"]), variables=variables)
+
+
+def checkpoint(leader: str) -> None:
+    """Writes what a server has in memory, so that what comes next needn't.
+
+    Raises:
+        ReplstoreError: it doesn't answer, or the role may not.
+    """
+    with _connected(leader) as session:
+        session.execute("CHECKPOINT")
 
 
 def base_backup(bindir: Path, leader: str, into: Path, *, user: tuple[int, int] | None = None, sync: bool = True) -> None:
@@ -238,16 +249,27 @@ def hand_over(
         ReplstoreError: the follower didn't receive everything, and the writer was started again; or, after the promotion, the former writer couldn't follow.
     """
     its_server = servers[0] if servers else writer
+    promote_in_order(writer, follower, to, server=its_server, seconds=seconds)
+    follow(writer, to, name=name, server=its_server, sync=sync, seconds=seconds)
+
+
+def promote_in_order(writer: DataDirectory, follower: DataDirectory, to: str, *, server: Runs | None = None, seconds: float = 60.0) -> None:
+    """The first half of :func:`hand_over`: the writer is shut down, the follower gets the last of its log and is promoted.
+
+    Raises:
+        ReplstoreError: the follower didn't receive everything, and the writer was started again.
+    """
+    its_server = server or writer
     if not (writer.pid and follower.pid and follower.follows) or writer.follows:
         raise ReplstoreError(f"{writer.path} and {follower.path} can't change places: one must run as primary, the other as its standby")
     its_server.stop()
     try:
         await_replay(to, writer.control().checkpoint, seconds)  # its shutdown's own record, the last it has written
     except BaseException:
-        its_server.start()
+        if follower.follows:  # nobody else has promoted it
+            its_server.start()
         raise
     follower.promote(seconds)
-    follow(writer, to, name=name, server=its_server, sync=sync, seconds=seconds)
 
 
 def _copy(node: DataDirectory, leader: str, reason: ReplstoreError, *, keep: bool, sync: bool) -> None:

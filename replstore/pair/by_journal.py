@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from replstore.errors import NotTheWriter, ReplicationStopped, StaleRead, TokenLost
 from replstore.node import Node
@@ -21,7 +22,8 @@ from replstore.replication.mirror import mirror
 
 if TYPE_CHECKING:
     from replstore.databases.base import NodeState
-    from replstore.pair.pair import Lead, Pair
+    from replstore.pair.lead import Lead
+    from replstore.pair.pair import Pair
 
 
 class JournalLink(Link):
@@ -152,7 +154,7 @@ class JournalLink(Link):
 
     # -- orders
 
-    def switchover(self, seconds: float) -> None:
+    def switchover(self, seconds: float, told: Callable[[str], Any] | None) -> None:
         by_hand.switchover(self._pair, seconds=seconds)
 
     def takeover(self, name: str | None, *, force: bool) -> None:
@@ -161,7 +163,7 @@ class JournalLink(Link):
     def solo(self) -> None:
         by_hand.order_solo(self._pair)
 
-    def rejoin(self, *, copy: bool) -> int:
+    def rejoin(self, *, copy: bool, discard: bool) -> int:
         return by_hand.order_rejoin(self._pair, copy=copy)
 
     # -- tokens

@@ -6,12 +6,13 @@ Store, transactions and reads are written against the pair, and never ask which 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from replstore.databases.base import NodeState
     from replstore.node import Node
-    from replstore.pair.pair import Lead
+    from replstore.pair.lead import Lead
     from replstore.pair.token import Token
     from replstore.pair.view import Decision, View
 
@@ -69,9 +70,13 @@ class Link(ABC):
 
     Attributes:
         shipping: what sees to it that the follower has what was committed.
+        durabilities: what ``durability`` may be.
+        without_follower: what a person can do so that a writer, ``{writer}``, acknowledges without its follower.
     """
 
     shipping: Shipping
+    durabilities: tuple[str, ...]
+    without_follower: str
 
     @abstractmethod
     def decide(self, view: View) -> Decision:
@@ -94,7 +99,7 @@ class Link(ABC):
         """Does what no caller waits for; returns whether there is more to do at once."""
 
     @abstractmethod
-    def switchover(self, seconds: float) -> None:
+    def switchover(self, seconds: float, told: Callable[[str], Any] | None) -> None:
         """See ``Store.switchover``."""
 
     @abstractmethod
@@ -106,7 +111,7 @@ class Link(ABC):
         """See ``Store.solo``."""
 
     @abstractmethod
-    def rejoin(self, *, copy: bool) -> int:
+    def rejoin(self, *, copy: bool, discard: bool) -> int:
         """See ``Store.rejoin``."""
 
     @abstractmethod
@@ -140,8 +145,3 @@ class Link(ABC):
             state: what the read sees of it.
             token: a position.
         """
-
-    #: What ``durability`` may be.
-    durabilities: tuple[str, ...]
-    #: What a person can do so that a writer without its follower acknowledges.
-    without_follower: str

@@ -1,11 +1,11 @@
-"""What a person orders of a pair of native replication: as far as SQL goes; the rest is the servers' own."""
+"""What a person orders of a pair of native replication by SQL: a promotion.  What needs more is in ``native_switchover`` and ``native_rejoin``."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
 
-from replstore.errors import ConfigError, NodeLost, SwitchoverFailed, TakeoverRefused
+from replstore.errors import ConfigError, TakeoverRefused
 from replstore.pair.by_hand import alone
 from replstore.pair.native_rules import why_not_promoted
 from replstore.pair.promotion import promote
@@ -51,26 +51,3 @@ def solo(pair: Pair) -> None:
         ConfigError: always.
     """
     raise ConfigError('with native replication the server acknowledges, by its own synchronous_standby_names: durability="server" leaves it to that')
-
-
-def switchover(pair: Pair, seconds: float) -> None:
-    """SQL can promote a standby and can't demote a primary; see ``Store.switchover``.
-
-    Raises:
-        SwitchoverFailed: always: whoever runs the servers switches them over.
-    """
-    lead = pair.settle(time.monotonic() + seconds)
-    raise SwitchoverFailed(
-        f"SQL can't make {lead.node.name} a standby: under Patroni run `patronictl switchover`, with a provider its own command; by hand, stop {lead.node.name} "
-        f"(pg_ctl stop -m fast), run `replstore takeover {lead.follower.name}`, and start {lead.node.name} as its standby"
-    )
-
-
-def rejoin(pair: Pair, *, copy: bool) -> int:
-    """A former primary is rewound on its own machine; see ``Store.rejoin``.
-
-    Raises:
-        NodeLost: always: whoever runs the server lets it follow again.
-    """
-    lead = pair.settle(time.monotonic() + pair.settings.takeover_timeout)
-    raise NodeLost(f"{lead.follower.name} follows again by what runs its server: pg_rewind and a standby.signal on its own machine, or pg_basebackup")

@@ -92,6 +92,7 @@ def test_durations_take_units(given: Any, seconds: float) -> None:
         (TWO | {"refused_means_dead": "perhaps"}, "refused_means_dead must be true or false, it is 'perhaps'"),
         (TWO | {"durability": "most"}, "durability must be 'replicated', 'async' or 'server', it is 'most'"),
         (TWO | {"durability": "postgresql://u:s3cret@h/d"}, "durability must be 'replicated', 'async' or 'server'"),
+        (TWO | {"commit_marker": False}, "commit_marker can be false with native replication only"),
         (TWO | {"durability": "server"}, 'durability "server" belongs to native replication'),
         (TWO | {"replication": "native"}, 'replication "native" is PostgreSQL\'s own, and primary is sqlite:///'),
         (SERVERS | {"replication": "native", "durability": "async"}, 'durability "async" belongs to the journal'),

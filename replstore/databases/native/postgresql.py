@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import psycopg
 from sqlalchemy import Connection, Engine
@@ -12,7 +12,7 @@ from replstore.databases.base import NodeState
 from replstore.databases.catalog import Table
 from replstore.databases.dialect import raw
 from replstore.databases.native import terms
-from replstore.databases.native.base import Native
+from replstore.databases.native.base import Identity, Native
 from replstore.databases.native.replay import BEAT, Replay
 from replstore.databases.native.state import SELECT_BRIEF, SELECT_STATE, lsn, node_state, number
 from replstore.databases.postgresql.database import PostgreSQL
@@ -22,7 +22,18 @@ CONTROL_STATEMENTS = [
     """CREATE TABLE replstore.marker (
         id text PRIMARY KEY, key text UNIQUE, fn text, outcome text NOT NULL CHECK (outcome IN ('committed', 'lost')), result text,
         durability text NOT NULL, term_no bigint NOT NULL, at timestamptz NOT NULL DEFAULT now())""",
-]  #: Bytes of a page of the write-ahead log, and of its header: no record ends right behind one.
+]
+#: Patroni gives these on the command line of every server that it starts, and hardly anybody else does.
+PATRONI = """
+SELECT current_setting('cluster_name') FROM pg_settings WHERE name IN ('cluster_name', 'wal_level', 'max_wal_senders', 'max_connections')
+    AND source = 'command line' HAVING count(*) = 4"""
+#: A Store's transaction inserts its marker first: whoever has this lock is alone, and whoever waits for it has changed nothing yet.
+ALONE = "LOCK TABLE replstore.marker IN SHARE MODE"
+INSERTING = (
+    "l.relation = 'replstore.marker'::regclass AND l.mode = 'RowExclusiveLock' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() "
+    "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+#: Bytes of a page of the write-ahead log, and of its header: no record ends right behind one.
 PAGE, HEADER = 8192, 24
 
 
@@ -36,6 +47,10 @@ class NativePostgreSQL(PostgreSQL, Native):
             return None
         row = connection.exec_driver_sql(SELECT_STATE).fetchone()
         return None if row is None else node_state(row)
+
+    def leads_to(self, connection: Any, boot: str) -> bool:
+        # a server's role and timeline stay what they are until it ends, but for a promotion: nothing else has to be asked of each transaction
+        return not boot or raw(connection).boot == boot
 
     def begin_reading(self, connection: Connection) -> NodeState | None:
         connection.begin()
@@ -61,19 +76,26 @@ class NativePostgreSQL(PostgreSQL, Native):
     def replay(self, writer: Engine, follower: Engine) -> Replay:
         return Replay(writer, follower)
 
-    def identity(self, connection: Connection) -> tuple[str, bool]:
-        row = connection.exec_driver_sql("SELECT (SELECT system_identifier FROM pg_control_system())::text, pg_is_in_recovery()").one()
-        return row[0], row[1]
+    def identity(self, connection: Connection) -> Identity:
+        statement = "SELECT (SELECT system_identifier FROM pg_control_system())::text, current_database(), pg_is_in_recovery()"
+        return Identity(*connection.exec_driver_sql(statement).one())
 
     def beat(self, connection: Connection) -> None:
         durable = raw(connection.connection).info.server_version >= 170000  # it flushes by itself; before, a transaction's end does
         connection.exec_driver_sql(BEAT[durable])
 
-    def promote(self, connection: Connection, *, boot: str, term: str, received: int, refused: bool, force: bool = False) -> str | None:
-        found = connection.exec_driver_sql(
-            terms.PROMOTE, {"boot": boot, "term": term, "received": received, "refused": refused, "force": force}
-        ).scalar()
+    def promote(
+        self, connection: Connection, *, boot: str, term: str, received: int, asked: float, within: float, refused: bool, force: bool = False
+    ) -> str | None:
+        seen = {"boot": boot, "term": term, "received": received, "asked": asked, "within": within}
+        found = connection.exec_driver_sql(terms.PROMOTE, {**seen, "refused": refused, "force": force}).scalar()
         return None if found is None else str(found)
+
+    def is_standby(self, connection: Any) -> bool:
+        # what the session was told at its beginning, and is told again with the first answer after a promotion
+        if connection.info.parameter_status("in_hot_standby") != "on":
+            return False
+        return bool(connection.execute("SELECT pg_is_in_recovery()").fetchone()[0])
 
     def commit_here(self, connection: Connection) -> None:
         connection.exec_driver_sql("SET LOCAL synchronous_commit = local")
@@ -90,6 +112,27 @@ class NativePostgreSQL(PostgreSQL, Native):
         statement = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND (pid, backend_start::text) IN (SELECT * FROM unnest(%s::int[], %s::text[]))"
         pids, starts = [pid for pid, _ in backends], [start for _, start in backends]
         return set(connection.exec_driver_sql(statement, (pids, starts)).scalars())
+
+    def patroni(self, connection: Connection) -> str | None:
+        found = connection.exec_driver_sql(PATRONI).scalar()
+        return None if found is None else str(found)
+
+    def lock_roles(self, connection: Connection, *, seconds: float) -> None:
+        limit = max(1, int(seconds * 1000))
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {limit}")
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {limit + 1000}")
+        connection.exec_driver_sql(ALONE)
+
+    def blockers(self, connection: Connection) -> list[str]:
+        rows = connection.exec_driver_sql(f"""
+            SELECT CASE WHEN l.pid IS NULL THEN 'a prepared transaction (' || coalesce((SELECT string_agg(gid, ', ') FROM pg_prepared_xacts
+                        WHERE database = current_database()), 'unknown') || ')'
+                   ELSE 'backend ' || l.pid || coalesce(' of ' || nullif(a.application_name, ''), '') || ', ' || coalesce(a.state, 'unknown') END
+            FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid WHERE {INSERTING}""")
+        return [row[0] for row in rows]
+
+    def end_blockers(self, connection: Connection) -> int:
+        return 0  # replstore's own sessions only delete old markers, in a moment
 
     def control_statements(self, revision: str) -> list[str]:
         return CONTROL_STATEMENTS if revision == "0001" else []

@@ -1,0 +1,169 @@
+"""Switchover of a pair of native replication whose data directories are on this machine: writer and follower change places without a loss.
+
+No transaction of a Store is open when the writer is shut down: each inserts its marker first, and the table of markers is locked.  Whoever waits for that lock has
+changed nothing yet, loses its session with the server, and begins at the new writer.  The server itself sends its follower all that it has written before it ends.
+A program that dies in between leaves two nodes of which none writes: `replstore takeover` ends it, or any Store with ``promote``.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection
+
+from replstore.databases.base import NodeState
+from replstore.errors import NotTheWriter, NoWriter, ReplstoreError, SwitchoverFailed
+from replstore.local.data_directory import DataDirectory
+from replstore.local.following import checkpoint, follow, promote_in_order
+from replstore.node import Node, one_line
+from replstore.pair.by_hand import alone
+from replstore.pair.directories import directory_of, leader_of, name_of
+from replstore.pair.flip import under_role_lock
+from replstore.pair.native_steps import switching_over
+from replstore.pair.promotion import record
+from replstore.pair.view import Reach, Role, named
+
+if TYPE_CHECKING:
+    from replstore.pair.pair import Lead, Pair
+
+log = logging.getLogger("replstore.pair")
+#: s between two looks for what others do, and for what the new writer says.
+PAUSE, LOOK = 0.25, 0.005
+#: s that a server may take to stop, to get the last of the log, to be promoted; and to follow.
+STEP, FOLLOW = 30.0, 60.0
+
+
+class _Promoted(Exception):
+    """The writer under whose lock this ran is gone, as it should be: nothing can be committed there."""
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Both nodes, before they change places: their directories, and where the writer and the one to be are."""
+
+    lead: Lead
+    former: DataDirectory
+    new: DataDirectory
+    at: str
+    to: str
+
+
+def switchover(pair: Pair, seconds: float, told: Callable[[str], Any] | None) -> None:
+    """See ``Store.switchover``.
+
+    Raises:
+        SwitchoverFailed: somebody keeps a transaction open; the follower doesn't follow; or others run the servers, with what they have to run.
+    """
+    deadline = time.monotonic() + seconds
+    with alone(pair, "a switchover", deadline):
+        lead = pair.settle(deadline)
+        places = _places(pair, lead)
+        if places is not None:
+            _refuse_unfit(pair, lead)
+            _change(pair, places, deadline)
+    if places is None:
+        _by_others(pair, lead, deadline, told)
+        return
+    _let_follow(pair, places)
+
+
+def _places(pair: Pair, lead: Lead) -> _Places | None:
+    """None: not both directories are on this machine."""
+    former, new = directory_of(pair, lead.node.name), directory_of(pair, lead.follower.name)
+    if former is None or new is None:
+        return None
+    for node, directory, follows in ((lead.node, former, False), (lead.follower, new, True)):
+        if directory.pid is None or directory.follows is not follows:
+            what = "follower's" if follows else "writer's"
+            raise SwitchoverFailed(
+                f"{node.name}_data ({directory.path}) isn't the {what} directory: no server runs in it as {'a standby' if follows else 'a primary'}"
+            )
+    at, to = (leader_of(pair, node, new, former) for node in (lead.node, lead.follower))
+    return _Places(lead, former, new, at, to)
+
+
+def _refuse_unfit(pair: Pair, lead: Lead) -> None:
+    """The follower must have this writer's timeline, and be there."""
+    view, decision = pair.look()
+    seen = named(view, lead.follower.name)
+    if seen.reach is not Reach.UP or seen.role is not Role.FOLLOWER or seen.stream is None or not seen.stream.receiving or seen.term != lead.term:
+        why = seen.error or ("it receives nothing" if seen.reach is Reach.UP else str(seen.reach))
+        raise SwitchoverFailed(f"{lead.node.name} still writes: {lead.follower.name} doesn't follow it ({why}); {decision.reason}")
+
+
+def _change(pair: Pair, places: _Places, deadline: float) -> None:
+    """Until the follower of before is the writer, as this process sees it."""
+    lead = places.lead
+    checkpoint(places.at)  # so that the shutdown, for which writers wait, has little left to write
+    pair.ship_from(lead.node, deadline)
+
+    def change(connection: Connection, state: NodeState) -> None:
+        if state.role != Role.WRITER or (state.term_no, state.term_uuid) != (lead.term.number, lead.term.uuid):
+            raise NotTheWriter(f"{lead.node.name} is no longer the writer of {lead.term}")
+        try:
+            promote_in_order(places.former, places.new, places.to, seconds=STEP)
+        finally:
+            connection.invalidate()  # its server has ended
+        raise _Promoted
+
+    try:
+        with suppress(_Promoted):
+            under_role_lock(lead.node, change, seconds=max(0.0, deadline - time.monotonic()))
+    except ReplstoreError as error:
+        _, decision = pair.look()
+        raise SwitchoverFailed(f"{error}; {decision.reason}{f': {decision.next_step}' if decision.next_step else ''}") from error
+    _take_up(lead.follower)
+    pair.look()
+
+
+def _take_up(node: Node) -> None:
+    """The promoted node takes writes, and says so in its first commit."""
+    deadline = time.monotonic() + STEP
+    while True:
+        try:
+            record(node)
+            return
+        except Exception as error:
+            if time.monotonic() >= deadline:
+                raise SwitchoverFailed(f"{node.name} was promoted, and takes no writes: {one_line(error)}") from error
+            time.sleep(LOOK)
+
+
+def _let_follow(pair: Pair, places: _Places) -> None:
+    node = places.lead.node
+    try:
+        follow(places.former, places.to, name=name_of(places.former, node.name), seconds=FOLLOW)
+    except ReplstoreError as error:
+        raise SwitchoverFailed(f"{places.lead.follower.name} writes now, and {node.name} doesn't follow yet ({error}): `replstore rejoin`") from error
+    await_follower(pair, node)
+
+
+def await_follower(pair: Pair, node: Node) -> None:
+    """Waits until this process sees that a node follows the writer: a few seconds at most, since it streams already."""
+    deadline = time.monotonic() + pair.settings.takeover_timeout
+    while time.monotonic() < deadline:
+        view, decision = pair.look()
+        seen, lead = named(view, node.name), pair.lead
+        if lead is not None and seen.role is Role.FOLLOWER and seen.term == lead.term and decision.writer == lead.node.name:
+            return
+        time.sleep(LOOK)
+
+
+def _by_others(pair: Pair, lead: Lead, deadline: float, told: Callable[[str], Any] | None) -> None:
+    steps = switching_over(pair, lead.node, lead.follower)
+    hint = f"{lead.node.name}_data and {lead.follower.name}_data name the data directories where both are on this machine"
+    if told is None:
+        raise SwitchoverFailed(f"SQL can't make {lead.node.name} a standby: {steps}; {hint}")
+    told(steps)
+    while time.monotonic() < deadline:
+        time.sleep(PAUSE)
+        with suppress(NoWriter):
+            now = pair.settle(time.monotonic())
+            if now.node is lead.follower and now.term.number > lead.term.number:
+                return
+    raise SwitchoverFailed(f"{lead.node.name} and {lead.follower.name} haven't changed places within the time: {steps}")
