@@ -1,4 +1,4 @@
-"""The set-ups of compose/, started in earnest under a name of the test's own: their nodes are killed, paused and cut off, their program's acknowledgements counted."""
+"""The set-ups of compose/, started in earnest: their nodes are killed, paused and cut off, and what their program was acknowledged is counted."""
 
 from __future__ import annotations
 
@@ -132,6 +132,10 @@ class SetUp:
         finally:
             network.connect(container, aliases=[service])
 
+    def promoted(self, node: str) -> None:
+        """Returns when a standby has become a writer."""
+        until(f"{node} is promoted", lambda: self.sql(node, "SELECT pg_is_in_recovery()") == ["f"])
+
     # --- what the program has done
 
     def acknowledged(self) -> list[tuple[str, str]]:
@@ -176,7 +180,11 @@ class SetUp:
         self.in_order()
         self.compose("stop", "program")
         acknowledged = {f"{run}|{number}" for run, number in self.acknowledged()}
-        writer = next(node for node in ("primary", "standby") if self.sql(node, "SELECT pg_is_in_recovery() OR EXISTS (SELECT FROM replstore.role WHERE role = 'follower')") == ["f"])
+        writer = next(
+            node
+            for node in ("primary", "standby")
+            if self.sql(node, "SELECT pg_is_in_recovery() OR EXISTS (SELECT FROM replstore.role WHERE role = 'follower')") == ["f"]
+        )
         rows = self.sql(writer, "SELECT run, number FROM entry")
         assert len(rows) == len(set(rows)), "rows that are there twice"
         assert acknowledged <= set(rows), f"acknowledged and lost: {sorted(acknowledged - set(rows))[:10]}"

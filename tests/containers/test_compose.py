@@ -37,13 +37,13 @@ def test_streaming_loses_nothing_when_its_writer_is_killed_paused_and_cut_off(se
     pair = set_up("streaming.yaml")
     assert pair.in_order() == "primary"
     pair.kill("primary")
-    until("the standby is promoted", lambda: pair.sql("standby", "SELECT pg_is_in_recovery()") == ["f"])
+    pair.promoted("standby")
     pair.start("primary")
     pair.go_on()
     for fault in (pair.paused, pair.cut_off):
         writer = pair.in_order()
         with fault(writer):
-            until("the follower is promoted", lambda node=other(writer): pair.sql(node, "SELECT pg_is_in_recovery()") == ["f"])
+            pair.promoted(other(writer))
         pair.restart(writer)  # it had gone on alone: node.sh finds that the other one writes now
         pair.go_on()
         assert pair.in_order() == other(writer)

@@ -38,6 +38,12 @@ def test_a_standby_that_was_away_for_too_long_is_copied(streaming_pair: local.St
     streaming_pair.catch_up()
 
 
+def test_a_standby_that_was_killed_needs_no_copy(streaming_pair: local.StreamingPair):
+    streaming_pair.kill("standby")
+    assert streaming_pair.follow("standby") == "rewound"
+    streaming_pair.catch_up()
+
+
 def test_a_directory_that_is_copied_anew_is_kept_aside(streaming_pair: local.StreamingPair):
     pair, node = streaming_pair, streaming_pair.data("standby")
     outrun(pair)

@@ -312,7 +312,9 @@ def begin_statement(connection: Any) -> str:
     return " ".join(parts)
 
 
-def marker_statement(id: str, key: str | None, fn: str | None, outcome: str, result: str | None, durability: str, term_no: int) -> tuple[str, tuple[Any, ...]]:
+def marker_statement(
+    id: str, key: str | None, fn: str | None, outcome: str, result: str | None, durability: str, term_no: int
+) -> tuple[str, tuple[Any, ...]]:
     """What inserts a marker, of which only the id changes from one to the next."""
     if key is not None or fn is not None or result is not None:
         return _INSERT_MARKER, (id, key, fn, outcome, result, durability, term_no)
