@@ -101,7 +101,9 @@ class NativeLink(Link):
     def look_after(self, decision: Decision) -> bool:
         lead = self._pair.lead
         if lead is not None and decision.writer == lead.node.name:
-            self._retention.work(lead.node)
+            ahead, behind = (self._pair.watch.states[node.name].state for node in (lead.node, lead.follower))
+            if ahead is not None and behind is not None:
+                self._retention.work(lead.node, ahead, behind, self.shipping.age(behind))
         return False
 
     # -- acting
@@ -142,6 +144,8 @@ class NativeLink(Link):
         if token.node != state.node:
             raise TokenLost("the token is another pair's")
         if token.term_uuid == state.term_uuid:
+            if state.position is not None and not node.database.covers(state.position, token.position):
+                raise TokenLost(f"the token stands for {token.position}, and {node.name}'s log has come to {state.position} only: it was made anew from a copy")
             return
         known, ended = self._ended(node, token)
         if not known and token.term_no > state.term_no:

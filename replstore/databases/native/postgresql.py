@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine
 from replstore.databases.base import NodeState
 from replstore.databases.catalog import Table
 from replstore.databases.dialect import raw
-from replstore.databases.native import terms
+from replstore.databases.native import markers, terms
 from replstore.databases.native.base import Identity, Native
 from replstore.databases.native.replay import BEAT, Replay
 from replstore.databases.native.state import INSERTED, SELECT_BRIEF, SELECT_STATE, lsn, node_state, number
@@ -110,6 +110,9 @@ class NativePostgreSQL(PostgreSQL, Native):
     def ended_at(self, connection: Connection, uuid: str) -> tuple[bool, int | None]:
         row = connection.exec_driver_sql(terms.ENDED, (uuid,)).first()
         return (False, None) if row is None else (True, row[0])
+
+    def prune_markers(self, connection: Connection, seconds: float, after: int) -> int | None:
+        return markers.prune(connection, seconds, after)
 
     def waiting(self, connection: Connection, backends: Sequence[tuple[int, str]]) -> set[int]:
         statement = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND (pid, backend_start::text) IN (SELECT * FROM unnest(%s::int[], %s::text[]))"
