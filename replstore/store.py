@@ -31,7 +31,7 @@ from replstore.transaction.acknowledge import acknowledge
 from replstore.transaction.attempt import Attempt
 from replstore.transaction.keyed import claim, store_result
 from replstore.transaction.orphans import Orphans
-from replstore.transaction.read import Reader
+from replstore.transaction.read import Reader, Wanted
 from replstore.transaction.writing import Writing
 from replstore.urls import shown
 
@@ -174,7 +174,8 @@ class Store:
             if done is None:
                 result: Any = fn(session)
                 return cast(Result, result if key is None else store_result(session, attempt, result))
-        acknowledge(self.pair, attempt.lead, done.id, attempt.durability)
+        waits = self.pair.link.waits(attempt.lead, attempt.durability)  # the first call's COMMIT may have had another durability
+        acknowledge(self.pair, attempt.lead, done.id, "replicated" if waits else attempt.durability)
         return cast(Result, done.result)
 
     def sessionmaker(self, **options: Any) -> sessionmaker[Session]:
@@ -200,21 +201,53 @@ class Store:
     # -- reading
 
     @contextmanager
-    def read(self, *, node: ReadFrom = "writer", max_lag: float | None = None, after: Token | None = None) -> Iterator[Session]:
+    def read(
+        self, *, node: ReadFrom = "writer", max_lag: float | None = None, max_lag_bytes: int | None = None, after: Token | None = None
+    ) -> Iterator[Session]:
         """A Session that only reads.
 
         Args:
-            node: ``writer``: confirmed no longer ago than ``detection_time``; ``follower``, or the writer where it can't serve; ``any``: the
-                follower if its lag is within ``max_lag``, else the writer.
-            max_lag: s that the data may be old at most.
+            node: ``writer``: confirmed no longer ago than ``detection_time``; ``follower``, or the writer where it can't serve, after up to 1 s for it to
+                come within the terms; ``any``: the follower if it is within the terms now, else the writer.
+            max_lag: s that the data may be old at most, by this program's own clock.
+            max_lag_bytes: bytes of the write-ahead log that the follower may lack at most, of what the writer had when it was seen last, at most
+                ``detection_time`` ago; native replication only.
             after: a token; the read sees everything that it stands for.
 
         Raises:
             StaleRead: no node can serve the read within these terms.
-            TokenLost: the token's commits went down with a former writer.
+            TokenLost: the token's commits went down with a former writer, or may have.
+            ValueError: terms that mean nothing.
+            sqlalchemy.exc.OperationalError: the server was lost within the block, or cancelled a query that was in its recovery's way: the block may be
+                repeated, as ``query`` does.
         """
-        with self._reader.read(node, max_lag, after) as session:
+        with self._reader.read(Wanted(node, max_lag, max_lag_bytes, after)) as session:
             yield session
+
+    def query(
+        self,
+        fn: Callable[[Session], Result],
+        *,
+        node: ReadFrom = "writer",
+        max_lag: float | None = None,
+        max_lag_bytes: int | None = None,
+        after: Token | None = None,
+        attempts: int = 3,
+    ) -> Result:
+        """Calls ``fn(session)`` in a read, again where its server is lost or cancels it for its recovery; the last time on the writer.
+
+        Args:
+            fn: what reads; it may be called several times.
+            node, max_lag, max_lag_bytes, after: as for ``read``.
+            attempts: how often at most.
+
+        Returns:
+            What ``fn`` returned.
+
+        Raises:
+            What ``fn`` raises; StaleRead, TokenLost, ValueError.
+        """
+        return self._reader.query(fn, Wanted(node, max_lag, max_lag_bytes, after), attempts)
 
     def token(self) -> Token:
         """The position of everything that this Store has committed, for ``read(after=…)`` on either node, here or in another process."""

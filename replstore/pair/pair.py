@@ -308,6 +308,11 @@ class Pair:
     def committing(self, connection: Any, attempt: Committing) -> None:
         """The transaction on this driver connection sends its COMMIT."""
         self._committing[connection] = (time.monotonic(), attempt)
+        self.link.committing()
+
+    def has_commits(self) -> bool:
+        """Whether any COMMIT is under way."""
+        return len(self._committing) > 0
 
     def late_commits(self, node: Node, seconds: float) -> dict[Any, Committing]:
         """By driver connection, the transactions on a node whose COMMIT was sent more than ``seconds`` ago and hasn't returned."""

@@ -102,16 +102,17 @@ class Attempt:
             CommitUnknown, CommittedNotReplicated.
         """
         self.pair.doubt(self.lead)
-        if self.cut and self.id is None and self.backend is not None:
+        if self.cut and self.backend is not None:
+            with suppress(Exception):  # it waits on, and keeps its locks
+                end(self.lead, self.backend, limit=2 * self.pair.settings.probe_timeout)
+        if self.cut and self.id is None:
             lead = self.lead  # a COMMIT that waits for a standby has happened already
-            with suppress(Exception):
-                end(lead, self.backend, limit=2 * self.pair.settings.probe_timeout)
         else:
             lead = resolve(self.pair, self.lead.term, self.id, self.durability, began=self.since, backend=self.backend, cause=error)
         self.done = True
-        # the server was to wait for a standby and didn't end: that it has the commit must be proved, at once or not
-        durability, seconds = ("replicated", 0.0) if self.cut else (self.durability, None)
-        acknowledge(self.pair, lead, self.id, durability, began=self.since, seconds=seconds)
+        # a server that was to wait for a standby has not done so to the end: that it has the commit must be proved, and soon if it was waited for already
+        durability = "replicated" if self.cut or self.pair.link.waits(lead, self.durability) else self.durability
+        acknowledge(self.pair, lead, self.id, durability, began=self.since, seconds=min(1.0, self.pair.settings.ack_timeout) if self.cut else None)
 
 
 class Reading:

@@ -293,8 +293,8 @@ class StorePostgreSQL(HookedDialect, PGDialect_psycopg):
 
 
 def _warned(connection: StoreConnection, diagnostic: psycopg.errors.Diagnostic) -> None:
-    """A wait for a standby was cancelled, and COMMIT says so by a warning only (HAZARDS 6)."""
-    if diagnostic.sqlstate == "01000" and diagnostic.severity_nonlocalized == "WARNING":
+    """A wait for a standby was cancelled, and COMMIT says so by a warning only (HAZARDS 6); a program's own RAISE WARNING has the same code."""
+    if diagnostic.sqlstate == "01000" and diagnostic.source_function == "SyncRepWaitForLSN":
         connection.warned = True
 
 
