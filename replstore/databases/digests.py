@@ -224,6 +224,11 @@ class Digesting(ABC):
         """Begins a transaction that reads in a snapshot of another session."""
         raise NotImplementedError
 
+    def running(self, connection: Connection) -> tuple[frozenset[int], int]:
+        """Numbers of the transactions that the snapshot sees as running, and the next one's, as ``Digests.versions`` has them; only of databases that copy
+        themselves."""
+        raise NotImplementedError
+
     def beside(self, tables: Sequence[Table], there: Sequence[Table]) -> list[Table]:
         """Tables of this node as those of another one, which may be of another kind and knows nothing of this, let them be compared."""
         return list(tables)

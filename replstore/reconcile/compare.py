@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from replstore.reconcile.anchored import check_anchored
 from replstore.reconcile.reading import Sessions, sessions
 from replstore.reconcile.report import OURS, About, Report, TableReport
 from replstore.reconcile.resuming import Log
@@ -38,6 +39,8 @@ def check(pair: Pair, wishes: Wishes | None = None) -> Report:
         ConfigError: there is no such table.
     """
     wishes, began = wishes or Wishes(), datetime.now(UTC)
+    if not pair.primary.database.captures:
+        return check_anchored(pair, wishes)
     with both_nodes(pair) as both, sessions(wishes.workers) as more, _log(both, wishes).done() as log:
         return compared(both, wished(both, wishes), wishes, more, log, began)
 

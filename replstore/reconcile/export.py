@@ -203,7 +203,7 @@ class _Reading:
             return
         numbers = [str(xid) for each in self.lost for xid in each.xids]
         markers = {row.xid: row for row in former.exec_driver_sql(MARKERS, (numbers,))}
-        known = {id: outcome for id, outcome in writer.exec_driver_sql(KNOWN, ([row.id for row in markers.values()],))}
+        known = {row.id: row.outcome for row in writer.exec_driver_sql(KNOWN, ([row.id for row in markers.values()],))}
         seen = {row["transaction"] for rows in self.found.tables.values() for row in rows}
         for each in self.lost:
             marker = next((markers[xid] for xid in each.xids if xid in markers), None)

@@ -11,7 +11,7 @@ from replstore import OrphansNotExported
 from replstore.reconcile.export import export
 from replstore.store import Store
 from tests.fix_native import NativeLab
-from tests.fix_stores import Account, insert, put
+from tests.fix_stores import insert, put
 
 
 def parted(lab: NativeLab, *alone: Any, **settings: Any) -> Store:
