@@ -21,7 +21,7 @@ from sqlalchemy.engine import URL
 from replstore import config_file
 from replstore.config_faults import PREFIX, URLS, refuse_misspelt, refuse_unknown, sentence
 from replstore.errors import ConfigError, SettingsDiffer
-from replstore.urls import parse, same_database, shown
+from replstore.urls import parse, same_database, several_hosts, shown
 
 #: Settings that belong to the pair: they are kept in its control tables and must be equal in every Store.
 PAIR_SETTINGS = ("replication", "durability", "takeover", "on_follower_down", "rejoin", "refused_means_dead", "detection_time", "marker_retention")
@@ -113,6 +113,11 @@ class Settings(BaseSettings):
         description="Native replication with promote: bytes of the write-ahead log that a promotion may leave behind, measured against the last place at "
         "which this program has seen the primary's durable log, at most probe_interval before it was lost. 0: the standby must have all of that.",
     )
+    commit_marker: bool = Field(
+        default=True,
+        description="Native replication: whether each transaction writes a row that proves afterwards that it was committed. True: a COMMIT whose answer "
+        "is lost is decided, and repeated if it did not happen. False: a small write less, and such a COMMIT ends in CommitUnknown.",
+    )
     primary_data: str | None = Field(
         default=None,
         description="Native replication: the data directory of the node named primary, where it is on this machine. `replstore switchover`, `rejoin` and "
@@ -159,6 +164,12 @@ class Settings(BaseSettings):
         description="Seconds for which a commit's marker without a key is kept after it is on both nodes. Whoever is in doubt about a commit finds "
         "it out by the marker, at most half as long after the transaction began; then it is CommitUnknown. A day is longer than any transaction "
         "should be open, and short enough to keep the table small. Keys are kept for ever.",
+    )
+    journal_kept: Count = Field(
+        default=1_000_000,
+        ge=0,
+        description="How many changed rows, which the follower has long got, the journal still names for `replstore check --since last`; beyond it "
+        "a whole check is needed. Every program of a pair needs the same, for each of them prunes. A million is some 100 MB. 0: none.",
     )
     max_backlog: Count = Field(
         default=1_000_000,
@@ -334,16 +345,27 @@ class Settings(BaseSettings):
         for one, other in (("primary", "standby"), ("primary", "witness"), ("standby", "witness")):
             if other in urls and same_database(urls[one], urls[other]):
                 raise ValueError(f"{one} and {other} name the same database, {shown(urls[one])}: each needs its own")
+        self._refuse_several_hosts(urls)
         if self.replication == "native":
             self._refuse_for_native(urls)
         elif self.durability == "server":
             raise ValueError('durability "server" belongs to native replication: the journal has "replicated" and "async"')
+        elif not self.commit_marker:
+            raise ValueError("commit_marker can be false with native replication only: the journal's transactions are told apart by their markers")
         if self.detection_time <= 2 * self.probe_interval:
             raise ValueError(
                 f"detection_time ({self.detection_time:g} s) must be more than twice probe_interval ({self.probe_interval:g} s): "
                 "one late heartbeat is no dead node"
             )
         return self
+
+    def _refuse_several_hosts(self, urls: Mapping[str, URL]) -> None:
+        for name, url in urls.items():
+            if several_hosts(url) and (self.replication == "journal" or name == "witness"):
+                raise ValueError(
+                    f"{name}: the URL names several hosts: a node is one server, the other one is the pair's other node"
+                    + ("" if name == "witness" else '; with replication "native", which is to be named then, a URL may')
+                )
 
     def _refuse_for_native(self, urls: Mapping[str, URL]) -> None:
         for name in ("primary", "standby"):

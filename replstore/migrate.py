@@ -23,7 +23,6 @@ from replstore.control_migrations import current, head, upgrade
 from replstore.databases.base import NodeState
 from replstore.databases.catalog import Table
 from replstore.errors import CannotReplicate, ConfigError, MigrationFailed, NotAPair
-from replstore.migrate_native import migrate_writer
 from replstore.node import Node
 from replstore.pair.admission import compare_nodes
 from replstore.pair.appoint import APPOINTED, appoint, appointed, dismiss
@@ -97,6 +96,8 @@ def migrate(
 def _migrate_native(pair: Pair, user: UserMigration, replace: str | None, drop_witness: bool) -> Migrated:
     if replace is not None or drop_witness:
         raise ConfigError("with native replication a node is replaced by a new standby of the server's own (pg_basebackup), and there is no witness")
+    from replstore.migrate_native import migrate_writer
+
     with pair.maintenance:
         tables, behind = migrate_writer(pair, user)
     return Migrated(head(), user.revision, tuple(sorted(tables)), (), behind)

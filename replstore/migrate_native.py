@@ -11,7 +11,7 @@ from sqlalchemy import insert, select
 from replstore.control_migrations import current, head, upgrade
 from replstore.errors import ConfigError, NotAPair
 from replstore.node import Node
-from replstore.pair.admission import refuse_clusters
+from replstore.pair.admission import refuse_strangers
 from replstore.pair.appoint import APPOINTED
 from replstore.pair.pair import Pair
 from replstore.pair.promotion import native, record
@@ -55,14 +55,20 @@ def _writer(pair: Pair) -> Node:
         if seen.state is not None or seen.fault is None:
             with node.snapshot() as connection:
                 found[node.name] = native(node).identity(connection)
-    refuse_clusters({name: system for name, (system, _) in found.items()})
-    writers = [name for name, (_, in_recovery) in found.items() if not in_recovery]
-    if len(writers) == 2:
+    refuse_strangers(found)
+    writers = [name for name, identity in found.items() if not identity.in_recovery]
+    if len(writers) == 2 and not _is_one_server(pair):
         raise NotAPair("both nodes write, so neither is the other one's standby: make one the standby of the other, with pg_basebackup or pg_rewind")
     if not writers:
         away = "; ".join(f"{name} is a standby" if name in found else f"{name} isn't reached" for name in pair.nodes)
         raise NotAPair(f"no node writes: {away}")
     return pair.nodes[writers[0]]
+
+
+def _is_one_server(pair: Pair) -> bool:
+    """Whether both URLs lead to one server for now, as several hosts or a virtual address in them may."""
+    with pair.primary.snapshot() as one, pair.standby.snapshot() as other:
+        return pair.primary.database.is_same(one, other)
 
 
 def _control(pair: Pair, writer: Node) -> None:

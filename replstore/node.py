@@ -175,6 +175,11 @@ class Node:
             finally:
                 self._probing = None
 
+    def reconnect(self) -> None:
+        """Closes the connections that nobody uses: the URL leads to another server than they do."""
+        for engine in (self.engine, self.service):
+            engine.dispose()
+
     def forget_pair(self) -> None:
         """The database is about to be made anew: what stands there now belongs to no pair."""
         self._pair = None

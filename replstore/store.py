@@ -22,6 +22,7 @@ from replstore.databases.base import Fault
 from replstore.errors import NodeLost, NotTheWriter, ReplstoreError, TransactionLost
 from replstore.node import Node, one_line
 from replstore.pair.admission import admit
+from replstore.pair.links import link_of
 from replstore.pair.monitor import Monitor
 from replstore.pair.pair import Pair
 from replstore.pair.status import Status, status
@@ -62,7 +63,7 @@ class Store:
 
     def __init__(self, path: str | Path | None = None, *, background: bool = True, **overrides: Any) -> None:
         self.settings = admit(Settings.load(path, **overrides))
-        self.pair = Pair(self.settings)
+        self.pair = Pair(self.settings, link_of)
         self._monitor = Monitor(self.pair) if background else None
         for node in self.pair.nodes.values():
             node.engine.dialect.new_hook = partial(self._new_hook, node)  # type: ignore[attr-defined]
@@ -83,7 +84,11 @@ class Store:
         if lead.node is not node:
             raise NotTheWriter(f"{node.name} is not the writer any more, {lead.node.name} is: begin the transaction again")
         attempt = Attempt(self.pair, lead, self.settings.durability)
-        attempt.ride(connection)
+        try:
+            attempt.ride(connection)
+        except NotTheWriter:
+            connection.close()  # else the pool would give it to the next one
+            raise
         return attempt
 
     def _deadline(self) -> float:
@@ -350,8 +355,9 @@ class Store:
         progress: Progress | None = None,
         expected: Progress | None = None,
         resume: str = "",
+        since: Literal["last"] | None = None,
     ) -> Report:
-        """Compares schema, sequences and rows of both nodes, while writes go on; changes nothing.
+        """Compares schema, sequences and rows of both nodes, while writes go on; changes nothing but what replstore remembers of the check.
 
         Args:
             tables: names of the tables to compare, with their schema where there is more than one of the name; None: all.
@@ -365,15 +371,16 @@ class Store:
             progress: called now and then with a table's name and how many of its rows were compared.
             expected: called with a table's name and about how many rows it has, before they are read.
             resume: path of a file that keeps what was found while the check runs: one that broke off goes on where it was; empty: none.
+            since: ``"last"``: of each table only the rows that changed since it was last compared as a whole, or in this way; None: all rows.
 
         Raises:
-            CannotCheck: a node doesn't answer, has no control tables, or was lost meanwhile.
+            CannotCheck: a node doesn't answer, has no control tables, or was lost meanwhile; or what has changed since then isn't known any more.
             ConfigError: there is no such table.
         """
         from replstore.reconcile import Wishes, check
 
         self.pair.refuse_closed()
-        return check(self.pair, Wishes(tables, exclude, where, sample, limit, settle, workers, max_load, progress, expected, resume))
+        return check(self.pair, Wishes(tables, exclude, where, sample, limit, settle, workers, max_load, progress, expected, resume, since))
 
     def repair(
         self,

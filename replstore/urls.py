@@ -90,6 +90,11 @@ def obstacle(url: URL) -> str:
     return _BACKENDS[url.get_backend_name()].obstacle(url)
 
 
+def several_hosts(url: URL) -> bool:
+    """Whether a parsed URL names several hosts, of which the driver takes the first that suits."""
+    return url.get_backend_name() == "postgresql" and "," in _hosts(url)
+
+
 def same_database(one: URL, other: URL) -> bool:
     """Whether two parsed URLs surely name the same database.
 
@@ -171,9 +176,6 @@ def _is_number(value: object) -> bool:
 
 
 def _check_postgresql(url: URL) -> URL:
-    hosts = url.query.get("host", url.host or "")
-    if isinstance(hosts, tuple) or "," in hosts:
-        raise ConfigError("the URL names several hosts: a node is one server, the other one is the pair's other node")
     if url.port is not None and not 0 < url.port < 65536:
         raise ConfigError(f"{url.port} isn't a port: there are 1 to 65535")
     password = url.query.get("password")
@@ -207,8 +209,15 @@ def _sqlite_identity(url: URL) -> str:
     return os.path.realpath(url.database or "")
 
 
+def _hosts(url: URL) -> str:
+    hosts = url.query.get("host") or url.host or os.environ.get("PGHOST", "")
+    return (hosts if isinstance(hosts, str) else ",".join(hosts)).lower()
+
+
 def _postgresql_identity(url: URL) -> str:
-    host = str(url.query.get("host") or url.host or os.environ.get("PGHOST", "")).lower()
+    host = _hosts(url)
+    if several_hosts(url):  # which one is meant, the attributes say
+        host = f"{host} {url.query.get('target_session_attrs', '')}"
     port = url.port or url.query.get("port") or os.environ.get("PGPORT") or 5432
     user = url.username or url.query.get("user") or os.environ.get("PGUSER") or os.environ.get("USER", "")
     name = url.database or url.query.get("dbname") or os.environ.get("PGDATABASE") or user

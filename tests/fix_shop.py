@@ -14,6 +14,7 @@ from replstore import local
 from replstore.store import Store
 from tests.fix_migrated import copied
 from tests.fix_pairs import FreshPair
+from tests.fix_stores import PATIENT
 
 #: Short enough for tests; detection is still longer than two heartbeats.
 QUICK: dict[str, Any] = {"detection_time": 0.4, "probe_interval": 0.1, "ack_timeout": 1.0, "takeover_timeout": 3.0}
@@ -118,7 +119,7 @@ def shop(any_pair: local.Pair) -> local.Pair:
 
 @pytest.fixture(scope="module")
 def calm_postgresql_store(postgresql_servers: local.PostgresPair) -> Iterator[Store]:
-    with FreshPair(postgresql_servers) as pair, new_store(pair, background=False) as store:
+    with FreshPair(postgresql_servers) as pair, new_store(pair, background=False, **PATIENT) as store:
         yield store
 
 

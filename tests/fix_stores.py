@@ -25,7 +25,7 @@ from replstore.databases.carrier import Carrier, Keys, Landing, Snapshot
 from replstore.local.process import PostgresServer
 from replstore.node import Node
 from replstore.pair.decide import Acknowledge, Term
-from replstore.pair.pair import Lead
+from replstore.pair.lead import Lead
 from replstore.replication.journal.ship import Shipper
 from replstore.store import Store
 from tests.fix_migrated import NODES, copied
@@ -41,6 +41,8 @@ FAST: dict[str, Any] = {
     "takeover_timeout": 5.0,
     "ship_interval": 0.05,
 }
+#: Long times, for a pair that a module's tests share and never let fall silent: a pause of a busy machine is no loss of the writer.
+PATIENT: dict[str, Any] = {"detection_time": 30.0, "probe_timeout": 10.0, "ack_timeout": 30.0, "takeover_timeout": 30.0}
 
 
 class Base(DeclarativeBase):

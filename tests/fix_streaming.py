@@ -5,22 +5,20 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
-from typing import cast
 
 import pytest
 
 from replstore import local
-from replstore.local.streaming import LocalSource
 
 _numbers = itertools.count(1)
 
-_source = cast(LocalSource, "path" if os.environ.get("REPLSTORE_LOCAL") == "path" else "auto")
+_source: local.LocalSource = "path" if os.environ.get("REPLSTORE_LOCAL") == "path" else "auto"
 
 
 @pytest.fixture(scope="session")
 def streaming_servers() -> Iterator[local.StreamingPair]:
     """A primary and its standby for the whole run (of each worker, under xdist), without fsync."""
-    with local.streaming_pair(_source, fsync=False) as pair:
+    with local.streaming_pair(_source, fsync=False, segment=1) as pair:
         yield pair
 
 

@@ -52,6 +52,9 @@ def command(
         float, typer.Option("--max-load", help="Percent of the time in which a session may keep its database busy.", metavar="PERCENT")
     ] = 100.0,
     resume: Annotated[str, typer.Option("--resume", help="Keep what was found in this file, and go on from it after a break.", metavar="FILE")] = "",
+    since: Annotated[
+        str | None, typer.Option("--since", help="last: compare only rows that changed since the last check.", metavar="last", show_default=False)
+    ] = None,
     html: Annotated[str, typer.Option("--html", help="Also write the report to this file, as a page for the browser.", metavar="FILE")] = "",
 ) -> int | None:
     """Compare both nodes: schema, sequences and every row, while writes go on. Nothing is changed.
@@ -69,6 +72,7 @@ def command(
         "workers": workers,
         "max_load": _share("--max-load", max_load),
         "resume": resume,
+        "since": since,
     }
     page = PageFile(html)
     with Bar() as bar:

@@ -67,6 +67,7 @@ class Stream:
         synchronous: the setting ``synchronous_standby_names``.
         may_promote: this role may promote it.
         retry_ms: the setting ``wal_retrieve_retry_interval``.
+        clock: what the node's own clock said, s since 1970.
     """
 
     timeline: int | None
@@ -78,6 +79,7 @@ class Stream:
     synchronous: str = ""
     may_promote: bool = False
     retry_ms: int = 0
+    clock: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,14 @@ class Database(Digesting, Retention):
         """Ends a server process if it is still the same one (HAZARDS 4); returns whether there was one to end."""
         return False
 
+    def leads_to(self, connection: Any, boot: str) -> bool:
+        """Whether a connection leads to the server that was seen under this boot identity; True where the guard in the database tells them apart."""
+        return True
+
+    def is_standby(self, connection: Any) -> bool:
+        """Whether the server behind a driver connection, outside of a transaction, copies another one; asks it only where that may be so."""
+        return False
+
     def commit_here(self, connection: Connection) -> None:
         """This transaction's COMMIT waits for no other server, where the database has such a thing."""
 
@@ -341,8 +349,12 @@ class Database(Digesting, Retention):
         """Begins one read-only snapshot on a connection of a service engine."""
 
     @abstractmethod
-    def unshipped_keys(self, connection: Connection, since: str) -> Mapping[str, set[str] | None]:
-        """By table, the keys that the journal names after a position, as JSON arrays (see ``same_keys``); None: the whole table."""
+    def unshipped_keys(self, connection: Connection, since: str, *, most: int | None = None) -> Mapping[str, set[str] | None]:
+        """By table, the keys that the journal names after a position, as JSON arrays (see ``same_keys``); None: the whole table.
+
+        Args:
+            most: of a table with more keys than this, the whole table; None: no matter how many.
+        """
 
     @abstractmethod
     def same_keys(self, connection: Connection, table: Table, keys: Collection[str]) -> Mapping[str, str]:

@@ -23,6 +23,8 @@ class HookedConnection:
     """Rides on the running transaction."""
     warned: bool = False
     """The server has warned of the running transaction's COMMIT: it is not where its settings say that it should be."""
+    boot: str = ""
+    """Boot identity of the server that it leads to, where the database tells it."""
     next_hook: Hook | None = None
     """Set before BEGIN to ride on the next transaction; without it the engine's ``new_hook`` makes one."""
 

@@ -11,6 +11,8 @@ from replstore.timestamps import now
 
 #: The setting of a follower that says which tables are still to be copied, and how far each has come.
 TO_COPY = "copying"
+#: The setting of a node that says up to which position each table was found equal (``replication/journal/verified.py``).
+VERIFIED = "verified"
 Statement = tuple[str, tuple[Any, ...], str | None]
 
 
@@ -67,8 +69,10 @@ def landing_statements(control: Control, landing: Landing) -> list[Statement]:
             update += f" AND (SELECT value FROM {control.name('setting')} WHERE name = ?) = ?"
             compared += (TO_COPY, json.dumps(landing.left))
         statements.append((update, (*landed, *compared), "the follower's role, term or position moved since the batch began"))
+    setting = control.name("setting")
+    if copying or landing.rejoin:  # rows come that no journal names
+        statements.append((f"DELETE FROM {setting} WHERE name = ?", (VERIFIED,), None))
     if copying:
-        setting = control.name("setting")
         statements += [
             (f"DELETE FROM {setting} WHERE name = ?", (TO_COPY,), None),
             (f"INSERT INTO {setting} (name, value) VALUES (?, ?)", (TO_COPY, json.dumps(landing.to_copy)), None),

@@ -55,6 +55,10 @@ class Retention(ABC):
             limit: beyond it nothing is counted.
         """
 
+    @abstractmethod
+    def changes(self, connection: Connection, since: str, *, limit: int) -> int:
+        """How many keys the journal names after a position: exact only where they are no more than about ``limit``."""
+
     def pinned(self, connection: Connection) -> list[str]:
         """What keeps the journal from being pruned for longer than usual, a sentence each."""
         return []

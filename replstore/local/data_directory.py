@@ -35,6 +35,8 @@ class Control:
         state: as ``in production``, ``in archive recovery``, ``shut down``, ``shut down in recovery``.
         timeline: of its last checkpoint; right after a promotion still the old one.
         checkpoint: where its last checkpoint begins in the log.
+        replayed: up to where it has replayed the log at least, as a standby; ``0/0`` on a primary.
+        segment: size of a file of the log, in bytes.
         rewindable: whether its pages carry what pg_rewind needs (checksums, or ``wal_log_hints``).
     """
 
@@ -42,6 +44,8 @@ class Control:
     state: str
     timeline: int
     checkpoint: str
+    replayed: str
+    segment: int
     rewindable: bool
 
 
@@ -109,6 +113,8 @@ class DataDirectory:
             state=said["Database cluster state"],
             timeline=int(said["Latest checkpoint's TimeLineID"]),
             checkpoint=said["Latest checkpoint location"],
+            replayed=said["Minimum recovery ending location"],
+            segment=int(said["Bytes per WAL segment"]),
             rewindable=said["wal_log_hints setting"] == "on" or said["Data page checksum version"] != "0",
         )
 

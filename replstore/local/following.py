@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from replstore.errors import ReplstoreError
+from replstore.local import system
 from replstore.local.data_directory import STANDBY_SIGNAL, DataDirectory, run
 
 if TYPE_CHECKING:
@@ -83,22 +84,34 @@ def follow(
     except ReplstoreError as reason:
         _copy(node, leader, reason, keep=keep, sync=sync)
         how = "copied"
-    kept.put_back(node)
-    point_at(node, leader, name)
-    server.start()
+    patience = seconds if how == "copied" else min(seconds, 10.0 if _leader_has_log_for(node, leader) else 1.0)
     try:
-        await_streaming(leader, name, seconds if how == "copied" else min(seconds, 10.0))
+        _begin(node, leader, name, server, kept, patience)
     except ReplstoreError as reason:
         if how == "copied":
             raise
         server.stop()  # what it still needs of the log is gone there
         _copy(node, leader, reason, keep=keep, sync=sync)
-        kept.put_back(node)
-        point_at(node, leader, name)
-        server.start()
-        await_streaming(leader, name, seconds)
+        _begin(node, leader, name, server, kept, seconds)
         how = "copied"
     return how
+
+
+def _begin(node: DataDirectory, leader: str, name: str, server: Runs, kept: _Configuration, seconds: float) -> None:
+    kept.put_back(node)
+    point_at(node, leader, name)
+    server.start()
+    await_streaming(leader, name, seconds)
+
+
+def _leader_has_log_for(node: DataDirectory, leader: str) -> bool:
+    """Whether the leader still has the file of the log in which this node's own ends, as far as that can be read here."""
+    control = node.control()
+    at = max(int(high, 16) << 32 | int(low, 16) for high, low in (place.split("/") for place in (control.checkpoint, control.replayed)))
+    per_number = (1 << 32) // control.segment
+    wanted = f"{at // control.segment // per_number:08X}{at // control.segment % per_number:08X}"
+    with _connected(leader) as session:
+        return any(file[8:] == wanted for (file,) in session.execute("SELECT pg_ls_dir('pg_wal', true, false)"))
 
 
 def examine_leader(node: DataDirectory, leader: str) -> None:
@@ -268,7 +281,7 @@ def _copy(node: DataDirectory, leader: str, reason: ReplstoreError, *, keep: boo
         else:
             shutil.rmtree(node.path)
         node.path.mkdir(0o700)
-        os.chown(node.path, *node.owner)
+        system.give(node.path, node.owner)
     except OSError as error:
         raise ReplstoreError(f"{node.path} must be copied anew ({reason}) and can't be moved aside or removed: {error}") from error
     try:
@@ -289,7 +302,7 @@ class _Configuration:
         for place, content in self._files.items():
             if not (directory := (node.path / place).parent).exists():
                 directory.mkdir(0o700)
-                os.chown(directory, *node.owner)
+                system.give(directory, node.owner)
             _write(node, node.path / place, content)
 
 
@@ -299,7 +312,7 @@ def _write(node: DataDirectory, file: Path, content: bytes) -> None:
     made.unlink(missing_ok=True)
     with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as writing:
         writing.write(content)
-    os.chown(made, *node.owner)
+    system.give(made, node.owner)
     made.replace(file)
 
 

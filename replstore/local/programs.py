@@ -148,15 +148,16 @@ def _copied(wheel: Path) -> Path:
     return copy
 
 
-def make_data_directory(programs: Path, data: Path) -> None:
+def make_data_directory(programs: Path, data: Path, *, segment: int = 16) -> None:
     """Make the data directory of a new server, as ``initdb`` would: superuser ``postgres``, UTF-8, locale C, trusting local connections.
 
     Args:
         programs: what :func:`bindir` has returned.
         data: the directory to make, inside a :func:`~replstore.local.system.private_directory`.
+        segment: size of a file of the log, in MB.
     """
     uid, gid = server_user() or (os.getuid(), os.getgid())
-    with tarfile.open(_template(programs)) as archive:
+    with tarfile.open(_template(programs, segment)) as archive:
         members = archive.getmembers()
         for member in members:
             member.uid, member.gid = uid, gid
@@ -166,9 +167,10 @@ def make_data_directory(programs: Path, data: Path) -> None:
     _give_identity(data)
 
 
-def _template(programs: Path) -> Path:
+def _template(programs: Path, segment: int) -> Path:
     """A tar of a fresh data directory, in the user's cache: one file, because a cleaner of old files would leave half a directory."""
     build = f"{_version(programs)} {(programs / 'postgres').stat().st_size} 2"  # the same for a copy of the programs
+    build += f" {segment}" if segment != 16 else ""
     key = hashlib.sha256(build.encode()).hexdigest()[:16]
     with _one_at_a_time:
         cache = _cache()
@@ -176,21 +178,21 @@ def _template(programs: Path) -> Path:
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not template.exists():
-            _make_template(programs, template)
+            _make_template(programs, template, segment)
     return template
 
 
-def _make_template(programs: Path, template: Path) -> None:
+def _make_template(programs: Path, template: Path, segment: int) -> None:
     directory = private_directory()
     unfinished = template.with_suffix(f".{os.getpid()}")
     try:
-        options = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"]
+        options = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions", f"--wal-segsize={segment}"]
         process = spawn([str(programs / "initdb"), "-D", str(directory / "data"), *options], subprocess.PIPE, directory=directory)
         output, _ = process.communicate()
         if process.returncode:
             raise ReplstoreError(f"initdb failed: {output.decode(errors='replace')[-1000:]}")
-        for segment in (directory / "data" / "pg_wal").glob("0000*"):
-            os.truncate(segment, len(segment.read_bytes().rstrip(b"\0")))  # 16 MB of nothing; the copy gets them back as a hole
+        for file in (directory / "data" / "pg_wal").glob("0000*"):
+            os.truncate(file, len(file.read_bytes().rstrip(b"\0")))  # mostly nothing; the copy gets it back as a hole
         with tarfile.open(unfinished, "w") as archive:
             archive.add(directory / "data", "data")
         unfinished.replace(template)

@@ -51,10 +51,10 @@ def spawn(
         command: the program and its arguments.
         output: where its output and its errors go.
         directory: where it runs.
-        user: user and group under which it runs; :func:`server_user` if not given.
+        user: user and group under which it runs if we are root; :func:`server_user` if not given.
         variables: added to its environment, from which PostgreSQL's own and those of the language are taken.
     """
-    user = user or server_user()
+    user = (user or server_user()) if os.geteuid() == 0 else None
     other: dict[str, Any] = {} if user is None else {"user": user[0], "group": user[1], "extra_groups": []}
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))} | {"LC_ALL": "C"}
     environment |= variables or {}
@@ -72,6 +72,12 @@ def private_directory() -> Path:
     if user := server_user():
         os.chown(directory, *user)
     return directory
+
+
+def give(path: Path, owner: tuple[int, int]) -> None:
+    """Make a file or directory another's, as only root can; whoever isn't root has made it his own."""
+    if os.geteuid() == 0:
+        os.chown(path, *owner)
 
 
 def _open_to_all(directory: Path) -> bool:

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from replstore.config import Settings
 from replstore.control import LAYOUT
 from replstore.databases.base import NodeState
+from replstore.databases.native.base import Identity, Native
 from replstore.errors import ConfigError, NotAPair, SettingsDiffer
 from replstore.node import Node, Observation
 from replstore.pair.appoint import APPOINTED, strange_witness
@@ -54,6 +55,8 @@ def _held(settings: Settings) -> Mapping[str, str]:
                 _refuse_newer(node)
         held = _held_settings(next(node for node in nodes if node.name in states)) if states else {}
         if held.get("replication", settings.replication) == settings.replication:
+            if settings.replication == "native" and states:
+                _refuse_uncopied(nodes, seen)
             COMPARED[settings.replication](states)
             _refuse_no_witness(settings, held)
         return held
@@ -124,6 +127,25 @@ def compare_copies(states: Mapping[str, NodeState]) -> None:
     refuse_clusters({name: state.stream.system for name, state in states.items() if state.stream is not None})
     if len({state.pair for state in states.values()}) == 2:
         raise NotAPair("primary and standby hold the control tables of different pairs")
+
+
+def _refuse_uncopied(nodes: list[Node], seen: list[Observation]) -> None:
+    """Raises NotAPair where one node has the control tables, and the other one answers without: it is no copy, or a copy that hasn't got them yet."""
+    found = {}
+    for node, answer in zip(nodes, seen, strict=True):
+        if answer.fault is None and isinstance(node.database, Native):
+            with node.snapshot() as connection:
+                found[node.name] = node.database.identity(connection)
+    refuse_strangers(found)
+
+
+def refuse_strangers(found: Mapping[str, Identity]) -> None:
+    """Raises NotAPair where two nodes, by name, are not one database of one cluster."""
+    refuse_clusters({name: identity.system for name, identity in found.items()})
+    if len(databases := {identity.database for identity in found.values()}) == 2:
+        raise NotAPair(
+            f"primary and standby name two databases of one cluster, {' and '.join(sorted(databases))}: a standby has the primary's under the same name"
+        )
 
 
 def refuse_clusters(systems: Mapping[str, str]) -> None:

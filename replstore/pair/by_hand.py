@@ -19,7 +19,8 @@ from replstore.pair.turn import Busy
 from replstore.pair.view import Reach, Role, View, named
 
 if TYPE_CHECKING:
-    from replstore.pair.pair import Lead, Pair
+    from replstore.pair.lead import Lead
+    from replstore.pair.pair import Pair
 
 log = logging.getLogger("replstore.pair")
 #: s for a node's answer.

@@ -22,7 +22,8 @@ from replstore.replication.mirror import mirror
 
 if TYPE_CHECKING:
     from replstore.databases.base import NodeState
-    from replstore.pair.pair import Lead, Pair
+    from replstore.pair.lead import Lead
+    from replstore.pair.pair import Pair
 
 
 class JournalLink(Link):
@@ -39,7 +40,7 @@ class JournalLink(Link):
     def __init__(self, pair: Pair) -> None:
         self._pair = pair
         self.shipping = Shipping(pair.other, pair.witness, lambda: pair.watched)
-        self._retention = Retention(pair.settings.marker_retention)
+        self._retention = Retention(pair.settings.marker_retention, pair.settings.journal_kept)
 
     def decide(self, view: View) -> Decision:
         return decide(view)

@@ -11,7 +11,7 @@ from replstore.errors import DurabilityUnavailable, StaleRead, TakeoverRefused, 
 from replstore.node import Node
 from replstore.pair import native_orders, native_rejoin, native_switchover
 from replstore.pair.link import Link
-from replstore.pair.native_rules import decide
+from replstore.pair.native_rules import decide, is_unconfirmed
 from replstore.pair.promotion import native, promote, record
 from replstore.pair.token import Token
 from replstore.pair.view import Action, Decision, Reach, View, named
@@ -20,7 +20,8 @@ from replstore.replication.native.retain import Retention
 
 if TYPE_CHECKING:
     from replstore.databases.base import NodeState
-    from replstore.pair.pair import Lead, Pair
+    from replstore.pair.lead import Lead
+    from replstore.pair.pair import Pair
 
 log = logging.getLogger("replstore.pair")
 #: Levels of ``synchronous_commit`` that mean nothing without a synchronous standby.
@@ -42,12 +43,27 @@ class NativeLink(Link):
         self._pair = pair
         self.shipping = Proof(pair.other)
         self._retention = Retention(pair.settings.marker_retention)
+        self._told = ""
 
     def decide(self, view: View) -> Decision:
         for name, seen in self._pair.watch.states.items():
             if seen.state is not None and named(view, name).reach is Reach.UP:
                 self.shipping.learn(seen.state, seen.since)
-        return decide(view)
+        decision = decide(view)
+        self._tell(view, decision)
+        return decision
+
+    def _tell(self, view: View, decision: Decision) -> None:
+        """Logs, once, what must not go by unread: nobody may write, or a writer is believed that may be a former one."""
+        stopped = decision.action is Action.STOP
+        unconfirmed = decision.writer is not None and is_unconfirmed(view, decision.writer)
+        if (stopped or unconfirmed) and decision.reason != self._told:
+            log.log(
+                logging.ERROR if stopped else logging.WARNING,
+                "%s",
+                f"nobody may write: {decision.reason}; {decision.next_step}" if stopped else decision.reason,
+            )
+        self._told = decision.reason if stopped or unconfirmed else ""
 
     def beat(self, view: View, writer: str) -> None:
         node = self._pair.nodes[writer]
@@ -98,7 +114,8 @@ class NativeLink(Link):
             again = decide(view)
             if (again.action, again.node) != (decision.action, decision.node):
                 raise TakeoverRefused(f"{lost.name} was asked once more: {again.reason}")
-            term = promote(node, named(view, node.name), refused=named(view, lost.name).reach is Reach.REFUSED)
+            refused, within = named(view, lost.name).reach is Reach.REFUSED, 3 * self._pair.settings.probe_timeout
+            term = promote(node, named(view, node.name), refused=refused, within=within)
             self._pair.took_over(node, term, decision)
         elif decision.action is Action.FINISH:
             record(node)

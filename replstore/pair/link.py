@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from replstore.databases.base import NodeState
     from replstore.node import Node
-    from replstore.pair.pair import Lead
+    from replstore.pair.lead import Lead
     from replstore.pair.token import Token
     from replstore.pair.view import Decision, View
 
@@ -70,9 +70,13 @@ class Link(ABC):
 
     Attributes:
         shipping: what sees to it that the follower has what was committed.
+        durabilities: what ``durability`` may be.
+        without_follower: what a person can do so that a writer, ``{writer}``, acknowledges without its follower.
     """
 
     shipping: Shipping
+    durabilities: tuple[str, ...]
+    without_follower: str
 
     @abstractmethod
     def decide(self, view: View) -> Decision:
@@ -141,8 +145,3 @@ class Link(ABC):
             state: what the read sees of it.
             token: a position.
         """
-
-    #: What ``durability`` may be.
-    durabilities: tuple[str, ...]
-    #: What a person can do so that a writer without its follower acknowledges.
-    without_follower: str

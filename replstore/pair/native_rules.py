@@ -1,5 +1,8 @@
 """Which node writes, in native replication: the servers' own roles decide, and replstore follows them, loudly where they contradict each other.
 
+One rule stands above the others: **a program follows only the newest history that it has seen.**  Whoever has seen timeline 2 never writes on timeline 1 again, nor
+on another timeline 2, whatever answers.  A program that has seen neither believes the server that it reaches, and says so (:func:`is_unconfirmed`).
+
 Two words of the journal have another meaning here.  A term is a timeline: its number grows with each promotion, and the uuid of its row tells two histories under
 one number apart.  The heartbeat is how far the standby has received: whoever reaches the primary lets its log move on, so a place that stands still says that
 nobody does.
@@ -24,7 +27,7 @@ def decide(view: View) -> Decision:
     answering = [node for node in nodes if node.reach is Reach.UP]
     if not answering:
         return _wait(f"no node can be used: {describe(nodes[0])}; {describe(nodes[1])}", "bring one of them back")
-    if len(answering) == 2 and _is_one_server(*nodes):
+    if len(answering) == 2 and is_one_server(*nodes):
         return _alone(view, nodes[0], None)
     if len(answering) == 1:
         one, other = (nodes[0], nodes[1]) if nodes[0].reach is Reach.UP else (nodes[1], nodes[0])
@@ -78,17 +81,30 @@ def _alone(view: View, one: NodeView, other: NodeView | None) -> Decision:
     away = describe(other) if other is not None else "both URLs lead to one server"
     if one.role is Role.FOLLOWER:
         return _standby_alone(view, one, other, away)
-    if _is_older(one, view.highest):
-        return _wait(
-            f"{one.name} writes on {_timeline(one)}, but {view.highest} has begun: it is a former primary; {away}",
-            "bring the other node back, or look at `replstore status` once more when it is there",
-        )
-    return _write(view, one, f"{one.name} writes; {away}", f"bring {other.name} back" if other is not None else "")
+    if other is not None and (reason := _why_not_followed(view, one)):
+        return _wait(f"{reason}; {away}", f"bring {other.name} back, or, if {_timeline_of(view.highest)} was given up, start this program anew")
+    if other is None:
+        return _write(view, one, f"{one.name} writes; {away}")
+    doubt = (
+        ""
+        if other.met
+        else f", which this program has never met: if it was promoted, {one.name} is a former primary, and what is written here is lost"
+    )
+    return _write(view, one, f"{one.name} writes; {away}{doubt}", f"bring {other.name} back")
+
+
+def is_unconfirmed(view: View, writer: str) -> bool:
+    """Whether a writer is believed alone: this program has never met the other node, which may have been promoted."""
+    other = view.standby if writer == view.primary.name else view.primary
+    return other.reach is not Reach.UP and not other.met
 
 
 def _standby_alone(view: View, standby: NodeView, lost: NodeView | None, away: str) -> Decision:
     if lost is None:
-        return _wait(f"{away}, a standby: nobody writes", "wait for a promotion, or promote it")
+        return _wait(
+            f"{away}, a standby: nobody writes, and which server is lost isn't known",
+            f"wait for whoever promotes, or run `replstore takeover {standby.name}`; target_session_attrs=primary in a URL keeps it from a standby",
+        )
     if lost.reach is Reach.LOCKED_OUT:
         return _wait(f"{away}: a node that answers is not a lost one", f"mend {lost.name}")
     if not view.policy.promote or view.policy.takeover == "manual":
@@ -115,9 +131,9 @@ def why_not_promoted(view: View, standby: NodeView, lost: NodeView) -> str:
     if not stream.may_promote:
         return "this role may not: GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer) TO it, in its database on the primary"
     if view.highest is not None and view.highest != standby.term:
-        return f"it has nothing of {view.highest}, which has begun"
+        return f"it has nothing of {_timeline_of(view.highest)}, which has begun"
     if view.written is None:
-        return f"this program has never seen {lost.name}, so how much would be lost isn't known"
+        return f"this program hasn't seen {lost.name} for as long as {standby.name} received from it, so how much would be lost isn't known"
     missing = view.written - stream.flushed
     if missing > view.policy.max_data_loss:
         return f"it lacks {missing} bytes that {lost.name} had, and max_data_loss_bytes is {view.policy.max_data_loss}"
@@ -125,6 +141,8 @@ def why_not_promoted(view: View, standby: NodeView, lost: NodeView) -> str:
 
 
 def _write(view: View, writer: NodeView, reason: str, next_step: str = "") -> Decision:
+    if other_history := _why_not_followed(view, writer):
+        return _stop(other_history, f"decide which history is right; if {_timeline_of(view.highest)} was given up, start this program anew")
     if writer.term is None:
         return Decision(
             Action.FINISH, writer.name, writer.name, _acknowledge(view), f"{writer.name} was promoted to {_timeline(writer)}, which is recorded first"
@@ -136,7 +154,19 @@ def _acknowledge(view: View) -> Acknowledge:
     return Acknowledge.REPLICATED if view.policy.durability == "replicated" else Acknowledge.ALONE
 
 
-def _is_one_server(primary: NodeView, standby: NodeView) -> bool:
+def _why_not_followed(view: View, writer: NodeView) -> str:
+    """Why a writer isn't the newest history that this program has seen; empty: it is."""
+    known = view.highest
+    if known is None or _number(writer) > known.number:
+        return ""
+    if _number(writer) < known.number:
+        return f"{writer.name} writes on {_timeline(writer)}, but {_timeline_of(known)} has begun: it is a former primary"
+    if known.uuid and (writer.term is None or writer.term.uuid != known.uuid):
+        return f"{writer.name} writes on another {_timeline(writer)} than the one that this program has seen: they are two histories"
+    return ""
+
+
+def is_one_server(primary: NodeView, standby: NodeView) -> bool:
     """Two URLs may lead to one server, where they name several hosts or a proxy: it started at one moment, to the microsecond."""
     return primary.boot == standby.boot and _system(primary) == _system(standby) and primary.role == standby.role
 
@@ -154,6 +184,10 @@ def _number(node: NodeView) -> int:
     if node.stream is not None and node.stream.timeline is not None:
         return node.stream.timeline
     return node.term.number if node.term is not None else 0
+
+
+def _timeline_of(term: Term | None) -> str:
+    return f"timeline {term.number}" if term is not None else "the other one"
 
 
 def _timeline(node: NodeView) -> str:

@@ -29,7 +29,8 @@ from replstore.pair.promotion import record
 from replstore.pair.view import Action, Decision, Reach, Role, Term, named
 
 if TYPE_CHECKING:
-    from replstore.pair.pair import Lead, Pair
+    from replstore.pair.lead import Lead
+    from replstore.pair.pair import Pair
 
 log = logging.getLogger("replstore.pair")
 #: s between two looks for what others do, and for what the new writer says.

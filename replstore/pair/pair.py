@@ -10,9 +10,8 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sqlalchemy.engine import URL
@@ -25,12 +24,11 @@ from replstore.node import Node, one_line
 from replstore.pair.admission import agree, is_no_pair
 from replstore.pair.alone import is_dead, is_uncontested
 from replstore.pair.backlog import Backlog
-from replstore.pair.by_journal import JournalLink
-from replstore.pair.by_native import NativeLink
 from replstore.pair.flip import settle_guard
+from replstore.pair.lead import Lead
 from replstore.pair.link import Held, Link
 from replstore.pair.turn import Busy, Turn
-from replstore.pair.view import Acknowledge, Action, Decision, NodeView, Policy, Reach, Role, Term, View, named
+from replstore.pair.view import Action, Decision, NodeView, Policy, Reach, Role, Term, View, named
 from replstore.pair.watch import Watch
 from replstore.pair.witness import Witness
 
@@ -38,29 +36,6 @@ log = logging.getLogger("replstore.pair")
 
 #: What callers wait for; everything else the keeper does.
 URGENT = (Action.TAKE_OVER, Action.GO_SOLO, Action.FINISH)
-
-
-@dataclass(frozen=True)
-class Lead:
-    """Who writes, as this process last saw it.
-
-    Attributes:
-        node: the writer.
-        follower: the other node.
-        term: the term.
-        acknowledge: how its commits are acknowledged.
-        confirmed: when that was seen, on the monotonic clock.
-        reason: a sentence.
-        uncontested: when it was last known that no other node had become the writer, on the same clock.
-    """
-
-    node: Node
-    follower: Node
-    term: Term
-    acknowledge: Acknowledge
-    confirmed: float
-    reason: str
-    uncontested: float = float("-inf")
 
 
 class Committing(Protocol):
@@ -80,9 +55,10 @@ class Pair:
 
     Args:
         settings: the Store's settings; those of the pair have been compared with its control tables.
+        link: makes its link, by what the settings say (``links.link_of``).
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, link: Callable[[Pair], Link]) -> None:
         self.settings = settings
         self.primary = self._node("primary", settings.primary_url, settings.standby_url)
         self.standby = self._node("standby", settings.standby_url, settings.primary_url)
@@ -102,7 +78,7 @@ class Pair:
         self.watch = Watch(self.primary, self.standby, self.policy, timeout=settings.probe_timeout, gap=gap, witness=self.witness)
         self.lead: Lead | None = None
         self.decision: Decision | None = None
-        self.link: Link = LINKS[settings.replication](self)
+        self.link = link(self)
         self.shipping = self.link.shipping
         self._agreed = False
         self.backlog = Backlog(settings, self._last_seen, self.ship_from)
@@ -165,7 +141,7 @@ class Pair:
             if seen.role is Role.WRITER and seen.term is not None:
                 node = self.nodes[decision.writer]
                 uncontested = self._uncontested(view, seen, began)
-                lead = Lead(node, self.other(node), seen.term, decision.acknowledge, began, decision.reason, uncontested)
+                lead = Lead(node, self.other(node), seen.term, decision.acknowledge, began, decision.reason, uncontested, seen.boot)
         if (self.decision is None or decision.action is not self.decision.action) and not self._is_no_pair():
             log.info("%s: %s", decision.action, decision.reason)
         with self._changed:
@@ -205,8 +181,8 @@ class Pair:
         """Callers go on at the new writer at once; another look would wait for the old one."""
         self.watch.learn(term)
         with self._changed:
-            now = time.monotonic()
-            self.lead = Lead(node, self.other(node), term, decision.acknowledge, now, decision.reason, now)
+            now, seen = time.monotonic(), self._last_seen(node)
+            self.lead = Lead(node, self.other(node), term, decision.acknowledge, now, decision.reason, now, seen.boot if seen else "")
             self._changed.notify_all()
 
     def settle(self, deadline: float, *, above: int = 0) -> Lead:
@@ -293,6 +269,13 @@ class Pair:
             if self.lead is not None and self.lead.term == lead.term:
                 self.lead = None
 
+    def refuse_astray(self, lead: Lead, connection: Any) -> None:
+        """Raises NotTheWriter if a connection doesn't lead to the server that was seen to write: a virtual address moved, or it was started again."""
+        if not lead.node.database.leads_to(connection, lead.boot):
+            self.doubt(lead)
+            lead.node.reconnect()
+            raise NotTheWriter(f"{lead.node.name}'s URL leads to another server than the one that was seen to write, or to one that was started anew")
+
     # -- shipping
 
     def ship(self, deadline: float | None = None) -> Held:
@@ -351,7 +334,3 @@ class Pair:
             node.close()
         if self.witness is not None:
             self.witness.close()
-
-
-#: By the setting ``replication``.
-LINKS: Mapping[str, Callable[[Pair], Link]] = {"journal": JournalLink, "native": NativeLink}

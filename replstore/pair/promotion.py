@@ -15,6 +15,8 @@ from replstore.timestamps import now
 log = logging.getLogger("replstore.pair")
 #: s that a promotion may take, and between two looks at it: an idle standby writes 25 to 45 ms after it was told to.
 PROMOTION, LOOK = 10.0, 0.01
+#: s for which what was seen of a standby is good to promote it by.
+FRESH = 3.0
 
 
 def native(node: Node) -> Native:
@@ -23,7 +25,7 @@ def native(node: Node) -> Native:
     return node.database
 
 
-def promote(node: Node, seen: NodeView, *, refused: bool, force: bool = False, seconds: float = PROMOTION) -> Term:
+def promote(node: Node, seen: NodeView, *, refused: bool, force: bool = False, within: float = FRESH, seconds: float = PROMOTION) -> Term:
     """Makes a standby the primary, and records the timeline that it begins.
 
     Args:
@@ -31,6 +33,7 @@ def promote(node: Node, seen: NodeView, *, refused: bool, force: bool = False, s
         seen: what the decision saw of it.
         refused: the primary refuses connections.
         force: a person decided: whatever the standby has received since.
+        within: s, by the standby's clock, for which what was seen is good to decide by: a program that stood still for longer decides anew.
         seconds: limit for the promotion itself.
 
     Returns:
@@ -44,7 +47,16 @@ def promote(node: Node, seen: NodeView, *, refused: bool, force: bool = False, s
     if stream is None or term is None:
         raise TakeoverRefused(f"{node.name} can't be promoted: its place in the log isn't known")
     with node.begin(limit=seconds) as connection:
-        refusal = native(node).promote(connection, boot=seen.boot, term=term.uuid, received=stream.flushed, refused=refused, force=force)
+        refusal = native(node).promote(
+            connection,
+            boot=seen.boot,
+            term=term.uuid,
+            received=stream.flushed,
+            asked=stream.clock,
+            within=within,
+            refused=refused,
+            force=force,
+        )
     if refusal is not None:
         raise TakeoverRefused(f"{node.name} isn't promoted: {refusal}")
     deadline = time.monotonic() + seconds

@@ -155,7 +155,8 @@ class View:
     highest: Term | None = None
     """The highest term that this process has ever seen."""
     written: int | None = None
-    """Native: how far this process has ever seen the writer's durable log come under the highest term; None: it has not seen it."""
+    """Native: how far this process has seen the writer's durable log come under the highest term; None: it has not seen it, or not for as long as its follower
+    has gone on receiving."""
 
 
 class Action(StrEnum):

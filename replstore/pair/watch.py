@@ -7,6 +7,7 @@ suspended laptop) every watch begins anew (HAZARDS 22).
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -66,7 +67,8 @@ class Watch:
         self.contact: Contact | None = None
         self._sent = 0.0
         self._highest: Term | None = None
-        self._seen_written: tuple[Term | None, int] = (None, 0)
+        self._seen_written: tuple[Term | None, int, float] = (None, 0, 0.0)
+        self._received: dict[str, tuple[int, float]] = {}
         self._timeout, self._gap = timeout, gap
         self._silent = {node.name: _Since() for node in self.nodes}
         self._still = {node.name: _Since() for node in self.nodes}
@@ -98,8 +100,8 @@ class Watch:
         witness = self.witness.view(pair) if self.witness else None
         with self._lock:
             for view in (primary, standby):
-                if view.term is not None:
-                    self._learn(view.term)
+                if term := _term(view):
+                    self._learn(term)
             contact = self.contact
             if contact is not None and self._highest is not None and self._highest.outranks(contact.term):
                 contact = None  # a contact with a writer that has been replaced confirms nothing
@@ -110,13 +112,19 @@ class Watch:
             return View(primary, standby, self.policy, contact, witness, seen_batch, self._highest, written)
 
     def _written(self, *views: NodeView) -> int | None:
-        """How far the writer of the highest term has been seen to come."""
+        """How far the writer of the highest term has been seen to come, unless its follower has received more since for longer than a look takes."""
+        at = time.monotonic()
         for view in views:
-            if view.role is Role.WRITER and view.stream is not None and view.term is not None and view.term == self._highest:
+            if view.stream is None:
+                continue
+            if view.role is Role.FOLLOWER and view.stream.flushed > self._received.get(view.name, (-1, 0.0))[0]:
+                self._received[view.name] = view.stream.flushed, at
+            elif view.role is Role.WRITER and view.term is not None and view.term == self._highest:
                 before = self._seen_written[1] if self._seen_written[0] == view.term else 0
-                self._seen_written = view.term, max(before, view.stream.flushed)
-        term, place = self._seen_written
-        return place if term is not None and term == self._highest else None
+                self._seen_written = view.term, max(before, view.stream.flushed), at
+        term, place, seen = self._seen_written
+        moved = max((since for _, since in self._received.values()), default=0.0)
+        return place if term is not None and term == self._highest and moved - seen <= self._gap else None
 
     def learn(self, term: Term) -> None:
         """A takeover has begun this term; contacts with earlier writers confirm nothing any more, whoever answers."""
@@ -124,7 +132,8 @@ class Watch:
             self._learn(term)
 
     def _learn(self, term: Term) -> None:
-        if self._highest is None or term.outranks(self._highest):
+        known = self._highest
+        if known is None or term.outranks(known) or (not known.uuid and term.number == known.number):
             self._highest = term
 
     def _remember(self, view: NodeView) -> int:
@@ -167,6 +176,13 @@ class Watch:
     def close(self) -> None:
         """Stops asking."""
         self._askers.shutdown(wait=False, cancel_futures=True)
+
+
+def _term(view: NodeView) -> Term | None:
+    """A node's term; of a timeline that nobody has recorded yet the number alone."""
+    if view.term is None and view.role is Role.WRITER and view.stream is not None and view.stream.timeline is not None:
+        return Term(view.stream.timeline, "")
+    return view.term
 
 
 def node_view(state: NodeState, name: str, still_for: float = 0.0) -> NodeView:

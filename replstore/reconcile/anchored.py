@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from replstore.databases.base import Fault
 from replstore.databases.catalog import Table
 from replstore.databases.digests import Recipe, Version
-from replstore.errors import CannotCheck
+from replstore.errors import CannotCheck, ConfigError
 from replstore.node import Node, one_line
 from replstore.reconcile.reading import Sessions, sessions
 from replstore.reconcile.report import About, Difference, Kind, Report, SchemaDifference, SequenceDifference, TableReport, Values
@@ -49,6 +49,10 @@ TIMES = 3
 
 def check_anchored(pair: Pair, wishes: Wishes) -> Report:
     """See ``compare.check``; of a pair of native replication."""
+    if wishes.since:
+        raise ConfigError(
+            "since: keys that changed since the last check are known by a journal, which native replication has none of; every row is compared"
+        )
     began = datetime.now(UTC)
     states = observed(pair)
     follower, writer = (pair.nodes[name] for name in in_order(states))

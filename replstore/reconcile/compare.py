@@ -1,16 +1,20 @@
 """The check: schema, sequences and rows of both nodes, while writes go on.
 
-What it promises: no false alarm for rows that are on their way, and no missed difference (DESIGN: promise 6).  It changes nothing, and holds a snapshot open
-on each node until it is done.  Every row is read where it is; what leaves a server are digests, and rows that differ.
+What it promises: no false alarm for rows that are on their way, and no missed difference (DESIGN: promise 6).  It changes nothing of the user's, and holds
+a snapshot open on each node until it is done; then it leaves on both how far they were found equal.  Every row is read where it is; what leaves a server are
+digests, and rows that differ.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from replstore.reconcile.anchored import check_anchored
+from replstore.reconcile.changed import MANY, compare_changed
 from replstore.reconcile.reading import Sessions, sessions
+from replstore.reconcile.remembering import Memory, Since
 from replstore.reconcile.report import OURS, About, Report, TableReport
 from replstore.reconcile.resuming import Log
 from replstore.reconcile.rows import compare_rows
@@ -18,6 +22,7 @@ from replstore.reconcile.schema import Definitions, compare_schema, definitions,
 from replstore.reconcile.sequences import compare_sequences, missing_sequences, read_sequences
 from replstore.reconcile.snapshots import Both, both_nodes
 from replstore.reconcile.wishes import Wishes
+from replstore.replication.journal.verified import KEYS
 
 if TYPE_CHECKING:
     from replstore.pair.pair import Pair
@@ -41,8 +46,14 @@ def check(pair: Pair, wishes: Wishes | None = None) -> Report:
     wishes, began = wishes or Wishes(), datetime.now(UTC)
     if not pair.primary.database.captures:
         return check_anchored(pair, wishes)
+    limit, wishes = wishes.limit, replace(wishes, limit=max(wishes.limit, KEYS))
     with both_nodes(pair) as both, sessions(wishes.workers) as more, _log(both, wishes).done() as log:
-        return compared(both, wished(both, wishes), wishes, more, log, began)
+        memory = Memory(both, began.isoformat(timespec="seconds"), whole=wishes.whole)
+        found = wished(both, wishes)
+        since = memory.since(found, MANY) if wishes.since else None
+        memory.begin()
+        report = memory.keep(compared(both, found, wishes, more, log, began, since), found)
+    return report.listing(limit)
 
 
 def wished(both: Both, wishes: Wishes) -> Definitions:
@@ -57,7 +68,7 @@ def wished(both: Both, wishes: Wishes) -> Definitions:
     return found
 
 
-def compared(both: Both, found: Definitions, wishes: Wishes, more: Sessions, log: Log, began: datetime) -> Report:
+def compared(both: Both, found: Definitions, wishes: Wishes, more: Sessions, log: Log, began: datetime, since: Since | None = None) -> Report:
     """The same of nodes whose snapshots are open.
 
     Args:
@@ -67,17 +78,22 @@ def compared(both: Both, found: Definitions, wishes: Wishes, more: Sessions, log
         more: further sessions.
         log: keeps what was found.
         began: when the check began.
+        since: only what has changed since an earlier check; None: all rows.
     """
     standing = {side.name: read_sequences(side) for side in both.sides}
     schema = compare_schema(found, both.writer.node.database)
     if wishes.tables is None:
         schema += missing_sequences(standing["primary"], standing["standby"])
-    rows = [_table(both, found, name, wishes, more, log) for name in found.names if name in found.primary and name in found.standby]
+    names = [name for name in found.names if name in found.primary and name in found.standby]
+    if since is None:
+        rows = [_table(both, found, name, wishes, more, log) for name in names]
+    else:
+        rows = [_changed(both, found, name, wishes, more, since) for name in names if name in found.replicated]
     sequences = compare_sequences(both, found, standing[both.writer.name], chosen=wishes.tables is not None, settle=wishes.settle)
     writer = both.writer.name if both.writer.state.role == "writer" else None
-    notes = (*wishes.notes(), *log.notes(), *_notes(both, found))
+    notes = (*wishes.notes(), *log.notes(), *_notes(both, found), *(since.notes() if since else ()))
     about = About.since(began, {side.name: side.node.url for side in both.sides})
-    return Report(tuple(rows), tuple(schema), tuple(sequences), writer, not both.inexact, notes, about=about)
+    return Report(tuple(rows), tuple(schema), tuple(sequences), writer, not both.inexact, notes, about=about, since=since.at if since else None)
 
 
 def _log(both: Both, wishes: Wishes) -> Log:
@@ -88,6 +104,14 @@ def _table(both: Both, found: Definitions, name: str, wishes: Wishes, more: Sess
     if not found.comparable(name):
         return TableReport(name, None, None, (), 0, 0)
     return log.part(found, name, "", lambda: compare_rows(both, found, name, wishes, more, log if wishes.resume else None))
+
+
+def _changed(both: Both, found: Definitions, name: str, wishes: Wishes, more: Sessions, since: Since) -> TableReport:
+    """The rows of a table that have changed since an earlier check; all of them, if that can't be told, or doesn't pay."""
+    if not found.comparable(name):
+        return TableReport(name, None, None, (), 0, 0)
+    keys = since.keys[name]
+    return compare_rows(both, found, name, wishes, more) if keys is None else compare_changed(both, found, name, keys, wishes, more)
 
 
 def _notes(both: Both, found: Definitions) -> list[str]:

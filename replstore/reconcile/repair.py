@@ -14,14 +14,17 @@ from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-from replstore.errors import ConfigError
+from replstore.errors import CannotRepair, ConfigError
+from replstore.node import Node
 from replstore.reconcile.plan import Change, Left, Plan, as_dict, make_plan
 from replstore.reconcile.report import Report
 from replstore.reconcile.saved import Numbered, Repair, repairs, require_table, save, to_undo, undone
 from replstore.reconcile.wishes import Wishes
 from replstore.reconcile.writing import Hand, Refused
+from replstore.replication.journal.verified import add_keys
 
 if TYPE_CHECKING:
     from replstore.pair.pair import Pair
@@ -71,10 +74,19 @@ class Outcome:
 
 def repair_pair(pair: Pair, run: Run, wishes: Wishes, source: str, column: str | None, report: Report | None, *, dry_run: bool) -> Outcome:
     """Plans a repair, and carries it out unless it is a dry run; ``Store.repair`` says it of each argument."""
+    _refuse_copies(pair)
     plan = make_plan(pair, wishes, source, column, report)
     if dry_run:
         return Outcome(plan, applied=False, left=plan.left)
     return carry_out(pair, run, plan)
+
+
+def _refuse_copies(pair: Pair) -> None:
+    if not pair.primary.database.captures:
+        raise CannotRepair(
+            "a standby of native replication is a physical copy, in which no row can be written by itself: make it anew with `replstore rejoin --copy`; "
+            "where the writer's row is the wrong one, change it there"
+        )
 
 
 def carry_out(pair: Pair, run: Run, plan: Plan) -> Outcome:
@@ -88,7 +100,12 @@ def carry_out(pair: Pair, run: Run, plan: Plan) -> Outcome:
         with node.snapshot() as connection:
             require_table(node, connection)
     id = str(uuid4())
-    hand = Hand(pair, run, plan.writer, lambda node, connection, changes: save(node, connection, id, plan.source, changes))
+
+    def keep(node: Node, connection: Connection, changes: Sequence[Numbered]) -> None:
+        save(node, connection, id, plan.source, changes)
+        _mark(node, connection, changes)
+
+    hand = Hand(pair, run, plan.writer, keep)
     numbered = list(enumerate(plan.changes))
     done, left = _carry_out(hand, pair, numbered)
     _advance(pair, run, plan, done)
@@ -115,9 +132,19 @@ def undo(pair: Pair, run: Run, id: str) -> Outcome:
     if lead is None:
         raise ConfigError("no node writes now: `replstore status` says what to do next")
     plan = Plan(found.source, lead, tuple(change for _, change in numbered), (), {}, {})
-    hand = Hand(pair, run, lead, lambda node, connection, some: undone(node, connection, found.id, [no for no, _ in some]), beside=False)
+
+    def keep(node: Node, connection: Connection, changes: Sequence[Numbered]) -> None:
+        undone(node, connection, found.id, [no for no, _ in changes])
+        _mark(node, connection, changes)
+
+    hand = Hand(pair, run, lead, keep, beside=False)
     done, left = _carry_out(hand, pair, numbered)
     return Outcome(plan, True, found.id, tuple(change for _, change in done), tuple(left))
+
+
+def _mark(node: Node, connection: Connection, changes: Sequence[Numbered]) -> None:
+    """Lets the next check look at rows that change on a follower, where no journal names them."""
+    add_keys(node, connection, ((change.table, change.key) for _, change in changes))
 
 
 def _one(pair: Pair, id: str) -> Repair:

@@ -82,7 +82,8 @@ class TableReport:
         total: how many there are.
         waiting: how many rows differ only because they are on their way to the follower.
         settled: how many differed at first and not any more, or otherwise, when they were read again; only of databases that aren't a pair.
-        map: where the differences lie; None: there are none.
+        map: where the differences lie; None: there are none, or only rows that have changed were compared.
+        changed: how many keys were compared, because they had changed since an earlier check; None: all rows were compared.
     """
 
     name: str
@@ -93,6 +94,7 @@ class TableReport:
     waiting: int
     settled: int = 0
     map: KeyMap | None = None
+    changed: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The table as JSON can hold it."""
@@ -104,6 +106,7 @@ class TableReport:
             "waiting": self.waiting,
             "settled": self.settled,
             "map": self.map.as_dict() if self.map and self.total else None,
+            "changed": self.changed,
         }
 
 
@@ -169,6 +172,7 @@ class Report:
         notes: what else a person should know, a sentence each.
         pair: whether they are the nodes of a pair; else what is on its way was told apart by reading it again.
         about: of which databases, when.
+        since: when the earlier check began since which changed rows were compared; None: all rows were.
     """
 
     tables: tuple[TableReport, ...]
@@ -179,6 +183,7 @@ class Report:
     notes: tuple[str, ...]
     pair: bool = True
     about: About = field(default_factory=About)
+    since: str | None = None
 
     @property
     def equal(self) -> bool:
@@ -216,6 +221,9 @@ class Report:
         if not self.shown:
             return f"Equal: there is no table yet{waiting}."
         compared = [table for table in self.shown if table.primary is not None]
+        if self.since is not None:
+            changed = sum(table.changed if table.changed is not None else max(table.primary or 0, table.standby or 0) for table in compared)
+            return f"Equal: {_count(changed, 'row', 'rows')} in {_count(len(compared), 'table', 'tables')} that changed since {self.since}{waiting}."
         rows = sum(max(table.primary or 0, table.standby or 0) for table in compared)
         return f"Equal: {_count(rows, 'row', 'rows')} in {_count(len(compared), 'table', 'tables')}{waiting}."
 
@@ -227,6 +235,7 @@ class Report:
             "urls": dict(self.about.urls),
             "writer": self.writer,
             "exact": self.exact,
+            "since": self.since,
             "tables": [table.as_dict() for table in self.tables],
             "schema": [{"table": each.table, "difference": each.text} for each in self.schema],
             "sequences": [

@@ -72,7 +72,7 @@ def _compared(
     """The rows of one table, or of a part of it."""
     name = readers[0].table.id
     found = find(readers, sessions, meter, rows, share=wishes.sample, within=within)
-    waiting_keys = _waiting(both, tables, name) if found.cut else set()
+    waiting_keys = waiting_keys_of(both, tables, name) if found.cut else set()
     told = _Told(waiting_keys, wishes.limit)
     map = found.map.marked(told.differing(_differing(readers, sessions, found))) if found.map else None
     kept = list(_named(readers, told.named, causes(both, tables, name))) if told.named else []
@@ -133,13 +133,16 @@ def _rows(reader: Reader, cut: Cut) -> Iterator[Row]:
         yield from reader.digests.rows(cut)
 
 
-def _waiting(both: Both, tables: Definitions, name: str) -> set[str] | None:
+def waiting_keys_of(both: Both, tables: Definitions, name: str) -> set[str] | None:
     """The keys that are on their way, under every form that a node has for them; None: the whole table is."""
     if both.copying:
         return None
     keys = both.pending.get(name, set())
-    if keys is None:
-        return None
+    return None if keys is None else forms_of(both, tables, name, keys)
+
+
+def forms_of(both: Both, tables: Definitions, name: str, keys: Collection[str]) -> set[str]:
+    """Under which keys rows may be there that are equal to these, to the database of either node."""
     forms = set(keys)
     for side, table in zip(both.sides, (tables.primary[name], tables.standby[name]), strict=True):
         with reading(side.node):
@@ -160,7 +163,7 @@ def _named(readers: tuple[Reader, Reader], found: Sequence[Differing], known: Ca
             mine = _next(primary, each.key) if each.kind != "missing_on_primary" else None
             theirs = _next(standby, each.key) if each.kind != "missing_on_standby" else None
             if mine != theirs:
-                yield _difference(each, recipe, mine, theirs, known)
+                yield difference(each, recipe, mine, theirs, known)
 
 
 def values_of(reader: Reader, keys: Collection[str]) -> dict[str, list[Values]]:
@@ -185,7 +188,8 @@ def _without_key(found: Differing, recipe: Recipe) -> Difference:
     return Difference({}, found.kind, (), None, None, primary, standby, found.key, position=found.position)
 
 
-def _difference(found: Differing, recipe: Recipe, primary: Values | None, standby: Values | None, known: Causes) -> Difference:
+def difference(found: Differing, recipe: Recipe, primary: Values | None, standby: Values | None, known: Causes) -> Difference:
+    """A row that differs, as it is reported."""
     cause, tx = known.of(found.key)
     key = dict(zip(recipe.key, key_values(found.key), strict=True))
     if primary is None or standby is None:

@@ -49,6 +49,8 @@ def check_databases(primary: str | URL, standby: str | URL, wishes: Wishes) -> R
 
 def check_nodes(nodes: tuple[Node, Node], wishes: Wishes) -> Report:
     """The same of two databases that ``strangers`` gave."""
+    if wishes.since:
+        raise ConfigError("what has changed since the last check is known of the two nodes of a pair only: leave --since out")
     return _Check(nodes, wishes).run()
 
 

@@ -32,6 +32,7 @@ class Wishes:
     progress: Progress | None = None
     expected: Progress | None = None
     resume: str = ""
+    since: str | None = None
 
     def notes(self) -> Iterator[str]:
         """What a reader of the report must know of it, a sentence each."""
@@ -39,6 +40,11 @@ class Wishes:
             yield f"only rows were compared for which {' '.join(self.where.split())}"
         if self.sample < 1:
             yield f"only {self.sample * 100:g} % of the rows were compared, in ranges of keys chosen by chance"
+
+    @property
+    def whole(self) -> bool:
+        """Whether all rows of the chosen tables are compared, now."""
+        return not self.where and self.sample >= 1 and not self.resume
 
     def identity(self, *of: str) -> dict[str, Any]:
         """What a check that goes on must have in common with the one that broke off.
@@ -58,5 +64,9 @@ class Wishes:
         for name in ("sample", "max_load"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"{name}: {getattr(self, name):g} is no share above 0 and up to 1")
+        if self.since not in (None, "last"):
+            raise ConfigError(f"since: {self.since} is no check to go on from; only last is")
+        if self.since and (given := [name for name, value in (("where", self.where), ("sample", self.sample < 1), ("resume", self.resume)) if value]):
+            raise ConfigError(f"{given[0]} doesn't go together with since: only rows that have changed are compared, and all of them")
         if not self.settle >= 0:
             raise ConfigError(f"settle: {self.settle:g} is no number of seconds")

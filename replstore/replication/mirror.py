@@ -19,6 +19,7 @@ from replstore.databases.landing import TO_COPY
 from replstore.databases.suspended import Restore
 from replstore.errors import MigrationFailed, ReplicationStopped
 from replstore.node import Node
+from replstore.replication.journal import verified
 
 log = logging.getLogger("replstore.mirror")
 
@@ -153,6 +154,7 @@ def _mirror(follower: Node, source: Connection, target: Connection, wanted: dict
         # counted up, so that a batch under way, which began before this, doesn't land and say that nothing is to be copied
         target.execute(update(control.position).values(copying=True, batch=control.position.c.batch + 1))
         control.hold(target, TO_COPY, json.dumps({name: unfinished.get(name) for name in copied}))
+        verified.forget(follower, target, copied)
     return Mirrored(tuple(table.id for table in differ), tuple(table.id for table in gone), tuple(copied))
 
 

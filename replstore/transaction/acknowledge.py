@@ -11,30 +11,33 @@ import time
 from replstore.errors import CommittedNotReplicated
 from replstore.node import one_line
 from replstore.pair.decide import Acknowledge, Term, may_acknowledge
-from replstore.pair.pair import Lead, Pair
+from replstore.pair.lead import Lead
+from replstore.pair.pair import Pair
 from replstore.pair.watch import node_view
 from replstore.transaction.doubt import resolve
 
 log = logging.getLogger("replstore.transaction")
 
 
-def acknowledge(pair: Pair, lead: Lead, id: str, durability: str, *, began: float | None = None, seconds: float | None = None) -> None:
+def acknowledge(pair: Pair, lead: Lead, id: str | None, durability: str, *, began: float | None = None, seconds: float | None = None) -> None:
     """Returns when the caller may be told that the transaction is safe.
 
     Args:
         pair: the pair.
         lead: the writer and the term it was committed under.
-        id: the marker's.
+        id: the marker's; None: there is none, and the follower must have all that was committed.
         durability: ``replicated`` or ``async``.
         began: when the transaction began, by ``uptime``; None: its marker has a key.
         seconds: to wait for the follower; None: ``ack_timeout``.
 
     Raises:
         CommittedNotReplicated: it is committed on the writer, and not known to be on the follower within ``ack_timeout``.
-        TransactionLost: the writer was lost before it reached the follower; a tombstone stands on the new one.
+        TransactionLost: the writer was lost before it reached the follower, or replaced before it had committed; a tombstone stands on the new one.
         CommitUnknown: that could not be found out.
     """
     if durability != "replicated":
+        if _is_replaced(pair, lead):
+            resolve(pair, lead.term, id, durability, began=began, cause=None)
         pair.backlog.committed()
         return
     deadline = time.monotonic() + (pair.settings.ack_timeout if seconds is None else seconds)
@@ -60,7 +63,13 @@ def acknowledge(pair: Pair, lead: Lead, id: str, durability: str, *, began: floa
         time.sleep(0.02)
 
 
-def _held(pair: Pair, lead: Lead, id: str, deadline: float) -> tuple[bool, str]:
+def _is_replaced(pair: Pair, lead: Lead) -> bool:
+    """Whether this program knows of a later writer by now, without asking anybody: the transaction may have committed on a former one."""
+    known = pair.lead
+    return known is not None and known.term.outranks(lead.term)
+
+
+def _held(pair: Pair, lead: Lead, id: str | None, deadline: float) -> tuple[bool, str]:
     """Whether the follower holds the transaction, under the term of its commit."""
     try:
         shipped = pair.ship_from(lead.node, deadline, id)

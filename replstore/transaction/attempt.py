@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
+from replstore.errors import NotTheWriter
 from replstore.node import Node
 from replstore.pair.decide import Acknowledge
-from replstore.pair.pair import Lead, Pair
+from replstore.pair.lead import Lead
+from replstore.pair.pair import Pair
 from replstore.timestamps import uptime
 from replstore.transaction.acknowledge import acknowledge
-from replstore.transaction.doubt import resolve
+from replstore.transaction.doubt import end, resolve
 
 
 class Attempt:
@@ -33,7 +36,9 @@ class Attempt:
         if durability == "async":
             pair.backlog.admit(lead.node, lead.follower, lead.term.uuid, alone=lead.acknowledge is Acknowledge.SOLO)
         self.pair, self.lead, self.durability = pair, lead, durability
-        self.id = str(uuid4())
+        marked = keyed or pair.settings.commit_marker
+        self.id: str | None = str(uuid4()) if marked else None
+        """Of its marker; None: it has none, and what its COMMIT came to can't be found out afterwards."""
         self.since: float | None = None if keyed else uptime()
         self.began = False
         self.done = False
@@ -43,16 +48,24 @@ class Attempt:
         """Its connection was shut because COMMIT waited for a standby for too long."""
         self.connection: Any = None
         self.backend: tuple[int, str] | None = None
-        self.marker: tuple[Any, ...] | None = None if keyed else self.marker_values()
+        self.marker: tuple[Any, ...] | None = self.marker_values() if marked and not keyed else None
 
     def marker_values(self, key: str | None = None, fn: str | None = None) -> tuple[Any, ...]:
         """The marker's row, in the order of ``MARKER_COLUMNS``."""
         return self.id, key, fn, "committed", None, self.durability, self.lead.term.number
 
     def ride(self, connection: Any) -> None:
-        """Takes place on a driver connection, before its BEGIN."""
+        """Takes place on a driver connection, before its BEGIN.
+
+        Raises:
+            NotTheWriter: it doesn't lead to the server that was seen to write.
+        """
+        self.pair.refuse_astray(self.lead, connection)
         self.connection = connection
         self.backend = self.lead.node.database.backend(connection)
+        if self.id is None and self.lead.node.database.is_standby(connection):  # no marker is there to be refused
+            self.refused()
+            raise NotTheWriter(f"{self.lead.node.name} is a standby, and no longer the writer of {self.lead.term}")
         self.pair.enter(connection, self.lead.node)
 
     def refused(self) -> None:
@@ -61,8 +74,10 @@ class Attempt:
 
     def ended(self) -> None:
         """Nobody waits on the connection any more, and a transaction that never began leaves nothing for the next one to ride on."""
+        if self.connection is None:  # it never rode on one
+            return
         self.pair.leave(self.connection)
-        if self.connection is not None and self.connection.next_hook is self:
+        if self.connection.next_hook is self:
             self.connection.next_hook = None
 
     def committing(self) -> None:
@@ -87,7 +102,12 @@ class Attempt:
             CommitUnknown, CommittedNotReplicated.
         """
         self.pair.doubt(self.lead)
-        lead = resolve(self.pair, self.lead.term, self.id, self.durability, began=self.since, backend=self.backend, cause=error)
+        if self.cut and self.id is None and self.backend is not None:
+            lead = self.lead  # a COMMIT that waits for a standby has happened already
+            with suppress(Exception):
+                end(lead, self.backend, limit=2 * self.pair.settings.probe_timeout)
+        else:
+            lead = resolve(self.pair, self.lead.term, self.id, self.durability, began=self.since, backend=self.backend, cause=error)
         self.done = True
         # the server was to wait for a standby and didn't end: that it has the commit must be proved, at once or not
         durability, seconds = ("replicated", 0.0) if self.cut else (self.durability, None)

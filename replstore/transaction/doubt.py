@@ -19,7 +19,8 @@ from replstore.databases.base import Fault
 from replstore.errors import CommitUnknown, NotTheWriter, ReplstoreError, TransactionLost
 from replstore.node import one_line
 from replstore.pair.decide import Term
-from replstore.pair.pair import Lead, Pair
+from replstore.pair.lead import Lead
+from replstore.pair.pair import Pair
 from replstore.timestamps import uptime
 
 log = logging.getLogger("replstore.transaction")
@@ -35,7 +36,7 @@ class Outcome(StrEnum):
 def resolve(
     pair: Pair,
     term: Term,
-    id: str,
+    id: str | None,
     durability: str,
     *,
     began: float | None = None,
@@ -47,7 +48,7 @@ def resolve(
     Args:
         pair: the pair.
         term: the term of the attempt.
-        id: the marker's.
+        id: the marker's; None: it wrote none.
         durability: the attempt's.
         began: when the transaction began, by ``uptime``; None: its marker has a key, and is kept for ever.
         backend: the attempt's server process, ended if it keeps the tombstone waiting.
@@ -62,6 +63,11 @@ def resolve(
     """
     deadline = time.monotonic() + pair.settings.takeover_timeout
     trouble = one_line(cause) if cause else "the writer changed"
+    if id is None:
+        raise CommitUnknown(
+            f"whether the transaction committed can't be found out ({trouble}): commit_marker is false, so it left no marker; "
+            "look at what it would have changed before you repeat it"
+        ) from cause
     lead: Lead | None = None
     while True:
         _refuse_old(pair, id, began, cause)
@@ -69,7 +75,7 @@ def resolve(
             lead = pair.settle(deadline, above=term.number)
             if lead.term != term and not lead.term.outranks(term):  # two nodes that were forced apart: neither speaks for the other (HAZARDS 32)
                 raise NotTheWriter(f"{lead.node.name} writes under another decision's {lead.term}")
-            outcome = _bury(lead, id, durability, limit=2 * pair.settings.probe_timeout)
+            outcome = _bury(pair, lead, id, durability, limit=2 * pair.settings.probe_timeout)
         except ReplstoreError as error:
             trouble = str(error)
         except Exception as error:
@@ -79,7 +85,7 @@ def resolve(
             fault = lead.node.database.classify(error)
             if fault is Fault.TIMEOUT and backend is not None and lead.term == term:
                 with suppress(Exception):  # the next round finds out whether it is gone
-                    _end(lead, backend, limit=2 * pair.settings.probe_timeout)
+                    end(lead, backend, limit=2 * pair.settings.probe_timeout)
             elif fault.connection_is_gone:
                 pair.doubt(lead)
         else:
@@ -106,11 +112,12 @@ def _refuse_old(pair: Pair, id: str, began: float | None, cause: BaseException |
         ) from cause
 
 
-def _bury(lead: Lead, id: str, durability: str, *, limit: float | None = None) -> Outcome:
+def _bury(pair: Pair, lead: Lead, id: str, durability: str, *, limit: float | None = None) -> Outcome:
     """Inserts the tombstone, or finds the marker; a server that hangs is left after ``limit`` s."""
     marker = lead.node.database.control.marker
     try:
         with lead.node.begin(limit=limit) as connection:
+            pair.refuse_astray(lead, connection.connection)
             lead.node.database.commit_here(connection)
             tombstone = {"id": id, "outcome": "lost", "durability": durability, "term_no": lead.term.number}
             connection.execute(insert(marker).values(**tombstone))
@@ -123,7 +130,8 @@ def _bury(lead: Lead, id: str, durability: str, *, limit: float | None = None) -
     return Outcome.LOST
 
 
-def _end(lead: Lead, backend: tuple[int, str], *, limit: float) -> None:
+def end(lead: Lead, backend: tuple[int, str], *, limit: float) -> None:
+    """Ends the server process of a transaction, if it is still the same one."""
     with lead.node.begin(limit=limit) as connection:
         if lead.node.database.end_backend(connection, backend):
             log.warning("ended server process %d on %s: it kept a transaction in doubt", backend[0], lead.node.name)

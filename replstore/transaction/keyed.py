@@ -81,6 +81,7 @@ def claim(session: Session, attempt: Attempt, key: str, fn: Callable[..., Any]) 
     found = session.execute(select(marker.c.id, marker.c.fn, marker.c.result).where(marker.c.key == key)).one()
     if found.fn != name:
         raise KeyReused(f"key {key!r} was used by {found.fn}, and now by {name}: a key belongs to one function")
+    attempt.id = found.id  # what this transaction has read is what its caller waits for: it has no marker of its own
     return Done(found.id, json.loads(found.result) if found.result is not None else None)
 
 

@@ -14,7 +14,8 @@ from replstore.databases.base import Fault, NodeState
 from replstore.databases.dialect import as_database_error, raw
 from replstore.errors import NotTheWriter, NoWriter, StaleRead
 from replstore.node import Node, one_line
-from replstore.pair.pair import Lead, Pair
+from replstore.pair.lead import Lead
+from replstore.pair.pair import Pair
 from replstore.pair.token import Token
 from replstore.transaction.attempt import Reading
 
@@ -86,6 +87,7 @@ class Reader:
     def _on_writer(self, lead: Lead, after: Token | None, deadline: float, max_lag: float | None) -> Connection:
         connection, state = self._open(lead.node)
         try:
+            self._pair.refuse_astray(lead, connection.connection)
             self._require_uncontested(lead, deadline, max_lag)
             if state is None or state.role != "writer" or state.term_uuid != lead.term.uuid:
                 raise NotTheWriter(f"{lead.node.name} is no longer the writer of term {lead.term.number}")

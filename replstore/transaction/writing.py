@@ -14,7 +14,8 @@ from replstore.databases.base import Fault
 from replstore.databases.dialect import as_database_error, raw
 from replstore.errors import NotTheWriter, TransactionLost
 from replstore.node import one_line
-from replstore.pair.pair import Lead, Pair
+from replstore.pair.lead import Lead
+from replstore.pair.pair import Pair
 from replstore.transaction.attempt import Attempt
 
 
@@ -76,7 +77,11 @@ class Writing:
             if isolation is not None:
                 self._isolate(connection, isolation)
             driver = raw(connection.connection)
-            attempt.ride(driver)
+            try:
+                attempt.ride(driver)
+            except Exception as error:
+                self._drop(connection, attempt, error, deadline)
+                continue
             driver.next_hook = attempt
             return connection, attempt
 
@@ -99,12 +104,16 @@ class Writing:
                 connection.begin()
                 raw(connection.connection).open_now()
             except Exception as error:
-                connection.invalidate()
-                connection.close()
-                attempt.ended()
-                self._give_way(attempt.lead, as_database_error(error, connection), deadline)
+                self._drop(connection, attempt, error, deadline)
                 continue
             return connection, attempt
+
+    def _drop(self, connection: Connection, attempt: Attempt, error: Exception, deadline: float) -> None:
+        """Closes a connection on which nothing of the caller's has begun, and decides whether another look may help."""
+        connection.invalidate()
+        connection.close()
+        attempt.ended()
+        self._give_way(attempt.lead, as_database_error(error, connection), deadline)
 
     def _give_way(self, lead: Lead, error: BaseException, deadline: float) -> None:
         """Decides whether another look may help; raises the error if not."""

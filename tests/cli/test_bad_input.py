@@ -71,7 +71,7 @@ def test_a_missing_driver(run: Run, tmp_path: Path, command: str) -> None:
     [
         ("ack_timout = 5\n", "replstore.toml: 'ack_timout' isn't a setting; did you mean 'ack_timeout'?"),
         ("ack_timeout = = 5\n", "replstore.toml isn't valid TOML: Invalid value (at line 1, column 15)"),
-        ('durability = "postgresql://app:s3cret@db1/shop"\n', "replstore.toml: durability must be 'replicated' or 'async'"),
+        ('durability = "postgresql://app:s3cret@db1/shop"\n', "replstore.toml: durability must be 'replicated', 'async' or 'server'"),
     ],
 )
 def test_settings_files(probe: Run, tmp_path: Path, content: str, sentence: str) -> None:
@@ -107,5 +107,5 @@ def test_init_where_nothing_can_be_written(run: Run, tmp_path: Path, path: str) 
     assert [found.name for found in tmp_path.iterdir()] == ["file"]
 
 
-def test_native_replication_is_not_there_yet(run: Run) -> None:
-    assert refused(run, "init", "--replication", "native") == 'replication: "native" isn\'t available yet in this version: use "journal"'
+def test_files_have_no_native_replication(run: Run) -> None:
+    assert refused(run, "init", "--replication", "native").startswith('replication "native" is PostgreSQL\'s own, and primary is sqlite:///')

@@ -170,7 +170,7 @@ CASES: dict[str, Place] = {
     "a node that doesn't exist": lambda place: (["takeover", *pair(place), "third"], "'third' is not one of 'primary', 'standby'"),
     "a negative time": lambda place: (["sync", *pair(place), "--timeout", "-1"], "--timeout"),
     "a record that doesn't exist": lambda place: (["orphans", "show", "1234", *pair(place)], "no record begins with that"),
-    "native replication": lambda place: (["status", *pair(place), "--replication", "native"], "isn't available yet"),
+    "native replication": lambda place: (["status", *pair(place), "--replication", "native"], "is PostgreSQL's own"),
 }
 
 

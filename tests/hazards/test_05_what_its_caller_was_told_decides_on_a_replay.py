@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from replstore import TransactionLost, local
 from replstore.pair.decide import Acknowledge
-from replstore.pair.pair import Lead
+from replstore.pair.lead import Lead
 from replstore.transaction.acknowledge import acknowledge
 from tests.fix_orphans import Parting, order, outcomes, reason
 from tests.fix_shop import Order, new_store

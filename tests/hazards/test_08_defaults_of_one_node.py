@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from replstore import local
-from tests.fix_stores import Lab
+from tests.fix_stores import PATIENT, Lab
 from tests.hazards.test_08_every_key_and_name_is_captured import KEYS, TYPES
 
 #: How an odd node prints values, and reads them.
@@ -82,7 +82,7 @@ class Odd:
         ((database, role),) = lab.sql(node, "SELECT quote_ident(current_database()), quote_ident(current_user)")
         whose = f"DATABASE {database}" if how == "database" else f"ROLE {role} IN DATABASE {database}"
         lab.sql(node, *(f"ALTER {whose} SET {name} = {value}" for name, value in DEFAULTS.items()))
-        self.store = lab.store(background=False, rejoin="manual")
+        self.store = lab.store(background=False, rejoin="manual", **PATIENT)
         self.store.migrate()
 
     @property

@@ -13,7 +13,7 @@ from replstore import CannotReplicate, local
 from replstore.databases.catalog import quote
 from replstore.reconcile import check
 from tests.fix_check import adopted
-from tests.fix_stores import Lab
+from tests.fix_stores import PATIENT, Lab
 
 #: How another program's session may print values, and read them.
 SETTINGS = (
@@ -102,7 +102,7 @@ SCHEMA = [
 
 class Pair:
     def __init__(self, lab: Lab) -> None:
-        self.lab, self.store = lab, adopted(lab, *SCHEMA)
+        self.lab, self.store = lab, adopted(lab, *SCHEMA, **PATIENT)
 
     def run(self, *statements: str) -> None:
         """As a program whose session has settings of its own."""

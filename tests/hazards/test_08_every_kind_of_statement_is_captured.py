@@ -13,7 +13,7 @@ from replstore import ReplicationStopped, local
 from replstore.databases.postgresql.capture import CHUNK
 from replstore.reconcile import check
 from tests.fix_check import adopted, statements
-from tests.fix_stores import Lab
+from tests.fix_stores import PATIENT, Lab
 
 SCHEMA = """
 CREATE TABLE word (id int PRIMARY KEY, text text UNIQUE, n int DEFAULT 0);
@@ -166,7 +166,7 @@ class Shop:
             if lab.sql("primary", "SHOW server_version_num")[0][0] >= "180000"
             else []
         )
-        self.lab, self.store = lab, adopted(lab, *_whole(SCHEMA), *only_new)
+        self.lab, self.store = lab, adopted(lab, *_whole(SCHEMA), *only_new, **PATIENT)
 
     def rows(self, node: str) -> dict[str, list[Any]]:
         return {table: sorted(self.lab.sql(node, f"SELECT t::text FROM {table} t")) for table in TABLES}
@@ -283,7 +283,7 @@ WORD = "CREATE TABLE word (id int PRIMARY KEY, text text UNIQUE, n int DEFAULT 0
 @pytest.fixture(scope="module")
 def by_hand(postgresql_servers: local.PostgresPair) -> Iterator[Lab]:
     with postgresql_servers.fresh("by_hand") as pair, closing(Lab(pair)) as lab:
-        adopted(lab, WORD, "INSERT INTO word VALUES (1, 'one', 1), (2, 'two', 2)")
+        adopted(lab, WORD, "INSERT INTO word VALUES (1, 'one', 1), (2, 'two', 2)", **PATIENT)
         yield lab
 
 
@@ -294,7 +294,7 @@ def test_what_was_changed_by_hand_stops_the_shipping_until_migrate_mends_it(by_h
         pytest.skip("an expression can be changed from PostgreSQL 17 on")
     lab.sql("primary", "DROP SCHEMA IF EXISTS other CASCADE", "DROP TABLE IF EXISTS word, speech")
     lab.sql("primary", WORD, "INSERT INTO word VALUES (1, 'one', 1), (2, 'two', 2)")
-    store = lab.store(background=False)
+    store = lab.store(background=False, **PATIENT)
     store.migrate()
     store.sync()
     lab.sql("primary", *CHANGED_BY_HAND[what])

@@ -14,6 +14,7 @@ from sqlalchemy import Column, Integer, MetaData, NullPool, create_engine
 from replstore import CannotReplicate, ReplicationStopped, Store, local
 from tests.fix_pairs import plain
 from tests.fix_shop import new_store, open_store, sql
+from tests.fix_stores import PATIENT
 
 LITE = """
 CREATE TABLE word (id INTEGER PRIMARY KEY, text TEXT UNIQUE, lang TEXT, n INTEGER DEFAULT 0);
@@ -100,7 +101,7 @@ def gres(postgresql_pair: local.PostgresPair) -> Iterator[Shop]:
 def shared(postgresql_servers: local.PostgresPair) -> Iterator[Shop]:
     with postgresql_servers.fresh("capture") as pair:
         execute(pair, "primary", *GRES.split(";\n"))
-        with open_store(pair, background=False) as store:
+        with open_store(pair, background=False, **PATIENT) as store:
             store.migrate()
             yield Shop(pair, store)
 

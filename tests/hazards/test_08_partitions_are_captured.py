@@ -12,7 +12,7 @@ import pytest
 from replstore import ReplicationStopped, local
 from replstore.reconcile import check
 from tests.fix_check import adopted, statements
-from tests.fix_stores import Lab
+from tests.fix_stores import PATIENT, Lab
 
 SCHEMA = """
 CREATE TABLE customer (id int PRIMARY KEY);
@@ -51,7 +51,7 @@ class Shop:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
-        self.store = adopted(lab, *statements(SCHEMA), *ROWS.strip().split("; "))
+        self.store = adopted(lab, *statements(SCHEMA), *ROWS.strip().split("; "), **PATIENT)
 
     def rows(self, node: str) -> dict[str, list[Any]]:
         """All rows, with the partition that each is in."""

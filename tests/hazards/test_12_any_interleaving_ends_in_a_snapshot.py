@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from replstore import local
 from tests.fix_check import adopted
-from tests.fix_stores import Lab, Steps
+from tests.fix_stores import PATIENT, Lab, Steps
 
 SCHEMA = (
     "CREATE TABLE parent (id int NOT NULL PRIMARY KEY, name text UNIQUE)",
@@ -49,7 +49,7 @@ class Teller:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
-        self.store = adopted(lab, *SCHEMA)
+        self.store = adopted(lab, *SCHEMA, **PATIENT)
         self.shipper = lab.shipper()
         self.sessions = [lab.connect("primary") for _ in range(SESSIONS if lab.postgresql else 1)]
         for each in self.sessions:

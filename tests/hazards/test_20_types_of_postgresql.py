@@ -12,7 +12,7 @@ import pytest
 
 from replstore import CannotReplicate, Store, local
 from tests.fix_check import adopted, behind_the_guard, found
-from tests.fix_stores import Lab
+from tests.fix_stores import PATIENT, Lab
 
 MADE = """
 CREATE TYPE part AS (a int, b regclass); CREATE DOMAIN whole AS part; CREATE DOMAIN number AS regtype; CREATE DOMAIN numbers AS regtype[];
@@ -90,7 +90,7 @@ def column(number: int) -> str:
 def typed(postgresql_servers: local.PostgresPair) -> Iterator[tuple[Lab, Store]]:
     with postgresql_servers.fresh("types") as pair, closing(Lab(pair)) as lab:
         columns = ", ".join(f"{column(number)} {type}" for number, type in enumerate(TRAVELS))
-        yield lab, adopted(lab, "CREATE TYPE span AS RANGE (subtype = tid)", f"CREATE TABLE kinds (id int PRIMARY KEY, {columns})")
+        yield lab, adopted(lab, "CREATE TYPE span AS RANGE (subtype = tid)", f"CREATE TABLE kinds (id int PRIMARY KEY, {columns})", **PATIENT)
 
 
 @pytest.mark.parametrize("type", REFUSED)

@@ -10,6 +10,7 @@ import pytest
 from replstore import Store, local
 from tests.fix_check import statements
 from tests.fix_mixed import MixedLab, mixed
+from tests.fix_stores import PATIENT
 from tests.hazards import test_08_every_kind_of_statement_is_captured as on_server
 from tests.hazards import test_08_every_kind_of_statement_on_sqlite as on_file
 
@@ -56,7 +57,7 @@ class Shop:
     def __init__(self, lab: MixedLab) -> None:
         self.lab = lab
         lab.sql("primary", *statements(SCHEMA))
-        self.store: Store = lab.store(background=False)
+        self.store: Store = lab.store(background=False, **PATIENT)
         self.store.migrate()
 
     def rows(self, node: str) -> dict[str, list[Any]]:

@@ -90,9 +90,13 @@ def test_durations_take_units(given: Any, seconds: float) -> None:
         (TWO | {"pool_size": 1.5}, "pool_size must be a whole number, it is 1.5"),
         (TWO | {"pool_size": 10**6}, "pool_size must be at most 1000, it is 1000000"),
         (TWO | {"refused_means_dead": "perhaps"}, "refused_means_dead must be true or false, it is 'perhaps'"),
-        (TWO | {"durability": "most"}, "durability must be 'replicated' or 'async', it is 'most'"),
-        (TWO | {"durability": "postgresql://u:s3cret@h/d"}, "durability must be 'replicated' or 'async'"),
-        (TWO | {"replication": "native"}, 'replication: "native" isn\'t available yet in this version'),
+        (TWO | {"durability": "most"}, "durability must be 'replicated', 'async' or 'server', it is 'most'"),
+        (TWO | {"durability": "postgresql://u:s3cret@h/d"}, "durability must be 'replicated', 'async' or 'server'"),
+        (TWO | {"commit_marker": False}, "commit_marker can be false with native replication only"),
+        (TWO | {"durability": "server"}, 'durability "server" belongs to native replication'),
+        (TWO | {"replication": "native"}, 'replication "native" is PostgreSQL\'s own, and primary is sqlite:///'),
+        (SERVERS | {"replication": "native", "durability": "async"}, 'durability "async" belongs to the journal'),
+        (SERVERS | {"replication": "native", "witness": "sqlite:///w.db"}, 'replication "native" has no witness'),
         (TWO | {"detection_time": 1.0}, "detection_time (1 s) must be more than twice probe_interval (0.5 s)"),
         (TWO | {"probe_interval": 0.75}, "detection_time (1.5 s) must be more than twice probe_interval (0.75 s)"),
         (TWO | {"primary": "nonsense"}, "primary: not a database URL"),
@@ -123,7 +127,7 @@ def test_bad_settings_are_refused_in_one_clear_sentence(settings: dict[str, Any]
 def test_every_fault_has_its_sentence() -> None:
     assert (
         refused(**TWO, pool_size=0, durability="most")
-        == "durability must be 'replicated' or 'async', it is 'most'; pool_size must be at least 1, it is 0"
+        == "durability must be 'replicated', 'async' or 'server', it is 'most'; pool_size must be at least 1, it is 0"
     )
 
 
@@ -133,7 +137,7 @@ def test_a_fault_says_where_the_value_came_from(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ConfigError) as caught:
         Settings.load(**TWO, durability="most")
     assert str(caught.value).split("; ") == [
-        "durability must be 'replicated' or 'async', it is 'most'",
+        "durability must be 'replicated', 'async' or 'server', it is 'most'",
         "REPLSTORE_ACK_TIMEOUT must be more than 0, it is -1.0",
         "replstore.toml: pool_size must be at least 1, it is 0",
     ]

@@ -120,8 +120,8 @@ class MixedPostgreSQL(PostgreSQL):
 
     # -- reading for check and rejoin
 
-    def unshipped_keys(self, connection: Connection, since: str) -> Mapping[str, set[str] | None]:
-        found = super().unshipped_keys(connection, since)
+    def unshipped_keys(self, connection: Connection, since: str, *, most: int | None = None) -> Mapping[str, set[str] | None]:
+        found = super().unshipped_keys(connection, since, most=most)
         tables = self._tables(connection, list(found))
         return {
             name: keys if keys is None else set(reading_postgresql.shared_keys(connection, tables[name], keys).values())

@@ -21,7 +21,7 @@ from replstore.databases.sqlite.reading_rows import markers
 Values = tuple[str | None, ...]
 
 
-def unshipped_keys(connection: Connection, known: Mapping[str, Table], since: str) -> dict[str, set[str] | None]:
+def unshipped_keys(connection: Connection, known: Mapping[str, Table], since: str, most: int | None) -> dict[str, set[str] | None]:
     """See ``Database.unshipped_keys``.
 
     Args:
@@ -37,6 +37,8 @@ def unshipped_keys(connection: Connection, known: Mapping[str, Table], since: st
             keys[table.id] = None
         elif found is not None:
             found.add(_key(table, values))
+            if most is not None and len(found) > most:
+                keys[table.id] = None
     return keys
 
 

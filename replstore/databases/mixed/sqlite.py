@@ -135,8 +135,8 @@ class MixedSQLite(SQLite):
 
     # -- reading for check and rejoin
 
-    def unshipped_keys(self, connection: Connection, since: str) -> Mapping[str, set[str] | None]:
-        return reading_sqlite.unshipped_keys(connection, self._known(connection), since)
+    def unshipped_keys(self, connection: Connection, since: str, *, most: int | None = None) -> Mapping[str, set[str] | None]:
+        return reading_sqlite.unshipped_keys(connection, self._known(connection), since, most)
 
     def same_keys(self, connection: Connection, table: Table, keys: Collection[str]) -> Mapping[str, str]:
         return {key: key for key in keys}

@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine
 
-from replstore.databases.native.replay import Replay
+if TYPE_CHECKING:
+    from replstore.databases.native.replay import Replay
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What tells a node from a stranger before there is any control table.
+
+    Attributes:
+        system: the cluster's identifier, the same on all its copies.
+        database: name of the database, the same on all copies of the cluster.
+        in_recovery: whether it is a standby.
+    """
+
+    system: str
+    database: str
+    in_recovery: bool
 
 
 class Native(ABC):
@@ -18,20 +36,24 @@ class Native(ABC):
         """What asks a writer how far it has written, and its follower how far it has replayed; both are service engines."""
 
     @abstractmethod
-    def identity(self, connection: Connection) -> tuple[str, bool]:
-        """The cluster's identifier, the same on all its copies, and whether this one is in recovery; asked without any control table."""
+    def identity(self, connection: Connection) -> Identity:
+        """Which cluster and which database of it this is; asked without any control table."""
 
     @abstractmethod
     def beat(self, connection: Connection) -> None:
         """Lets the write-ahead log move on, so that a follower sees that somebody reaches its primary, and that it has all of an idle one's."""
 
     @abstractmethod
-    def promote(self, connection: Connection, *, boot: str, term: str, received: int, refused: bool, force: bool = False) -> str | None:
+    def promote(
+        self, connection: Connection, *, boot: str, term: str, received: int, asked: float, within: float, refused: bool, force: bool = False
+    ) -> str | None:
         """Tells a standby to become the primary, if it is what was seen.
 
         Args:
             connection: to the standby, in a transaction.
             boot, term, received: what was seen: its boot identity, the uuid of its latest timeline, and how far it had received.
+            asked: what its clock said when that was seen, s since 1970.
+            within: s for which what was seen is good to decide by, on that clock.
             refused: the primary's server refuses connections, so that nothing can be sending.
             force: a person decided: whatever it has received since.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import psycopg
 from sqlalchemy import Connection, Engine
@@ -12,7 +12,7 @@ from replstore.databases.base import NodeState
 from replstore.databases.catalog import Table
 from replstore.databases.dialect import raw
 from replstore.databases.native import terms
-from replstore.databases.native.base import Native
+from replstore.databases.native.base import Identity, Native
 from replstore.databases.native.replay import BEAT, Replay
 from replstore.databases.native.state import SELECT_BRIEF, SELECT_STATE, lsn, node_state, number
 from replstore.databases.postgresql.database import PostgreSQL
@@ -48,6 +48,10 @@ class NativePostgreSQL(PostgreSQL, Native):
         row = connection.exec_driver_sql(SELECT_STATE).fetchone()
         return None if row is None else node_state(row)
 
+    def leads_to(self, connection: Any, boot: str) -> bool:
+        # a server's role and timeline stay what they are until it ends, but for a promotion: nothing else has to be asked of each transaction
+        return not boot or raw(connection).boot == boot
+
     def begin_reading(self, connection: Connection) -> NodeState | None:
         connection.begin()
         try:
@@ -72,19 +76,26 @@ class NativePostgreSQL(PostgreSQL, Native):
     def replay(self, writer: Engine, follower: Engine) -> Replay:
         return Replay(writer, follower)
 
-    def identity(self, connection: Connection) -> tuple[str, bool]:
-        row = connection.exec_driver_sql("SELECT (SELECT system_identifier FROM pg_control_system())::text, pg_is_in_recovery()").one()
-        return row[0], row[1]
+    def identity(self, connection: Connection) -> Identity:
+        statement = "SELECT (SELECT system_identifier FROM pg_control_system())::text, current_database(), pg_is_in_recovery()"
+        return Identity(*connection.exec_driver_sql(statement).one())
 
     def beat(self, connection: Connection) -> None:
         durable = raw(connection.connection).info.server_version >= 170000  # it flushes by itself; before, a transaction's end does
         connection.exec_driver_sql(BEAT[durable])
 
-    def promote(self, connection: Connection, *, boot: str, term: str, received: int, refused: bool, force: bool = False) -> str | None:
-        found = connection.exec_driver_sql(
-            terms.PROMOTE, {"boot": boot, "term": term, "received": received, "refused": refused, "force": force}
-        ).scalar()
+    def promote(
+        self, connection: Connection, *, boot: str, term: str, received: int, asked: float, within: float, refused: bool, force: bool = False
+    ) -> str | None:
+        seen = {"boot": boot, "term": term, "received": received, "asked": asked, "within": within}
+        found = connection.exec_driver_sql(terms.PROMOTE, {**seen, "refused": refused, "force": force}).scalar()
         return None if found is None else str(found)
+
+    def is_standby(self, connection: Any) -> bool:
+        # what the session was told at its beginning, and is told again with the first answer after a promotion
+        if connection.info.parameter_status("in_hot_standby") != "on":
+            return False
+        return bool(connection.execute("SELECT pg_is_in_recovery()").fetchone()[0])
 
     def commit_here(self, connection: Connection) -> None:
         connection.exec_driver_sql("SET LOCAL synchronous_commit = local")

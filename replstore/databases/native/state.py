@@ -18,6 +18,9 @@ RECEIVED = "greatest(coalesce(pg_last_wal_receive_lsn(), '0/0'), coalesce(pg_las
 TIMELINE = "('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int"
 LATEST_TIMELINE = "SELECT no, uuid, previous_uuid, switched_at FROM replstore.timeline ORDER BY no DESC LIMIT 1"
 
+#: The node's own clock, which is compared with itself only.
+CLOCK = "extract(epoch FROM clock_timestamp())::float8"
+
 #: What a read needs to know; it is asked together with BEGIN.
 SELECT_BRIEF = f"""
 SELECT n.pair, n.node, s.no, t.no, t.uuid, {BOOT}, r.yes,
@@ -34,7 +37,8 @@ SELECT b.*,
     (SELECT system_identifier FROM pg_control_system())::text,
     current_setting('synchronous_standby_names'),
     has_function_privilege('pg_promote(boolean, integer)', 'execute'),
-    (SELECT setting::int FROM pg_settings WHERE name = 'wal_retrieve_retry_interval')
+    (SELECT setting::int FROM pg_settings WHERE name = 'wal_retrieve_retry_interval'),
+    {CLOCK}
 FROM ({SELECT_BRIEF}) b(pair, node, schema_no, term_no, term_uuid, boot, in_recovery, timeline, lsn)"""
 
 

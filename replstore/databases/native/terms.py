@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from replstore.databases.native.state import LATEST_TIMELINE, RECEIVED, TIMELINE
+from replstore.databases.native.state import CLOCK, LATEST_TIMELINE, RECEIVED, TIMELINE
 from replstore.databases.postgresql.capture import LOCK_CLASS
 
 #: Key of the advisory lock under which a standby is promoted.
 PROMOTION = 7
 
 #: Promotes a standby if it is still what was seen; the answer is why it doesn't, or null (HAZARDS 15e).  One statement: a client that stood still between
-#: its decision and this finds that the standby has received more, or runs no more as it was.
+#: its decision and this finds that the standby has received more, runs no more as it was, or was looked at too long ago, by the standby's own clock: in the
+#: meantime the primary may have come back without having been heard of here.
 PROMOTE = f"""
 SELECT CASE
     WHEN NOT pg_is_in_recovery() THEN 'it is no standby any more'
     WHEN NOT pg_try_advisory_xact_lock({LOCK_CLASS}, {PROMOTION}) THEN 'another program is promoting it at this moment'
     WHEN extract(epoch FROM pg_postmaster_start_time())::text <> %(boot)s THEN 'it was restarted in the meantime'
     WHEN %(force)s THEN CASE WHEN NOT pg_promote(false) THEN 'the server could not be told to' END
+    WHEN {CLOCK} - %(asked)s NOT BETWEEN -1 AND %(within)s THEN 'what it was decided by is too old: this program stood still in between'
     WHEN coalesce((SELECT uuid FROM ({LATEST_TIMELINE}) t), '') <> %(term)s THEN 'it has replayed another timeline in the meantime'
     WHEN ({RECEIVED} - '0/0')::bigint <> %(received)s THEN 'it has received more in the meantime: somebody reaches the primary'
     WHEN %(refused)s AND EXISTS (SELECT FROM pg_stat_wal_receiver) THEN 'it is connected to a primary that sends'
@@ -23,10 +25,11 @@ SELECT CASE
     WHEN NOT pg_promote(false) THEN 'the server could not be told to'
 END"""
 
-#: The first commit on a timeline.  ``pg_last_wal_replay_lsn`` stands still after a promotion, where the timeline before it ended.
+#: The first commit on a timeline.  ``pg_last_wal_replay_lsn`` stands still after a promotion, where the timeline before it ended; where the server has not
+#: received anything since its start it is the end of a crash's recovery, maybe, and isn't taken for that.
 RECORD = f"""
 INSERT INTO replstore.timeline (no, uuid, previous_uuid, switched_at, since)
-SELECT w.timeline, %(uuid)s, t.uuid, (pg_last_wal_replay_lsn() - '0/0')::bigint, %(since)s
+SELECT w.timeline, %(uuid)s, t.uuid, CASE WHEN pg_last_wal_receive_lsn() IS NOT NULL THEN (pg_last_wal_replay_lsn() - '0/0')::bigint END, %(since)s
 FROM (SELECT {TIMELINE} AS timeline) w LEFT JOIN ({LATEST_TIMELINE}) t ON true
 WHERE t.no IS NULL OR t.no < w.timeline
 ON CONFLICT DO NOTHING"""

@@ -7,10 +7,9 @@ A transaction that never executes a statement costs nothing and leaves no marker
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Generator, Sequence
+from functools import cache, partial
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -18,27 +17,26 @@ from psycopg.pq import TransactionStatus
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-from replstore.control import MARKER_COLUMNS
 from replstore.databases.base import Hook
 from replstore.databases.dialect import HookedConnection, HookedDialect, raw
 from replstore.databases.postgresql import faults
 from replstore.databases.postgresql.capture import NOT_THE_WRITER
 from replstore.databases.postgresql.pipeline import Answer, Pipeline
+from replstore.databases.postgresql.state import BOOT
 from replstore.errors import NotAPair, NotTheWriter
 
-MARKER_VALUES = MARKER_COLUMNS[:-1]  # the database's own clock gives the time
+Result = TypeVar("Result")
 #: undefined_table, invalid_schema_name
 UNDEFINED = ("42P01", "3F000")
-INSERT_MARKER = f"INSERT INTO replstore.marker ({', '.join(MARKER_VALUES)}) VALUES ({', '.join(['%s'] * len(MARKER_VALUES))})"
-#: The same for libpq itself.
-WIRED = {
-    INSERT_MARKER: f"INSERT INTO replstore.marker ({', '.join(MARKER_VALUES)}) VALUES ({', '.join(f'${n + 1}' for n in range(len(MARKER_VALUES)))})"
-}
+#: Methods of the driver's cursors and connections by which a statement of the caller's shares a round trip with those of replstore; without them it has its own.
+CARRIES = all(hasattr(psycopg.Cursor, name) for name in ("_execute_gen", "_execute_send", "_send_prepare", "_send_query_prepared")) and hasattr(
+    psycopg.Connection, "_deallocate"
+)
 
 #: What a new connection asks first.  A client's host that loses its power says nothing any more: unless the server is told to ask sooner than after two
 #: hours, the session keeps its locks for as long (HAZARDS 9).
 OPEN = (
-    "SELECT backend_start::text, current_setting('synchronous_commit'), "
+    f"SELECT backend_start::text, current_setting('synchronous_commit'), {BOOT}, "
     + ", ".join(
         f"CASE WHEN current_setting('{name}')::int > {most} THEN set_config('{name}', '{most}', false) END"
         for name, most in (("tcp_keepalives_idle", 10), ("tcp_keepalives_interval", 5), ("tcp_keepalives_count", 3))
@@ -59,75 +57,101 @@ class StoreConnection(psycopg.Connection[Any], HookedConnection):
     backend_start: str = ""
     """Start of the server's process, as text; with the pid it names the backend (HAZARDS 4)."""
 
-    def opening(self) -> list[tuple[str, tuple[Any, ...] | None]]:
+    def opening(self) -> list[tuple[str, tuple[Any, ...]]]:
         """The statements that must go before the next one; they count as sent from now on."""
         begin, self.pending = self.pending, None
         if begin is None:
             return []
-        statements: list[tuple[str, tuple[Any, ...] | None]] = [(begin, None)]
-        if self.hook is not None:
-            self.hook.began = True
-            if self.hook.marker is not None:
-                statements.append((INSERT_MARKER, self.hook.marker))
-            if self.hook.preamble is not None:
-                statements.append((self.hook.preamble, None))
+        statements: list[tuple[str, tuple[Any, ...]]] = [(begin, ())]
+        hook = self.hook
+        if hook is not None:
+            hook.began = True
+            if hook.marker is not None:
+                statements.append(marker_statement(*hook.marker))
+            if hook.preamble is not None:
+                statements.append((hook.preamble, ()))
         return statements
 
     def open_now(self) -> None:
         """Sends what must go before a statement that can't share its round trip."""
         if statements := self.opening():
-            with self.refusals():
+            try:
                 self._ask(statements)
+            except psycopg.Error as error:
+                self._refuse(error)
+                raise
 
     def open_with(self, statement: str) -> list[tuple[Any, ...]]:
         """Sends it together with a statement of replstore's own, in one round trip, and returns that one's rows."""
-        return self._ask([*self.opening(), (statement, None)]).rows
+        return self._ask([*self.opening(), (statement, ())]).rows
+
+    def open_before(self, caller: Callable[[], Generator[Any, Any, None]]) -> None:
+        """Sends it together with a statement of the caller's, in one round trip.
+
+        Args:
+            caller: makes the driver's generator that executes the statement.
+        """
+        statements = self.opening()
+
+        def carry(wire: Pipeline) -> None:
+            with self.lock:
+                wire.carry(caller())
+
+        try:
+            self._send(statements, carry)
+        except psycopg.Error as error:
+            self._refuse(error)
+            raise
 
     def end_reading(self) -> None:
         """Rolls back a transaction that has only read.  The driver's own rollback would deallocate all that is prepared, ours too."""
-        self._ask([("ROLLBACK", None)])
+        self._ask([("ROLLBACK", ())])
 
-    def _ask(self, statements: list[tuple[str, tuple[Any, ...] | None]]) -> Answer:
+    def _ask(self, statements: Sequence[tuple[str, tuple[Any, ...]]]) -> Answer:
         """Executes the statements in one round trip, by libpq itself: the driver's own pipeline costs a multiple of its processor time."""
+
+        def answer(wire: Pipeline) -> Answer:
+            wire.end()
+            return wire.receive()[-1]
+
+        return self._send(statements, answer)
+
+    def _send(self, statements: Sequence[tuple[str, tuple[Any, ...]]], rest: Callable[[Pipeline], Result]) -> Result:
         wire = self.wire = self.wire or Pipeline(self, lambda: None)
+        wire.failed = False
         for again in (True, False):
             for statement, values in statements:
-                wire.send(WIRED.get(statement, statement), *(values or ()))
-            wire.end()
+                wire.send(statement, *values)
             try:
-                return wire.receive()[-1]
+                return rest(wire)
             except psycopg.errors.InvalidSqlStatementName:  # the caller has deallocated all that was prepared in the session
-                if not again:
+                if not (again and wire.failed):
                     raise
                 self.rollback()
                 wire.forget()
         raise AssertionError
 
-    @contextmanager
-    def refusals(self) -> Iterator[None]:
+    def _deallocate(self, name: bytes | None) -> Any:
+        """The driver forgets what it has prepared, as a part of a statement's execution."""
+        if self.wire is not None and self.wire.carries:
+            self.wire.land()
+        return super()._deallocate(name)
+
+    def _refuse(self, error: psycopg.Error) -> None:
         """Tells a marker that was refused from what is wrong with the caller's own statement."""
-        try:
-            yield
-        except psycopg.Error as error:
-            hook = self.hook
-            if hook is None or hook.marker is None:
-                raise
-            if error.sqlstate == NOT_THE_WRITER:
-                hook.refused()
-                raise NotTheWriter(error.diag.message_primary or str(error)) from error
-            if error.sqlstate in UNDEFINED and not self._has_marker():
-                raise NotAPair("the writer's database has lost replstore's control tables, or is another one than before") from error
-            raise
+        hook = self.hook
+        if hook is None or hook.marker is None:
+            return
+        if error.sqlstate == NOT_THE_WRITER:
+            hook.refused()
+            raise NotTheWriter(error.diag.message_primary or str(error)) from error
+        if error.sqlstate in UNDEFINED and not self._has_marker():
+            raise NotAPair("the writer's database has lost replstore's control tables, or is another one than before") from error
 
     def _has_marker(self) -> bool:
         self.rollback()
         row = self.execute("SELECT to_regclass('replstore.marker') IS NOT NULL").fetchone()
         return row is not None and bool(row[0])
-
-    def _send(self, statements: list[tuple[str, tuple[Any, ...] | None]]) -> None:
-        cursor = psycopg.Cursor(self)
-        for statement, parameters in statements:
-            cursor.execute(statement, parameters, prepare=parameters is not None and self.prepare_threshold is not None)
 
 
 class StoreCursor(psycopg.Cursor[Any]):
@@ -137,15 +161,32 @@ class StoreCursor(psycopg.Cursor[Any]):
         connection: Any = self.connection
         if connection.pending is None:
             return super().execute(query, params, prepare=prepare, binary=binary)
-        # without parameters it may hold several statements, which a pipeline refuses.  A pipeline's end, a flush that psycopg sends after the sync, leaves
-        # the session without idle_in_transaction_session_timeout, which replstore's own sessions can't do without (HAZARDS 9)
-        if not params or connection.hook is None:
+        # without parameters it may hold several statements, which a pipeline refuses
+        if not params or connection.hook is None or not CARRIES:
             connection.open_now()
             return super().execute(query, params, prepare=prepare, binary=binary)
-        with connection.refusals(), connection.pipeline():
-            connection._send(connection.opening())
-            super().execute(query, params, prepare=prepare, binary=binary)
+        connection.open_before(partial(self._execute_gen, query, params, prepare=prepare, binary=binary))
         return self
+
+    def _execute_send(self, query: Any, *, force_extended: bool = False, binary: bool | None = None) -> None:
+        wire = self._conn.wire  # type: ignore[attr-defined]
+        carried = wire is not None and wire.carries
+        super()._execute_send(query, force_extended=force_extended or carried, binary=binary)
+        if carried:
+            wire.sent()
+
+    def _send_prepare(self, name: bytes, query: Any) -> None:
+        super()._send_prepare(name, query)
+        self._sent()
+
+    def _send_query_prepared(self, name: bytes, pgq: Any, *, binary: bool | None = None) -> None:
+        super()._send_query_prepared(name, pgq, binary=binary)
+        self._sent()
+
+    def _sent(self) -> None:
+        wire = self._conn.wire  # type: ignore[attr-defined]
+        if wire is not None and wire.carries:
+            wire.sent()
 
     def executemany(self, query: Any, params_seq: Any, *, returning: bool = False) -> None:
         self.connection.open_now()  # type: ignore[attr-defined]
@@ -180,7 +221,7 @@ class StorePostgreSQL(HookedDialect, PGDialect_psycopg):
         connection.server_cursor_factory = StoreServerCursor
         row = connection.execute(OPEN).fetchone()
         assert row is not None
-        connection.backend_start = row[0]
+        connection.backend_start, connection.boot = row[0], row[2]
         connection.add_notice_handler(partial(_warned, connection))
         if self.expected_pair is not None:
             self._check_pair(connection)
@@ -269,6 +310,23 @@ def begin_statement(connection: Any) -> str:
     if connection.deferrable is not None:
         parts.append("DEFERRABLE" if connection.deferrable else "NOT DEFERRABLE")
     return " ".join(parts)
+
+
+def marker_statement(
+    id: str, key: str | None, fn: str | None, outcome: str, result: str | None, durability: str, term_no: int
+) -> tuple[str, tuple[Any, ...]]:
+    """What inserts a marker, of which only the id changes from one to the next."""
+    if key is not None or fn is not None or result is not None:
+        return _INSERT_MARKER, (id, key, fn, outcome, result, durability, term_no)
+    return _insert_marker(outcome, durability, term_no), (id,)
+
+
+_INSERT_MARKER = "INSERT INTO replstore.marker (id, key, fn, outcome, result, durability, term_no) VALUES ($1, $2, $3, $4, $5, $6, $7)"
+
+
+@cache
+def _insert_marker(outcome: str, durability: str, term_no: int) -> str:
+    return f"INSERT INTO replstore.marker (id, outcome, durability, term_no) VALUES ($1, {literal(outcome)}, {literal(durability)}, {term_no})"
 
 
 def literal(value: Any) -> str:

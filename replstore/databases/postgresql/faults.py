@@ -62,7 +62,8 @@ _NO_LOOPBACK = re.compile(rf"[(\"]::1[)\"].*{re.escape(os.strerror(errno.EADDRNO
 
 _NOT_READY = re.compile(r"FATAL: +the database system is (starting up|shutting down|in recovery mode|not (yet )?accepting connections)")
 _ENDED = re.compile(r"FATAL: +terminating connection (due to administrator command|because of crash of another server process)")
-_READ_ONLY = re.compile(r"failed: (session is read-only|server is in hot standby mode)$")  # the URL asks for target_session_attrs
+_READ_ONLY = re.compile(r"failed: session is read-only$")  # the URL asks for target_session_attrs
+_STANDBY = re.compile(r"failed: server is in hot standby mode$")  # the same, and the server says that it is no primary
 _UNREACHABLE = ("ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH", "EHOSTDOWN", "ENETDOWN")
 _SILENT = ("timeout expired", *(os.strerror(getattr(errno, name)) for name in _UNREACHABLE if hasattr(errno, name)))
 #: A name that can't be resolved says nothing of the server behind it, only of the resolver.
@@ -120,9 +121,12 @@ def _of_sqlstate(code: str, severity: str | None) -> Fault:
 
 
 def _of_connecting(text: str) -> Fault:
-    """The fault of a whole message, which holds a line for each address tried; REFUSED only if every one of them refused."""
+    """The fault of a whole message, which holds a line for each address tried; REFUSED only if every one of them refused, or, where the URL asks for a
+    primary, is a standby: then no primary is there."""
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith(("\t", _SEVERAL_ATTEMPTS))]  # hints begin with a tab
-    found = {_of_attempt(line) for line in lines}
+    found = {_of_attempt(line) for line in lines if not _STANDBY.search(line)}
+    if lines and not found:
+        return Fault.NOT_THE_WRITER
     for fault in (Fault.NOT_THE_WRITER, Fault.LOCKED_OUT, Fault.SILENT, Fault.LOST_CONNECTION):
         if fault in found:
             return fault

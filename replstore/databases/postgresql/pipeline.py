@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import select
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import methodcaller
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import psycopg
 from psycopg.errors import error_from_result
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus
+from psycopg.waiting import Ready
 
 #: Bytes that are sent on together.
 CHUNK = 256 * 1024
@@ -51,6 +53,8 @@ class Pipeline:
         self._names: dict[tuple[str, tuple[int, ...]], bytes] = {}
         self._made = 0
         self._sent: deque[str] = deque()
+        self.carries = False
+        """A statement of the driver's is under way behind those of replstore's own."""
         self.failed = False
         """There was an error, so what was to be prepared behind it isn't known: the connection is not used again."""
         self._poll = select.poll()
@@ -113,6 +117,84 @@ class Pipeline:
             self.failed = True
             raise error
         return answers
+
+    # -- a statement of the driver's
+
+    def carry(self, statement: Generator[Any, Any, None]) -> None:
+        """Sends what was put on its way together with a statement of the driver's, in one round trip.
+
+        Args:
+            statement: the driver's own generator, which sends it, waits for its answer and takes that.  Whoever owns it calls ``sent`` when it has sent
+                something, and ``land`` before it sends what a pipeline refuses.
+
+        Raises:
+            psycopg.Error: the first error among replstore's statements, behind which the driver's wasn't executed; else the driver's own.
+        """
+        self.carries, own = True, True
+        try:
+            next(statement)
+            while True:
+                self._flush()
+                if own:
+                    own = False
+                    self._own_answers()
+                self._ready()
+                statement.send(Ready.R)
+        except StopIteration:
+            self.land()
+        except Exception:
+            statement.close()
+            with suppress(psycopg.Error):
+                self.land()
+            raise
+        except BaseException:
+            self._pq.finish()  # what is on its way isn't known any more
+            raise
+        finally:
+            self.carries = False
+
+    def sent(self) -> None:
+        """The driver has put a statement on its way behind what is there: all of it is sent off."""
+        self._pq.pipeline_sync()
+        self._sent.append("end")
+        if self._sent[0] == "end":  # the driver had only prepared its statement before
+            self._skip()
+
+    def land(self) -> None:
+        """Takes the answers that are still to come, and leaves the pipeline."""
+        if self._sent and self._pq.status != ConnStatus.BAD:
+            if self._sent[-1] != "end":  # the driver refused to send its statement
+                self.end()
+            while self._sent:
+                self._skip()
+            self._pq.exit_pipeline_mode()
+        self._sent.clear()
+
+    def _own_answers(self) -> None:
+        error = None
+        while self._sent[0] != "end":
+            self._sent.popleft()
+            while (result := self._result()) is not None:
+                if result.status in _BAD:
+                    error = error or error_from_result(result)
+        if error is not None:
+            self.failed = True
+            raise error
+
+    def _skip(self) -> None:
+        """Takes the answers up to the next end, and that."""
+        while self._sent.popleft() != "end":
+            pass
+        while (result := self._result()) is None or result.status != ExecStatus.PIPELINE_SYNC:
+            pass
+
+    def _ready(self) -> None:
+        """Waits until the next answer is there as a whole."""
+        while self._pq.is_busy():
+            self._wait(select.POLLIN)
+            self._pq.consume_input()
+
+    # -- rows as they come
 
     def stream(self) -> Iterator[tuple[Any, ...]]:
         """The rows of the statement whose answer is the next one, as they arrive: they aren't held together."""

@@ -51,13 +51,18 @@ def begin_snapshot(connection: Connection, shared: str | None = None) -> None:
     connection.exec_driver_sql(f"SELECT {settings}")  # the first query takes the snapshot
 
 
-def unshipped_keys(connection: Connection, since: str) -> Mapping[str, set[str] | None]:
+def unshipped_keys(connection: Connection, since: str, most: int | None = None) -> Mapping[str, set[str] | None]:
     """See ``Database.unshipped_keys``."""
     condition = UNSHIPPED.format(name="j", position=f"{text(since)}::pg_snapshot")
-    rows = connection.exec_driver_sql(
-        f"SELECT j.tbl, k.v::text FROM replstore.journal j LEFT JOIN LATERAL jsonb_array_elements(j.keys) k(v) ON true WHERE {condition}"
-    )
     keys: dict[str, set[str] | None] = {}
+    if most is not None:
+        counted = f"SELECT j.tbl, sum(jsonb_array_length(j.keys)) FROM replstore.journal j WHERE {condition} GROUP BY j.tbl"
+        keys = {name: None for name, count in connection.exec_driver_sql(counted) if (count or 0) > most}
+    rows = connection.exec_driver_sql(
+        "SELECT j.tbl, k.v::text FROM replstore.journal j LEFT JOIN LATERAL jsonb_array_elements(j.keys) k(v) ON true "
+        f"WHERE {condition} AND j.tbl <> ALL(%s)",
+        (list(keys),),
+    )
     for name, key in rows:
         known = keys.setdefault(name, set())
         if key is None:

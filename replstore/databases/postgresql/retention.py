@@ -78,6 +78,15 @@ def backlog(connection: Connection, since: str | None, *, limit: int) -> int:
     return int(connection.exec_driver_sql(f"SELECT count(*) FROM ({counted}) c").scalar_one())
 
 
+def changes(connection: Connection, since: str, *, limit: int) -> int:
+    """See ``Database.changes``: an entry names as many keys as its statement has changed."""
+    entries = backlog(connection, since, limit=limit + 1)
+    if entries > limit:
+        return entries
+    counted = f"SELECT coalesce(sum(coalesce(jsonb_array_length(j.keys), 1)), 0) FROM replstore.journal j WHERE {_missing('j', since)}"
+    return int(connection.exec_driver_sql(counted).scalar_one())
+
+
 def pinned(connection: Connection) -> list[str]:
     """See ``Database.pinned``: transactions that hold back the position's xmin."""
     rows = connection.exec_driver_sql(f"""

@@ -224,8 +224,8 @@ class SQLite(Database):
     def begin_snapshot(self, connection: Connection) -> None:
         reading_rows.begin_snapshot(connection)
 
-    def unshipped_keys(self, connection: Connection, since: str) -> Mapping[str, set[str] | None]:
-        return reading_rows.unshipped_keys(connection, since)
+    def unshipped_keys(self, connection: Connection, since: str, *, most: int | None = None) -> Mapping[str, set[str] | None]:
+        return reading_rows.unshipped_keys(connection, since, most)
 
     def same_keys(self, connection: Connection, table: Table, keys: Collection[str]) -> Mapping[str, str]:
         return reading_rows.same_keys(connection, table, keys)
@@ -259,6 +259,9 @@ class SQLite(Database):
 
     def backlog(self, connection: Connection, since: str | None, *, limit: int) -> int:
         return retention.backlog(connection, since, limit=limit)
+
+    def changes(self, connection: Connection, since: str, *, limit: int) -> int:
+        return retention.changes(connection, since, limit=limit)
 
     def rows(self, connection: Connection, table: Table, keys: Collection[str] | None = None) -> list[tuple[str, str]]:
         return reading_rows.rows(connection, table, keys)

@@ -29,7 +29,7 @@ def begin_snapshot(connection: Connection) -> None:
     connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")  # the first read opens the snapshot
 
 
-def unshipped_keys(connection: Connection, since: str) -> Mapping[str, set[str] | None]:
+def unshipped_keys(connection: Connection, since: str, most: int | None = None) -> Mapping[str, set[str] | None]:
     """See ``Database.unshipped_keys``."""
     widths = _key_widths(connection)
     keys: dict[str, set[str] | None] = {}
@@ -40,6 +40,8 @@ def unshipped_keys(connection: Connection, since: str) -> Mapping[str, set[str] 
             keys[row[1]] = None
         elif known is not None:
             known.add(key_of(row[2 : 2 + widths.get(row[1], 1)]))
+            if most is not None and len(known) > most:
+                keys[row[1]] = None
     return keys
 
 

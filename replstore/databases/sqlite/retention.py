@@ -73,3 +73,9 @@ def backlog(connection: Connection, since: str | None, *, limit: int) -> int:
         return max(0, span)
     counted = f"SELECT 1 FROM replstore_journal WHERE seq > ? AND tbl <> '{MARKER}' LIMIT ?"
     return int(connection.exec_driver_sql(f"SELECT count(*) FROM ({counted})", (first, limit)).scalar_one())
+
+
+def changes(connection: Connection, since: str, *, limit: int) -> int:
+    """See ``Database.changes``; numbers are given in order, and none is left out but by what was rolled back."""
+    last = connection.exec_driver_sql("SELECT max(seq) FROM replstore_journal").scalar()
+    return max(0, int(last or 0) - int(since))

@@ -1,6 +1,7 @@
 """Retention: what is on both nodes and needed by nobody goes, a piece at a time.
 
-The **journal** goes as far as the follower confirmed it, a moment later.  **Markers and tombstones** without a key go when they are older than the pair's
+The **journal** goes as far as the follower confirmed it, a moment later; but not what a later check may want to know of, while that is no more than
+``journal_kept`` changes (``verified.py``).  **Markers and tombstones** without a key go when they are older than the pair's
 ``marker_retention``, and only while the follower is in sync under this term, so never before a former writer has rejoined or was replaced (HAZARDS 29);
 those with a key stay for ever.  What the writer decides to drop is dropped on the follower first: a program that dies in between finds the rest again on
 the writer, and nothing stays behind on a follower for good.
@@ -11,6 +12,7 @@ piece in which the writer turns out to be another one, or to have gone back in t
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import deque
@@ -21,6 +23,7 @@ from sqlalchemy import Connection, select
 from replstore.databases.base import NodeState
 from replstore.errors import NotTheWriter
 from replstore.node import Node
+from replstore.replication.journal.verified import positions
 
 #: How many rows one transaction removes.
 PIECE = 1000
@@ -53,10 +56,12 @@ class Retention:
 
     Args:
         seconds: the pair's ``marker_retention``.
+        kept: ``journal_kept``.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, seconds: float, kept: int = 0) -> None:
+        self._seconds, self._kept = seconds, kept
+        self._weighed: dict[str, tuple[float, bool]] = {}
         self._walk = min(WALK, seconds / 24)
         self._term = ""
         self._confirmed: deque[tuple[float, str]] = deque()
@@ -81,7 +86,7 @@ class Retention:
         now = time.monotonic()
         self._remember(now, ahead.term_uuid, behind.position or "")
         end = now + SPELL
-        if self._journal is not None and not prune_journal(writer, ahead, behind, self._journal, until=end):
+        if self._journal is not None and not prune_journal(writer, ahead, behind, self._not_wanted(writer, ahead, self._journal), until=end):
             return
         self._journal = None
         settled = self._since(now - SETTLED)
@@ -91,6 +96,27 @@ class Retention:
         self._walking = self._after is not None
         if not self._walking:
             self._next_walk = time.monotonic() + self._walk
+
+    def _not_wanted(self, writer: Node, ahead: NodeState, shipped: str) -> str:
+        """The position up to which the journal can go: what was shipped, or where the oldest mark of a check is from which on it is small enough.
+
+        In a transaction of its own, before the one that prunes: that begins with a change, or a busy file would never let it through.
+        """
+        if not self._kept:
+            return shipped
+        with writer.snapshot() as connection:
+            wanted = positions(writer, connection, ahead)
+            self._weighed = {position: known for position, known in self._weighed.items() if position in wanted}
+            for position in wanted:
+                if not writer.database.covers(shipped, position):
+                    break
+                weighed, fits = self._weighed.get(position, (-math.inf, False))
+                if time.monotonic() - weighed > SETTLED:  # counting takes its time
+                    fits = writer.database.changes(connection, position, limit=self._kept) <= self._kept
+                    self._weighed[position] = (time.monotonic(), fits)
+                if fits:
+                    return position
+        return shipped
 
     def _remember(self, now: float, term: str, position: str) -> None:
         if term != self._term:

@@ -14,13 +14,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from replstore.databases.base import NodeState
 from replstore.databases.native.base import Native
-from replstore.databases.native.replay import Place, Replay
 from replstore.errors import NotTheWriter
 from replstore.node import Node
 from replstore.replication.group import GroupCommit
+
+if TYPE_CHECKING:
+    from replstore.databases.native.replay import Place, Replay
 
 log = logging.getLogger("replstore.native")
 #: s between two questions to the follower: first, and at most.

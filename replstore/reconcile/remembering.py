@@ -1,0 +1,193 @@
+"""What a check leaves behind for the next one: up to which position each table was found equal, and where it wasn't.
+
+It goes into the settings of both nodes (``replication/journal/verified.py``), when the comparison is over; while that lasts, the journal is kept.  Whatever
+hinders that is a note in the report and no failure of the check.
+
+Nothing is left of a table that isn't shipped, that was compared in parts only, or of which more rows differ than a mark can name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from uuid import uuid4
+
+from sqlalchemy import Connection, delete, select
+
+from replstore.databases.base import Fault
+from replstore.errors import CannotCheck
+from replstore.node import one_line
+from replstore.reconcile.report import Report
+from replstore.reconcile.schema import Definitions
+from replstore.reconcile.snapshots import Both, Side, reading
+from replstore.replication.journal import verified
+from replstore.replication.journal.verified import Mark
+
+#: s that a note of a check's on a node may wait.
+LIMIT = 5.0
+#: How often that is tried: another check may write at the same moment.
+ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Since:
+    """What has changed since an earlier check.
+
+    Attributes:
+        at: when the oldest of the checks began that it goes back to.
+        keys: by table, the keys to be compared; None: all rows.
+    """
+
+    at: str
+    keys: Mapping[str, Collection[str] | None]
+
+    def notes(self) -> Iterator[str]:
+        """What a reader of the report must know of it, a sentence each."""
+        yield (
+            f"only rows that the journal names since the check of {self.at}, or that differed then, were compared: what was written past the triggers "
+            "(switched off, as a replica, on the files) is only found by a check without --since"
+        )
+        for name in sorted(name for name, keys in self.keys.items() if keys is None):
+            yield f"table {name} was emptied, or most of it changed, since the last check: all its rows were compared"
+
+
+class Memory:
+    """What earlier checks have left on a pair, and what this one leaves.
+
+    Args:
+        both: the nodes.
+        at: when this check began.
+        whole: it compares every row of each table that it compares, or all that have changed since it was compared.
+    """
+
+    def __init__(self, both: Both, at: str, *, whole: bool) -> None:
+        self._both, self._at, self._id = both, at, str(uuid4())
+        self._able = (
+            not both.inexact and both.writer.state.role == "writer" and both.follower.state.position is not None and not both.follower.state.copying
+        )
+        self._whole = whole
+        self._marks = {side.name: self._read(side) for side in both.sides} if self._able else {}
+
+    def _read(self, side: Side) -> dict[str, Mark]:
+        with reading(side.node):
+            return verified.read(side.node, side.connection, self._both.writer.state)
+
+    @property
+    def marks(self) -> dict[str, Mark]:
+        """By table, what both nodes have."""
+        return verified.common(*self._marks.values()) if self._able else {}
+
+    def since(self, found: Definitions, most: int) -> Since:
+        """What has changed in the chosen tables since they were last verified.
+
+        Args:
+            most: beyond so many keys of a table all its rows are compared.
+
+        Raises:
+            CannotCheck: that can't be told, and why.
+        """
+        if self._both.inexact:
+            raise CannotCheck(f"what has changed since the last check can't be told: {self._both.inexact}; run `replstore check`, without --since")
+        marks, names = self.marks, [name for name in found.names if name in found.replicated and found.comparable(name)]
+        faults = {name: fault for name in names if (fault := self._fault(found, name, marks.get(name)))}
+        if faults:
+            reasons = "; ".join(
+                f"{fault}: {', '.join(sorted(name for name in faults if faults[name] == fault))}" for fault in sorted({*faults.values()})
+            )
+            only = "" if len(faults) == len(names) else f" --tables {','.join(sorted(faults))}"
+            raise CannotCheck(f"--since last needs an earlier check of each table ({reasons}): run `replstore check{only}`, which compares every row")
+        positions = {marks[name].position for name in names}
+        with reading(self._both.writer.node):
+            database, connection = self._both.writer.node.database, self._both.writer.connection
+            changed = {position: database.unshipped_keys(connection, position, most=most) for position in positions}
+        keys: dict[str, Collection[str] | None] = {}
+        for name in names:
+            named = changed[marks[name].position].get(name, set())
+            keys[name] = None if named is None else {*named, *marks[name].keys}
+        return Since(min((marks[name].at for name in names), default=self._at), keys)
+
+    def _fault(self, found: Definitions, name: str, mark: Mark | None) -> str:
+        """Why a table's mark doesn't serve; empty: it does."""
+        if not self._able or mark is None:
+            return "not checked as a whole, or with too many differences, since the last takeover, copy or rejoin"
+        if name in found.faults:
+            return "its changes weren't all captured"
+        if mark.definition != _definition(found, name):
+            return "migrated since"
+        return "" if self._reaches(mark) else f"the journal no longer reaches back to the check of {mark.at}"
+
+    def _reaches(self, mark: Mark) -> bool:
+        writer = self._both.writer
+        with reading(writer.node):
+            pruned = writer.connection.execute(select(writer.node.database.control.retention.c.pruned_through)).scalar()
+        return pruned is None or writer.node.database.covers(mark.position, pruned)
+
+    def begin(self) -> None:
+        """From now on the journal is kept, as far as that goes: the next check notices if it wasn't."""
+        position = self._both.follower.state.position
+        if self._able and self._whole and position is not None:
+            writer = self._both.writer
+            self._note(writer, lambda connection: verified.begin(writer.node, connection, writer.state, self._id, position))
+
+    def keep(self, report: Report, found: Definitions) -> Report:
+        """Leaves on both nodes what a report says.
+
+        Returns:
+            The report; with a note, if that wasn't possible.
+        """
+        if not self._able:
+            return report
+        marks = self._left_by(report, found)
+        fault = ""
+        for side in (self._both.follower, self._both.writer):
+            if marks and not fault:
+                fault = self._note(side, lambda connection, side=side: self._write(side, connection, marks))  # type: ignore[misc]
+        if not fault:
+            return report
+        return replace(report, notes=(*report.notes, f"the next check can't go on from this one by --since last: {fault}"))
+
+    def _write(self, side: Side, connection: Connection, marks: Mapping[str, Mark | None]) -> None:
+        verified.write(side.node, connection, self._both.writer.state, marks)
+        if side is self._both.writer:
+            verified.end(side.node, connection, self._id)
+
+    def _left_by(self, report: Report, found: Definitions) -> dict[str, Mark | None]:
+        """By table, the mark of it, or None where there is to be none any more."""
+        follower = self._both.follower
+        with reading(follower.node):
+            here = follower.node.database.position(follower.connection)
+        marks: dict[str, Mark | None] = {}
+        for table in report.tables:
+            name = table.name
+            if name not in found.replicated or table.primary is None or not (self._whole or table.total):
+                continue
+            told = self._whole and table.total == len(table.differences) <= verified.KEYS and name not in found.faults
+            keys = tuple(sorted({each.form for each in table.differences}))
+            marks[name] = Mark(self._id, self._at, follower.state.position or "", here, _definition(found, name), keys) if told else None
+        return marks
+
+    @staticmethod
+    def _note(side: Side, act: Callable[[Connection], None]) -> str:
+        """Writes to a node's settings.
+
+        Returns:
+            Why it couldn't be done; empty: it was.
+        """
+        database, setting, fault = side.node.database, side.node.database.control.setting, ""
+        for _ in range(ATTEMPTS):
+            try:
+                with side.node.begin(LIMIT) as connection:
+                    # a change first: once a transaction has read, SQLite doesn't wait for the write lock
+                    connection.execute(delete(setting).where(setting.c.name == ""))
+                    act(connection)
+                return ""
+            except Exception as error:
+                fault = f"{side.name}: {one_line(error)}"
+                if database.classify(error) not in (Fault.TRANSIENT, Fault.TIMEOUT, Fault.CALLER):
+                    break
+        return fault
+
+
+def _definition(found: Definitions, name: str) -> str:
+    return sha256((found.primary[name].to_json() + found.standby[name].to_json()).encode()).hexdigest()[:16]
