@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.fix_native import NativeLab
 
-#: Where a tuple's header has its xmax, and its flags; and of these: nobody has deleted it, it was never committed.
+#: Where a tuple's header has its xmax, and its flags.
 XMAX, FLAGS = 4, 20
-NOT_DELETED, NOT_COMMITTED = 0x0800, 0x0200
-PAGE = 8192
+#: Flags to take away and to set: its transaction was rolled back instead of committed; and so was the one that deleted it.
+NEVER_COMMITTED, NEVER_DELETED = (0x0100, 0x0200), (0x0400, 0x0800)
 
 
 class Pages:
@@ -40,20 +40,18 @@ class Pages:
 
     def hide(self, value: bytes) -> None:
         """The row that holds this counts as never committed."""
-        self._flag(value, NOT_COMMITTED)
+        self._flag(value, *NEVER_COMMITTED)
 
     def bring_back(self, value: bytes) -> None:
         """The row that holds this counts as never deleted."""
-        at = self._flag(value, NOT_DELETED)
+        at = self._flag(value, *NEVER_DELETED)
         self.bytes[at + XMAX : at + XMAX + 4] = bytes(4)
 
-    def _flag(self, value: bytes, flag: int) -> int:
+    def _flag(self, value: bytes, without: int, having: int) -> int:
         place = self.bytes.index(value)
         at = max(start for start in self.tuples() if start < place)
         flags = int.from_bytes(self.bytes[at + FLAGS : at + FLAGS + 2], "little")
-        self.bytes[at + FLAGS : at + FLAGS + 2] = (flags & ~0x0F00 | 0x0100 & ~flag | flag | (0x0800 if flag == NOT_COMMITTED else 0)).to_bytes(
-            2, "little"
-        )
+        self.bytes[at + FLAGS : at + FLAGS + 2] = (flags & ~without | having).to_bytes(2, "little")
         return at
 
     def write(self) -> None:
@@ -62,8 +60,14 @@ class Pages:
 
 @contextmanager
 def pages_of(lab: NativeLab, table: str) -> Iterator[Pages]:
-    """A table's file on the standby, whose server is stopped meanwhile, without checksums."""
-    ((path,),) = lab.sql("primary", f"SELECT pg_relation_filepath('{table}')")
+    """A table's file on the standby, whose server is stopped meanwhile, without checksums.
+
+    A page that is written again on the primary comes whole to the standby, and heals it: so nobody may write to the table any more.
+    """
+    _, ((path,),) = (
+        lab.sql("primary", f"TABLE {table}"),
+        lab.sql("primary", f"SELECT pg_relation_filepath('{table}')"),
+    )  # the first reading writes, too
     lab.pair.primary.execute("CHECKPOINT")
     lab.pair.catch_up()
     lab.pair.standby.stop()  # writes all its pages, since it has replayed a checkpoint
@@ -74,6 +78,3 @@ def pages_of(lab: NativeLab, table: str) -> Iterator[Pages]:
     pages.write()
     data.run("pg_checksums", "--enable", "--no-sync", "-D", str(data.path))
     lab.start("standby")
-
-
-Change = Callable[[Pages], None]

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, select
 
-from replstore.databases.base import NodeState
+from replstore.databases.base import Fault, NodeState
 from replstore.errors import CannotCheck, ReplstoreError
-from replstore.node import Node, one_line
+from replstore.node import Node, Observation, one_line
 from replstore.replication.mirror import to_copy
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def observed(pair: Pair) -> dict[str, NodeState]:
         CannotCheck: a node doesn't answer, or has no control tables.
         NotAPair: the nodes belong to different pairs.
     """
-    answers = {name: node.observe(pair.settings.probe_timeout + 2.0) for name, node in pair.nodes.items()}
+    answers = {name: _answer(node, pair.settings.probe_timeout + 2.0) for name, node in pair.nodes.items()}
     faults = [f"{name}: {answer.error}" for name, answer in answers.items() if answer.state is None]
     if faults:
         raise CannotCheck("a check reads both nodes; " + "; ".join(faults))
@@ -138,6 +138,15 @@ def observed(pair: Pair) -> dict[str, NodeState]:
     states = {name: answer.state for name, answer in answers.items() if answer.state is not None}
     COMPARED[pair.settings.replication](states)
     return states
+
+
+def _answer(node: Node, seconds: float) -> Observation:
+    """What a node answers within ``seconds``; the pair's own threads don't wait for as long, and cut a question short that is everybody's."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = node.observe(seconds)
+        if answer.state is not None or answer.fault not in (Fault.LOST_CONNECTION, Fault.SILENT) or time.monotonic() >= deadline:
+            return answer
 
 
 def _writes(state: NodeState) -> bool:

@@ -19,11 +19,13 @@ from tests.fix_stores import put
 
 def test_what_a_disk_has_changed_on_the_standby_is_found_while_writes_go_on(native_lab: NativeLab) -> None:
     store = native_lab.migrated(promote=False)
-    with store.begin() as session:
-        for id in range(1, 40):
-            put(id)(session)
-    native_lab.sql("primary", "DELETE FROM account WHERE id = 30")
-    with pages_of(native_lab, "account") as pages:
+    native_lab.sql(
+        "primary",
+        "CREATE TABLE kept (id int PRIMARY KEY, owner text)",
+        "INSERT INTO kept SELECT n, 'owner ' || n FROM generate_series(1, 40) n",
+        "DELETE FROM kept WHERE id = 30",
+    )
+    with pages_of(native_lab, "kept") as pages:
         pages.replace(b"owner 10", b"owner X0")
         pages.hide(b"owner 20")
         pages.bring_back(b"owner 30")
@@ -39,19 +41,20 @@ def test_what_a_disk_has_changed_on_the_standby_is_found_while_writes_go_on(nati
     writing = threading.Thread(target=write)
     writing.start()
     try:
-        reports = [store.check() for _ in range(3)]
+        reports = [store.check() for _ in range(2)]
     finally:
         ended.set()
         writing.join()
     for report in reports:
-        assert sorted(found(report, "account")) == [
+        assert sorted(found(report, "kept")) == [
             ((10,), "changed", ("owner",)),
             ((20,), "missing_on_standby", ()),
             ((30,), "missing_on_primary", ()),
         ], report
+        assert found(report, "account") == []
         assert report.exact
         assert any("standby was compared at 0/" in note and "of timeline" in note for note in report.notes), report.notes
-    (changed,) = (each for each in table(reports[0], "account").differences if each.kind == "changed")
+    (changed,) = (each for each in table(reports[0], "kept").differences if each.kind == "changed")
     assert (changed.primary, changed.standby) == ({"owner": "owner 10"}, {"owner": "owner X0"})
     with pytest.raises(CannotRepair, match="physical copy"):
         store.repair(dry_run=True)
