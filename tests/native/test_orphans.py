@@ -48,7 +48,7 @@ def test_every_row_of_a_lost_transaction_is_exported_with_both_versions(native_l
     )
     store.run(put(20))
     store.run(put(1, amount=5))
-    former, found, through = export(store.pair)
+    _, found, _ = export(store.pair)
     rows = {
         row["key"]["id"]: (row["kind"], row["former"] and row["former"]["amount"], row["writer"] and row["writer"]["amount"])
         for row in found.tables["public.account"]
