@@ -37,11 +37,16 @@ class Options:
     ] = None
     standby: Annotated[str | None, _option("--standby", help="URL of the standby; or REPLSTORE_STANDBY.", metavar="URL")] = None
     replication: Annotated[
-        Literal["journal", "native"] | None, _option("--replication", help="journal: replstore copies the changes itself.", metavar="HOW")
+        Literal["journal", "native"] | None,
+        _option("--replication", help="journal: replstore copies the changes itself; native: PostgreSQL does.", metavar="HOW"),
     ] = None
     durability: Annotated[
-        Literal["replicated", "async"] | None,
-        _option("--durability", help="replicated: a commit counts when it is on both nodes; async: on the writer.", metavar="WHEN"),
+        Literal["replicated", "async", "server"] | None,
+        _option(
+            "--durability",
+            help="replicated: a commit counts when it is on both nodes; async: on the writer; server (native): as its server says.",
+            metavar="WHEN",
+        ),
     ] = None
     format: Annotated[Literal["table", "json"], _option("--format", help="Print facts as a table or as json.", metavar="FORM")] = "table"
 

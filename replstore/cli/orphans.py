@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,11 +12,13 @@ import typer
 from replstore.cli.common import Options, console, print_json, with_options
 from replstore.cli.help import CONTEXT, SectionedCommand, SectionedGroup
 from replstore.cli.opening import opened
+from replstore.cli.orphan_file import OrphanFile
 from replstore.errors import ConfigError, NoWriter
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from replstore.reconcile.export import Exported
     from replstore.transaction.orphans import Orphans, Plan
 
 KNOWN = {
@@ -85,6 +88,33 @@ def show(options: Options, id: Annotated[str, typer.Argument(help="The record's 
         _show(found[0])
 
 
+@command.command("export", cls=SectionedCommand)
+@with_options
+def export(
+    options: Options,
+    file: Annotated[
+        str | None, typer.Argument(help="The file to write. [default: orphans-NODE-TIME.json here]", metavar="FILE", show_default=False)
+    ] = None,
+) -> None:
+    """Native replication: write what only a former primary has to a file, both versions of each row, before `replstore rejoin` throws it away.
+
+    Runs where that node's data directory is, which the setting primary_data or standby_data names. Its server is stopped, started for this alone, reached by
+    nobody else, and stopped again.
+    """
+    with opened(options) as store:
+        if store.settings.replication != "native":
+            raise ConfigError("with the journal, orphans are recorded when the node rejoins: `replstore orphans list` shows them")
+        from replstore.reconcile.export import export as export_from
+
+        place = OrphanFile(file)
+        former, found, through = export_from(store.pair)
+        if not found.nothing:
+            place.write(found.as_dict(), found.former)
+            if found.complete:
+                former.remember(str(place.path), through)
+    _tell_export(options, found, None if found.nothing else place.path)
+
+
 @command.command("replay", cls=SectionedCommand)
 @with_options
 def replay(
@@ -127,10 +157,28 @@ def discard(
     _tell(options, plan, "`--apply` discards it")
 
 
+def _tell_export(options: Options, found: Exported, file: Path | None) -> None:
+    if options.json:
+        print_json({"file": None if file is None else str(file), "rows": found.rows, **found.summary()})
+        return
+    screen = console()
+    if file is None:
+        screen.print(f"The {found.former} has nothing that the {found.writer} lacks; `replstore rejoin` lets it follow.", markup=False)
+        return
+    counts = f"{_count(len(found.transactions), 'transaction')} and {_count(found.rows, 'row')}"
+    screen.print(f"{counts} that only the {found.former} has: {file}", markup=False)
+    for note in found.notes:
+        screen.print(f"Note: {note}.", markup=False)
+    step = "" if found.complete else " --discard"
+    screen.print(f"Its server is stopped. `replstore rejoin{step}` lets it follow, and throws them away there.", markup=False)
+
+
 @contextmanager
 def looking(options: Options) -> Iterator[Orphans]:
     """The orphans of the command's pair; without a writer there is nothing to decide on, which is no failure of the command."""
     with opened(options) as store:
+        if store.settings.replication == "native":
+            raise ConfigError("native replication records no orphans: `replstore orphans export` writes what only a former primary has to a file")
         try:
             yield store.orphans
         except NoWriter as error:
@@ -152,6 +200,10 @@ def _tell(options: Options, plan: Plan, remedy: str) -> None:
     said = ", ".join(SENTENCES[outcome][plan.applied].format(_groups(count)) for outcome, count in counts.items() if count)
     done = f"Nothing was changed; {remedy}." if not plan.applied else "It is on both nodes." if counts["replayed"] or counts["discarded"] else ""
     screen.print(f"{said[:1].upper()}{said[1:]}. {done}".rstrip(), markup=False)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' if number != 1 else ''}"
 
 
 def _groups(count: int) -> str:

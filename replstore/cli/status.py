@@ -85,12 +85,12 @@ def render(status: Status) -> RenderableType:
 
     good = status.healthy
     parts: list[RenderableType] = [Text(_sentence(status), style="bold green" if good else "bold red" if status.writer is None else "bold yellow")]
-    parts.append(Text("No node writes now." if status.writer is None else ACKNOWLEDGED.get(status.acknowledge, status.acknowledge)))
+    parts.append(Text("No node writes now." if status.writer is None else _acknowledged(status)))
     table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False)
     table.add_column("", style="dim", no_wrap=True)
     for node in status.nodes.values():
         table.add_column(node.name, overflow="fold")
-    for label, cells in _rows(list(status.nodes.values())):
+    for label, cells in _rows(status, list(status.nodes.values())):
         table.add_row(label, *cells)
     parts.append(Padding(table, (1, 0)))
     for label, sentences, style in (
@@ -111,23 +111,44 @@ def next_step(status: Status) -> str:
 
 
 def _sentence(status: Status) -> str:
-    named = status.term is None or f"term {status.term}" in status.reason
-    term = "" if named else f" (term {status.term})"
+    what = "timeline" if status.replication == "native" else "term"
+    named = status.term is None or f"{what} {status.term}" in status.reason
+    term = "" if named else f" ({what} {status.term})"
     return f"{_capital(status.reason)}{term}."
 
 
-def _rows(nodes: list[NodeStatus]) -> list[tuple[str, list[str]]]:
+def _acknowledged(status: Status) -> str:
+    """How commits are acknowledged."""
+    if status.replication != "native" or status.durability != "server":
+        return ACKNOWLEDGED.get(status.acknowledge, status.acknowledge)
+    waits_for = next((node.waits_for for node in status.nodes.values() if node.name == status.writer), None)
+    if waits_for:
+        return f"A commit is acknowledged when its server says so, which waits for {waits_for} (synchronous_standby_names)."
+    return "A commit is acknowledged when its server says so, which waits for no standby: a lost writer takes its last commits with it."
+
+
+def _rows(status: Status, nodes: list[NodeStatus]) -> list[tuple[str, list[str]]]:
+    native = status.replication == "native"
     rows = [
         ("role", [node.role or "–" for node in nodes]),
         ("health", [node.health for node in nodes]),
         ("means", [node.state for node in nodes]),
-        ("term", ["–" if node.term is None else str(node.term) for node in nodes]),
+        ("timeline" if native else "term", ["–" if node.term is None else str(node.term) for node in nodes]),
+        ("log up to", [node.position or "–" if native else "–" for node in nodes]),
+        ("lag", [_lag(node) for node in nodes]),
         ("migrations", [_number(node.schema_no) for node in nodes]),
         ("changes to ship", [_number(node.waiting) for node in nodes]),
         ("last batch", [_moment(node.shipped_at) for node in nodes]),
         ("database", [node.url for node in nodes]),
     ]
     return [row for row in rows if any(cell != "–" for cell in row[1])]
+
+
+def _lag(node: NodeStatus) -> str:
+    if node.lag_bytes is None:
+        return "–"
+    seconds = "" if node.lag_seconds is None or not node.lag_bytes else f", {node.lag_seconds:,.1f} s at most"
+    return "none" if not node.lag_bytes else f"{node.lag_bytes:,} bytes{seconds}"
 
 
 def _waiting(status: Status) -> str:

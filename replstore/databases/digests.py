@@ -98,6 +98,24 @@ class Row(NamedTuple):
     times: int
 
 
+class Version(NamedTuple):
+    """One version of a row, as its database keeps it: every change makes another one.
+
+    Attributes:
+        key: as ``Row`` has it.
+        row: its values, as ``Digests.values`` has them.
+        by: number of the transaction that made it.
+        ended: number of the one that has replaced, deleted or locked it, or tries to; 0: there is none.
+        place: where it is.
+    """
+
+    key: str
+    row: str
+    by: int
+    ended: int
+    place: str
+
+
 class Piece(NamedTuple):
     """A part of a table that is read in one statement; what ``low`` and ``high`` count is the database's own business."""
 
@@ -179,6 +197,10 @@ class Digests(ABC):
     def values(self, keys: Collection[str]) -> list[tuple[str, str]]:
         """Rows by their keys, as ``Database.rows`` has both; an equal key of another form may be among them."""
 
+    def versions(self, keys: Collection[str]) -> list[Version]:
+        """The same with what tells this version of each from all others; only of databases that copy themselves."""
+        raise NotImplementedError
+
 
 class Digesting(ABC):
     """What the check needs of a kind of database besides its rows; a part of ``Database``."""
@@ -200,6 +222,11 @@ class Digesting(ABC):
 
     def join_snapshot(self, connection: Connection, shared: str) -> None:
         """Begins a transaction that reads in a snapshot of another session."""
+        raise NotImplementedError
+
+    def running(self, connection: Connection) -> tuple[frozenset[int], int]:
+        """Numbers of the transactions that the snapshot sees as running, and the next one's, as ``Digests.versions`` has them; only of databases that copy
+        themselves."""
         raise NotImplementedError
 
     def beside(self, tables: Sequence[Table], there: Sequence[Table]) -> list[Table]:

@@ -250,11 +250,12 @@ def hand_over(
     """
     its_server = servers[0] if servers else writer
     promote_in_order(writer, follower, to, server=its_server, seconds=seconds)
+    follower.promote(seconds)
     follow(writer, to, name=name, server=its_server, sync=sync, seconds=seconds)
 
 
 def promote_in_order(writer: DataDirectory, follower: DataDirectory, to: str, *, server: Runs | None = None, seconds: float = 60.0) -> None:
-    """The first half of :func:`hand_over`: the writer is shut down, the follower gets the last of its log and is promoted.
+    """The first half of :func:`hand_over`: the writer is shut down, the follower gets the last of its log and is told to become the writer.
 
     Raises:
         ReplstoreError: the follower didn't receive everything, and the writer was started again.
@@ -269,7 +270,7 @@ def promote_in_order(writer: DataDirectory, follower: DataDirectory, to: str, *,
         if follower.follows:  # nobody else has promoted it
             its_server.start()
         raise
-    follower.promote(seconds)
+    follower.begin_promotion()
 
 
 def _copy(node: DataDirectory, leader: str, reason: ReplstoreError, *, keep: bool, sync: bool) -> None:

@@ -10,6 +10,7 @@ import re
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from replstore.errors import ReplstoreError
 from replstore.local import system
@@ -116,7 +117,8 @@ def _is_harmless(kind: str, what: str) -> bool:
 def _records(node: DataDirectory, timeline: int, place: int) -> Iterator[tuple[str, int, int, str]]:
     """Kind, transaction, place and description of each record."""
     start = f"{place >> 32:X}/{place & 0xFFFFFFFF:X}"
-    command = [str(node.bindir / "pg_waldump"), "-p", str(node.path / "pg_wal"), "-t", str(timeline), "-s", start]
+    first, last = _segments(node, timeline, place)
+    command = [str(node.bindir / "pg_waldump"), "-s", start, str(first), last]
     process = system.spawn(command, subprocess.PIPE, directory=node.path.parent, user=node.owner)
     assert process.stdout is not None
     said = ""
@@ -131,6 +133,19 @@ def _records(node: DataDirectory, timeline: int, place: int) -> Iterator[tuple[s
     # a log ends where no record begins any more, which the program calls an error
     if process.returncode and "error in WAL record" not in said and "could not find a valid record after" not in said:
         raise ReplstoreError(f"the log of {node.path} can't be read from {start} on: {said}")
+
+
+def _segments(node: DataDirectory, timeline: int, place: int) -> tuple[Path, str]:
+    """The file that holds a place, and the name of the timeline's last one.  They are named: left to choose, the program takes any for the first, an empty
+    one too."""
+    logs = node.path / "pg_wal"
+    files = sorted(each for each in logs.iterdir() if re.fullmatch(f"{timeline:08X}[0-9A-F]{{16}}", each.name))
+    size = files[0].stat().st_size if files else 1
+    number, each = place // size, 2**32 // size
+    first = logs / f"{timeline:08X}{number // each:08X}{number % each:08X}"
+    if first not in files:
+        raise ReplstoreError(f"{logs} no longer has {first.name}, in which the histories part")
+    return first, files[-1].name
 
 
 def latest(lost: Iterable[Lost]) -> int:

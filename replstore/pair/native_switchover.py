@@ -26,7 +26,7 @@ from replstore.pair.directories import directory_of, leader_of, name_of
 from replstore.pair.flip import under_role_lock
 from replstore.pair.native_steps import switching_over
 from replstore.pair.promotion import record
-from replstore.pair.view import Reach, Role, named
+from replstore.pair.view import Action, Decision, Reach, Role, Term, named
 
 if TYPE_CHECKING:
     from replstore.pair.lead import Lead
@@ -118,17 +118,17 @@ def _change(pair: Pair, places: _Places, deadline: float) -> None:
     except ReplstoreError as error:
         _, decision = pair.look()
         raise SwitchoverFailed(f"{error}; {decision.reason}{f': {decision.next_step}' if decision.next_step else ''}") from error
-    _take_up(lead.follower)
-    pair.look()
+    term = _take_up(lead.follower)
+    reason = f"{lead.follower.name} writes, {lead.node.name} has handed over to it"
+    pair.took_over(lead.follower, term, Decision(Action.WRITE, None, lead.follower.name, lead.acknowledge, reason))
 
 
-def _take_up(node: Node) -> None:
+def _take_up(node: Node) -> Term:
     """The promoted node takes writes, and says so in its first commit."""
     deadline = time.monotonic() + STEP
     while True:
         try:
-            record(node)
-            return
+            return record(node)
         except Exception as error:
             if time.monotonic() >= deadline:
                 raise SwitchoverFailed(f"{node.name} was promoted, and takes no writes: {one_line(error)}") from error

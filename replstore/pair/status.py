@@ -13,6 +13,7 @@ from replstore.databases.suspended import stored
 from replstore.node import Node
 from replstore.pair.appoint import appointed, strange_witness
 from replstore.pair.meaning import meaning
+from replstore.pair.native_status import native_meaning, native_warnings, standing
 from replstore.pair.pair import Pair
 from replstore.pair.view import Acknowledge, Action, Decision, NodeView, Reach, Role, View, named
 from replstore.replication import captured
@@ -33,9 +34,13 @@ class NodeStatus:
         term: its term number.
         schema_no: how many migrations it has had.
         waiting: on a follower: changed rows that it doesn't have yet, at most (one that doesn't answer may have the last few); None: not known.
-        position: on a follower: how far it has got.
+        position: on a follower: how far it has got; native replication: of either node, in the write-ahead log.
         shipped_at: on a follower: when its last batch arrived.
         state: a sentence: what that means.
+        lag_bytes, lag_seconds: native replication, on a follower: how much of the writer's log it hasn't replayed, and for how long at most it has lacked
+            something; None: not known.
+        receiving: native replication, on a follower: it is connected to a server that sends.
+        waits_for: native replication, on the writer: its ``synchronous_standby_names``; empty: a COMMIT waits for no standby.
     """
 
     name: str
@@ -48,6 +53,10 @@ class NodeStatus:
     position: str | None
     shipped_at: str | None
     state: str
+    lag_bytes: int | None = None
+    lag_seconds: float | None = None
+    receiving: bool | None = None
+    waits_for: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,7 @@ class Status:
         max_backlog: journal entries that may wait before async transactions wait or fail; 0: no limit.
         pinned: what keeps the writer's journal from being pruned for longer than usual, a sentence each.
         witness: ``up``, or ``silent`` with the reason; None: the pair has none.
+        replication: ``journal`` or ``native``; there, a term is a timeline.
     """
 
     writer: str | None
@@ -88,6 +98,7 @@ class Status:
     max_backlog: int = 0
     pinned: list[str] = field(default_factory=list)
     witness: str | None = None
+    replication: str = "journal"
 
     def __str__(self) -> str:
         """A line for a log: who writes, how each node is, and what to do."""
@@ -98,11 +109,12 @@ class Status:
     @property
     def healthy(self) -> bool:
         """Somebody writes, and the other node follows, both by what this program can use: in sync, or in an async pair with nothing in the way of
-        shipping."""
+        shipping; native replication: it streams from the writer."""
         follows = {node.role for node in self.nodes.values()} == {Role.WRITER, Role.FOLLOWER}
-        acknowledged = self.acknowledge == Acknowledge.REPLICATED or self.durability == "async"
+        acknowledged = self.acknowledge == Acknowledge.REPLICATED or self.durability in ("async", "server")
+        streams = all(node.receiving is not False for node in self.nodes.values())
         usable = all(node.health == Reach.UP for node in self.nodes.values())
-        return self.decision == Action.WRITE and follows and acknowledged and usable and not self.stopped
+        return self.decision == Action.WRITE and follows and acknowledged and usable and streams and not self.stopped
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, as JSON takes them."""
@@ -112,6 +124,7 @@ class Status:
 def status(pair: Pair) -> Status:
     """Looks at both nodes and says what is to be said."""
     view, decision = _look(pair)
+    native = pair.settings.replication == "native"
     views = {seen.name: seen for seen in (view.primary, view.standby)}
     writer = next((seen.name for seen in views.values() if seen.role is Role.WRITER and seen.name == decision.writer), None)
     waiting = _waiting(pair, writer, views) if writer else None
@@ -138,8 +151,9 @@ def status(pair: Pair) -> Status:
         max_backlog=pair.settings.max_backlog,
         pinned=_pinned(pair, writer, views) if writer else [],
         witness=_witness(pair, view),
-        warnings=[*_warnings(pair, view), *not_replicated, *_late(pair, decision, waiting)],
+        warnings=[*_warnings(pair, view), *not_replicated, *_late(pair, decision, waiting), *(native_warnings(view) if native else [])],
         nodes=nodes,
+        replication=pair.settings.replication,
     )
 
 
@@ -188,6 +202,20 @@ def _node(pair: Pair, view: View, decision: Decision, name: str, waiting: int | 
     error = seen.error or hindered
     answer = pair.watch.states.get(node.name)
     state = answer.state if answer else None
+    if pair.settings.replication == "native":
+        stands = standing(pair, seen, other)
+        return NodeStatus(
+            name=node.name,
+            url=shown(node.url),
+            role=str(seen.role) if seen.role else None,
+            health=str(seen.reach) + (f": {error}" if error else ""),
+            term=seen.stream.timeline if seen.stream and seen.stream.timeline else seen.term.number if seen.term else None,
+            schema_no=None,
+            waiting=None,
+            shipped_at=None,
+            state=native_meaning(view, decision, seen, other),
+            **asdict(stands),
+        )
     follows = state is not None and state.role == "follower"
     return NodeStatus(
         name=node.name,

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from replstore.reconcile.anchored import check_anchored
 from replstore.reconcile.changed import MANY, compare_changed
 from replstore.reconcile.reading import Sessions, sessions
 from replstore.reconcile.remembering import Memory, Since
@@ -43,6 +44,8 @@ def check(pair: Pair, wishes: Wishes | None = None) -> Report:
         ConfigError: there is no such table.
     """
     wishes, began = wishes or Wishes(), datetime.now(UTC)
+    if not pair.primary.database.captures:
+        return check_anchored(pair, wishes)
     limit, wishes = wishes.limit, replace(wishes, limit=max(wishes.limit, KEYS))
     with both_nodes(pair) as both, sessions(wishes.workers) as more, _log(both, wishes).done() as log:
         memory = Memory(both, began.isoformat(timespec="seconds"), whole=wishes.whole)

@@ -17,7 +17,7 @@ from uuid import uuid4
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-from replstore.errors import ConfigError
+from replstore.errors import CannotRepair, ConfigError
 from replstore.node import Node
 from replstore.reconcile.plan import Change, Left, Plan, as_dict, make_plan
 from replstore.reconcile.report import Report
@@ -74,10 +74,19 @@ class Outcome:
 
 def repair_pair(pair: Pair, run: Run, wishes: Wishes, source: str, column: str | None, report: Report | None, *, dry_run: bool) -> Outcome:
     """Plans a repair, and carries it out unless it is a dry run; ``Store.repair`` says it of each argument."""
+    _refuse_copies(pair)
     plan = make_plan(pair, wishes, source, column, report)
     if dry_run:
         return Outcome(plan, applied=False, left=plan.left)
     return carry_out(pair, run, plan)
+
+
+def _refuse_copies(pair: Pair) -> None:
+    if not pair.primary.database.captures:
+        raise CannotRepair(
+            "a standby of native replication is a physical copy, in which no row can be written by itself: make it anew with `replstore rejoin --copy`; "
+            "where the writer's row is the wrong one, change it there"
+        )
 
 
 def carry_out(pair: Pair, run: Run, plan: Plan) -> Outcome:

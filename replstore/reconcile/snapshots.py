@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, select
 
-from replstore.databases.base import NodeState
+from replstore.databases.base import Fault, NodeState
 from replstore.errors import CannotCheck, ReplstoreError
-from replstore.node import Node, one_line
+from replstore.node import Node, Observation, one_line
 from replstore.replication.mirror import to_copy
 
 if TYPE_CHECKING:
@@ -105,10 +105,10 @@ def both_nodes(pair: Pair) -> Iterator[Both]:
         CannotCheck: a node doesn't answer, or has no control tables.
         NotAPair: the nodes belong to different pairs.
     """
-    states = _observed(pair)
+    states = observed(pair)
     for attempt in range(1, ATTEMPTS + 1):
         with ExitStack() as stack:
-            follower, writer = (_side(stack, pair.nodes[name]) for name in _in_order(states))
+            follower, writer = (_side(stack, pair.nodes[name]) for name in in_order(states))
             inexact = why_inexact(writer, follower)
             if not inexact or attempt == ATTEMPTS:
                 yield _both(writer, follower, inexact)
@@ -117,21 +117,36 @@ def both_nodes(pair: Pair) -> Iterator[Both]:
         time.sleep(0.05)
 
 
-def _in_order(states: Mapping[str, NodeState]) -> list[str]:
+def in_order(states: Mapping[str, NodeState]) -> list[str]:
     """The follower's name before the writer's."""
     return sorted(states, key=lambda name: (_writes(states[name]), states[name].term_no, name == "primary"))
 
 
-def _observed(pair: Pair) -> dict[str, NodeState]:
-    answers = {name: node.observe(pair.settings.probe_timeout + 2.0) for name, node in pair.nodes.items()}
+def observed(pair: Pair) -> dict[str, NodeState]:
+    """Both nodes' states, by name.
+
+    Raises:
+        CannotCheck: a node doesn't answer, or has no control tables.
+        NotAPair: the nodes belong to different pairs.
+    """
+    answers = {name: _answer(node, pair.settings.probe_timeout + 2.0) for name, node in pair.nodes.items()}
     faults = [f"{name}: {answer.error}" for name, answer in answers.items() if answer.state is None]
     if faults:
         raise CannotCheck("a check reads both nodes; " + "; ".join(faults))
-    from replstore.pair.admission import compare_nodes
+    from replstore.pair.admission import COMPARED
 
     states = {name: answer.state for name, answer in answers.items() if answer.state is not None}
-    compare_nodes(states)
+    COMPARED[pair.settings.replication](states)
     return states
+
+
+def _answer(node: Node, seconds: float) -> Observation:
+    """What a node answers within ``seconds``; the pair's own threads don't wait for as long, and cut a question short that is everybody's."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = node.observe(seconds)
+        if answer.state is not None or answer.fault not in (Fault.LOST_CONNECTION, Fault.SILENT) or time.monotonic() >= deadline:
+            return answer
 
 
 def _writes(state: NodeState) -> bool:

@@ -6,6 +6,9 @@ import threading
 import time
 from typing import Any
 
+import pytest
+
+from replstore import ConfigError, SwitchoverFailed
 from replstore.store import Store
 from tests.fix_native import NativeLab
 from tests.fix_stores import put
@@ -26,7 +29,11 @@ class Writers:
         while not self._ended.is_set():
             id += 1
             try:
-                self._store.run(put(id))
+                if id < 100_000:  # whoever repeats nothing begins a transaction, or doesn't
+                    with self._store.begin() as session:
+                        put(id)(session)
+                else:
+                    self._store.run(put(id))
             except Exception as error:
                 self.failed.append(f"{type(error).__name__}: {error}")
                 continue
@@ -57,4 +64,61 @@ def test_no_transaction_fails_and_none_is_lost_in_a_switchover_there_and_back(na
     assert set(writers.acknowledged) == set(native_lab.accounts("primary"))
     store.sync()
     assert native_lab.accounts("standby") == native_lab.accounts("primary")
-    print("PAUSE", writers.pause, len(writers.acknowledged))
+
+
+def test_who_keeps_a_transaction_open_is_named_and_the_writer_stays(native_lab: NativeLab) -> None:
+    store = native_lab.migrated(background=False, **native_lab.here())
+    with store.begin() as session:
+        put(1)(session)
+        session.flush()
+        with pytest.raises(SwitchoverFailed, match=r"primary's role can't change: backend \d+.*idle in transaction.*primary writes"):
+            native_lab.store(background=False, **native_lab.here()).switchover(timeout=0.7)
+    assert native_lab.accounts("primary") == {1: 0}
+    assert store.status().writer == "primary"
+
+
+def test_a_follower_that_does_not_follow_is_not_promoted(native_lab: NativeLab) -> None:
+    store = native_lab.migrated(background=False, **native_lab.here())
+    native_lab.kill("standby")
+    with pytest.raises(SwitchoverFailed, match=r"standby"):
+        store.switchover(timeout=1.0)
+    store.run(put(1))
+    assert native_lab.accounts("primary") == {1: 0}
+
+
+def test_where_others_run_the_servers_they_are_told_what_to_run(native_lab: NativeLab) -> None:
+    store = native_lab.migrated(background=False, promote=False, primary_data=str(native_lab.pair.data("primary").path))
+    with pytest.raises(SwitchoverFailed, match=r"`pg_ctl stop -m fast -D /.*/data`, then `replstore takeover standby`, then .*pg_rewind"):
+        store.switchover()
+    assert store.status().writer == "primary"
+
+
+def test_the_switchover_of_others_is_waited_for(native_lab: NativeLab) -> None:
+    store = native_lab.migrated(background=False, promote=False)
+    told: list[str] = []
+
+    def carry_out(steps: str) -> None:
+        told.append(steps)
+        native_lab.pair.switch_over()
+
+    store.switchover(told=carry_out)
+    assert len(told) == 1
+    store.run(put(1))
+    assert store.status().writer == "standby"
+    with pytest.raises(SwitchoverFailed, match="haven't changed places"):
+        store.switchover(timeout=0.3, told=told.append)
+
+
+def test_under_patroni_its_own_command_is_told_and_its_directories_are_left_alone(native_lab: NativeLab) -> None:
+    store = native_lab.migrated(background=False, promote=False)
+    native_lab.pair.primary.stop()
+    data = native_lab.pair.data("primary")
+    data.start(once=["cluster_name=batman", "wal_level=replica", "max_wal_senders=5", "max_connections=60"])  # as Patroni starts it
+    with pytest.raises(SwitchoverFailed, match=r"member of batman: run `patronictl switchover batman`"):
+        store.switchover()
+    (data.path / "patroni.dynamic.json").write_text("{}")
+    try:
+        with pytest.raises(ConfigError, match=r"primary_data: Patroni runs the server"):
+            native_lab.store(background=False, **native_lab.here()).switchover()
+    finally:
+        (data.path / "patroni.dynamic.json").unlink()

@@ -119,6 +119,10 @@ class NativePostgreSQL(PostgreSQL, Native):
         pids, starts = [pid for pid, _ in backends], [start for _, start in backends]
         return set(connection.exec_driver_sql(statement, (pids, starts)).scalars())
 
+    def running(self, connection: Connection) -> tuple[frozenset[int], int]:
+        _, following, running = str(connection.exec_driver_sql("SELECT pg_current_snapshot()::text").scalar_one()).split(":")
+        return frozenset(int(xid) % 2**32 for xid in running.split(",") if xid), int(following) % 2**32  # rows have 32 bits of it
+
     def patroni(self, connection: Connection) -> str | None:
         found = connection.exec_driver_sql(PATRONI).scalar()
         return None if found is None else str(found)

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from replstore.databases.catalog import Table
 from replstore.databases.dialect import raw
-from replstore.databases.digests import BITS, TEXT, WHOLE, Bucket, Buckets, Cut, Digests, Forms, Piece, Recipe, Row, Told
+from replstore.databases.digests import BITS, TEXT, WHOLE, Bucket, Buckets, Cut, Digests, Forms, Piece, Recipe, Row, Told, Version
 from replstore.databases.postgresql.capture import qualified, quote, text
 from replstore.databases.postgresql.reading_rows import FETCH, row_of, text_of
 
@@ -133,10 +133,17 @@ class PostgreSQLDigests(Digests):
             yield from map(Row._make, cursor)
 
     def values(self, keys: Collection[str]) -> list[tuple[str, str]]:
+        return self._looked_up(keys, "")
+
+    def versions(self, keys: Collection[str]) -> list[Version]:
+        found = self._looked_up(keys, ", t.xmin::text::bigint, t.xmax::text::bigint, t.tableoid || ' ' || t.ctid")
+        return [Version(*row) for row in found]
+
+    def _looked_up(self, keys: Collection[str], more: str) -> list[Any]:
         cast = ", ".join(f"(e.v->>{number})::{self._table.column(name).type} AS k{number}" for number, name in enumerate(self._recipe.key))
         given = f"SELECT DISTINCT {cast} FROM jsonb_array_elements({text('[' + ','.join(keys) + ']')}::jsonb) e(v)"
         on = " AND ".join(f"t.{quote(name)} = j.k{number}" for number, name in enumerate(self._recipe.key))
-        return self._all(f"SELECT {self._key()}, {row_of(list(self._recipe.columns))} FROM {self._name} t JOIN ({given}) j ON {on}", few=True)
+        return self._all(f"SELECT {self._key()}, {row_of(list(self._recipe.columns))}{more} FROM {self._name} t JOIN ({given}) j ON {on}", few=True)
 
     def _all(self, statement: str, *, few: bool = False) -> list[Any]:
         with self._index_first(few), self._driver.cursor() as cursor:
