@@ -17,11 +17,12 @@ from replstore.databases.native.replay import BEAT, Replay
 from replstore.databases.native.state import INSERTED, SELECT_BRIEF, SELECT_STATE, lsn, node_state, number
 from replstore.databases.postgresql.database import PostgreSQL
 
-#: A commit marker is a plain row here: nothing has to capture or to guard it.
+#: A commit marker is a plain row here: nothing has to capture or to guard it.  Most have no key, and cost its index nothing.
 CONTROL_STATEMENTS = [
     """CREATE TABLE replstore.marker (
-        id text PRIMARY KEY, key text UNIQUE, fn text, outcome text NOT NULL CHECK (outcome IN ('committed', 'lost')), result text,
+        id text PRIMARY KEY, key text, fn text, outcome text NOT NULL CHECK (outcome IN ('committed', 'lost')), result text,
         durability text NOT NULL, term_no bigint NOT NULL, at timestamptz NOT NULL DEFAULT now())""",
+    "CREATE UNIQUE INDEX marker_key ON replstore.marker (key) WHERE key IS NOT NULL",
 ]
 #: Patroni gives these on the command line of every server that it starts, and hardly anybody else does.
 PATRONI = """
