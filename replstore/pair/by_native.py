@@ -145,7 +145,9 @@ class NativeLink(Link):
             raise TokenLost("the token is another pair's")
         if token.term_uuid == state.term_uuid:
             if state.position is not None and not node.database.covers(state.position, token.position):
-                raise TokenLost(f"the token stands for {token.position}, and {node.name}'s log has come to {state.position} only: it was made anew from a copy")
+                raise TokenLost(
+                    f"the token stands for {token.position}, and {node.name}'s log has come to {state.position} only: it was made anew from a copy"
+                )
             return
         known, ended = self._ended(node, token)
         if not known and token.term_no > state.term_no:
