@@ -17,7 +17,7 @@ from replstore.local import system
 from replstore.node import Node
 from replstore.store import Store
 from tests.fix_migrated import NODES
-from tests.fix_stores import Base, Lab
+from tests.fix_stores import Base, Lab, until
 
 
 class NativeLab(Lab):
@@ -35,6 +35,26 @@ class NativeLab(Lab):
         """The settings that say where the data directories are."""
         found = {f"{name}_data": str(self.pair.data(name).path) for name in NODES}
         return {**found, "postgresql_bin": str(self.pair.primary.bindir)}
+
+    def timelines(self, node: local.Name) -> list[int]:
+        """Those of which a node has a record."""
+        return [number for (number,) in self.sql(node, "SELECT no FROM replstore.timeline ORDER BY no")]
+
+    @contextlib.contextmanager
+    def cut_receiver(self, node: local.Name = "standby") -> Iterator[None]:
+        """A standby that has lost the way to its primary: both run on, and nothing arrives."""
+        server = self.pair.server(node)
+        ((way,),) = server.execute("SHOW primary_conninfo")
+        receives = "SELECT count(*) FROM pg_stat_wal_receiver"
+        server.execute("ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port=1'")
+        server.execute("SELECT pg_reload_conf()")
+        until(lambda: server.execute(receives) == [(0,)], "the receiver has ended")
+        try:
+            yield
+        finally:
+            if server.running:
+                server.execute(f"ALTER SYSTEM SET primary_conninfo = '{way}'")
+                server.execute("SELECT pg_reload_conf()")
 
     def end(self, node: local.Name) -> None:
         """SIGKILL to all processes of a node's server, whoever has started it."""
@@ -65,4 +85,14 @@ class NativeLab(Lab):
 def native_lab(streaming_pair: local.StreamingPair) -> Iterator[NativeLab]:
     """A new database on a primary and its standby."""
     with contextlib.closing(NativeLab(streaming_pair)) as lab:
+        yield lab
+
+
+@pytest.fixture
+def own_native_lab() -> Iterator[NativeLab]:
+    """The same on two servers of the test's own, for what the shared ones are not brought back from in a moment."""
+    with (
+        local.streaming_pair("path" if os.environ.get("REPLSTORE_LOCAL") == "path" else "auto", fsync=False, user="app") as pair,
+        contextlib.closing(NativeLab(pair)) as lab,
+    ):
         yield lab
