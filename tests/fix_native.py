@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from sqlalchemy import MetaData, make_url
 from replstore import local
 from replstore.local import system
 from replstore.node import Node
+from replstore.pair import by_native
+from replstore.pair.view import Term
 from replstore.store import Store
 from tests.fix_migrated import NODES
 from tests.fix_stores import Base, Lab, until
@@ -96,3 +99,48 @@ def own_native_lab() -> Iterator[NativeLab]:
         contextlib.closing(NativeLab(pair)) as lab,
     ):
         yield lab
+
+
+class Paused:
+    """Stands still between its decision and the statement that promotes, as a stopped program does, until it is woken.
+
+    Args:
+        within: s for which its decision is good, if others than its own; a test of another rule takes its time.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, within: float | None = None) -> None:
+        self.decided, self.woken = threading.Event(), threading.Event()
+        self.refusals: list[str] = []
+        real = by_native.promote
+
+        def promote(*args: Any, **options: Any) -> Term:
+            self.decided.set()
+            assert self.woken.wait(30)
+            try:
+                return real(*args, **{**options, **({} if within is None else {"within": within})})
+            except Exception as error:
+                self.refusals.append(str(error))
+                raise
+
+        monkeypatch.setattr(by_native, "promote", promote)
+
+
+def in_thread(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+    """Begins a call; what it returns or raises is in the list once the thread has ended."""
+    results: list[Any] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except Exception as error:
+            results.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread, results
+
+
+def ended(*threads: threading.Thread) -> None:
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive(), "a call hangs"

@@ -153,7 +153,7 @@ def test_connections_that_are_all_taken_are_no_lost_node(native_lab: NativeLab) 
         assert reach(store, "primary") is Reach.UP  # by the session that it has
         _, decision = newcomer.pair.look()
         assert (decision.action, "a node that answers is not a lost one" in decision.reason) == ("wait", True), decision
-        assert len(lab.timelines("standby")) == 1
+        assert lab.pair.standby.execute("SELECT count(*) FROM replstore.timeline", lab.pair.database) == [(1,)]
     finally:
         lab.pair.primary.execute("ALTER ROLE app CONNECTION LIMIT -1")
     store.run(put(3))

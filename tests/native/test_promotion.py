@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from replstore import CommittedNotReplicated, CommitUnknown, NoWriter, Store, TransactionLost
+from replstore import CommittedNotReplicated, CommitUnknown, NoWriter, TransactionLost
 from replstore.pair import by_native
 from replstore.pair.view import Term
-from tests.fix_native import NativeLab
+from tests.fix_native import NativeLab, ended, in_thread
 from tests.fix_proxy import MakeProxy
 from tests.fix_stores import Account, put, until
 
@@ -26,66 +24,7 @@ def add(session: Session) -> None:
     session.get(Account, 1, with_for_update=True).amount += 1  # type: ignore[union-attr]
 
 
-class Paused:
-    """Stands still between its decision and the statement that promotes, as a stopped program does, until it is woken."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.decided, self.woken = threading.Event(), threading.Event()
-        self.refusals: list[str] = []
-        real = by_native.promote
-
-        def promote(*args: Any, **options: Any) -> Term:
-            self.decided.set()
-            assert self.woken.wait(30)
-            try:
-                return real(*args, **options)
-            except Exception as error:
-                self.refusals.append(str(error))
-                raise
-
-        monkeypatch.setattr(by_native, "promote", promote)
-
-
-def in_thread(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
-    """Begins a call; what it returns or raises is in the list once the thread has ended."""
-    results: list[Any] = []
-
-    def run() -> None:
-        try:
-            results.append(call())
-        except Exception as error:
-            results.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    return thread, results
-
-
-def ended(*threads: threading.Thread) -> None:
-    for thread in threads:
-        thread.join(30)
-        assert not thread.is_alive(), "a call hangs"
-
-
 # ---------------------------------------------------------------------------- who promotes
-
-
-def test_of_two_programs_that_lose_the_primary_one_promotes_and_both_go_on(native_lab: NativeLab) -> None:
-    lab = native_lab
-    stores = [lab.migrated(background=False), lab.store(background=False)]
-    for number, store in enumerate(stores):
-        store.run(put(number))
-    stores[0].sync()
-    for store in stores:
-        store.pair.look()
-    before = lab.timelines("standby")
-    lab.kill("primary")
-    threads = [in_thread(lambda store=store, number=number: store.run(put(10 + number))) for number, store in enumerate(stores)]
-    ended(*(thread for thread, _ in threads))
-    assert [results for _, results in threads] == [[None], [None]]
-    assert len(lab.timelines("standby")) == len(before) + 1
-    assert sorted(lab.accounts("standby")) == [0, 1, 10, 11]
-    assert len({store.pair.lead.term for store in stores if store.pair.lead}) == 1
 
 
 def test_calls_in_flight_wait_for_whoever_promotes_and_the_first_store_records_the_timeline(native_lab: NativeLab) -> None:
@@ -119,57 +58,6 @@ def test_where_a_timeline_ended_is_recorded_only_where_it_is_known(native_lab: N
     store.run(put(1))
     ((*_, switched),) = lab.sql("standby", "SELECT no, switched_at FROM replstore.timeline ORDER BY no DESC LIMIT 1")
     assert switched is None
-
-
-# ---------------------------------------------------------------------------- too late
-
-
-@pytest.mark.parametrize("came_back", ["and its standby has heard of it", "and its standby has not", "as a standby of the new one"])
-def test_a_late_promotion_does_nothing_if_the_primary_came_back(native_lab: NativeLab, monkeypatch: pytest.MonkeyPatch, came_back: str) -> None:
-    lab = native_lab
-    store = lab.migrated(background=False)
-    store.run(put(1))
-    store.sync()
-    store.pair.look()
-    paused = Paused(monkeypatch)
-    if came_back == "and its standby has not":
-        with lab.cut_receiver():
-            late, other = _lost_and_back(lab, store, paused)
-            time.sleep(3 * store.settings.probe_timeout)
-            paused.woken.set()
-            until(lambda: paused.refusals, "it was refused")
-        says = "this program stood still in between"
-    elif came_back == "and its standby has heard of it":
-        late, other = _lost_and_back(lab, store, paused)
-        other.sync()
-        paused.woken.set()
-        says = "it has received more in the meantime|connected to a primary that sends"
-    else:
-        lab.kill("primary")
-        late, _ = in_thread(lambda: store.run(put(2)))
-        assert paused.decided.wait(10)
-        lab.pair.promote("standby")
-        lab.pair.follow("primary")
-        other = lab.store(background=False)
-        other.run(put(3))
-        paused.woken.set()
-        says = "it is no standby any more"
-    ended(late)
-    assert paused.refusals
-    assert any(word in paused.refusals[0] for word in says.split("|")), paused.refusals
-    writer = "standby" if came_back == "as a standby of the new one" else "primary"
-    assert lab.accounts(writer) == {1: 0, 2: 0, 3: 0}
-    assert len(lab.timelines(writer)) == (2 if writer == "standby" else 1)
-
-
-def _lost_and_back(lab: NativeLab, store: Store, paused: Paused) -> tuple[threading.Thread, Store]:
-    lab.kill("primary")
-    late, _ = in_thread(lambda: store.run(put(2)))
-    assert paused.decided.wait(10)
-    lab.start("primary")
-    other = lab.store(background=False, promote=False)
-    other.run(put(3))
-    return late, other
 
 
 # ---------------------------------------------------------------------------- how much may be lost

@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 from sqlalchemy import text
 
-from replstore import NotAPair, NoWriter, Store, local
+from replstore import NotAPair, NoWriter, local
 from tests.fix_native import NativeLab
 from tests.fix_proxy import MakeProxy
-from tests.fix_stores import FAST, Base, put, until
+from tests.fix_stores import put, until
 
 
 def several(lab: NativeLab, attributes: str) -> str:
@@ -95,25 +94,6 @@ def test_a_former_primary_alone_is_written_to_only_by_who_has_never_met_the_new_
         stranger.run(put(5))
 
 
-def test_two_histories_under_one_timeline_are_refused(own_native_lab: NativeLab) -> None:
-    """Both were promoted from timeline 1, and neither knew of the other one's promotion (HAZARDS 15d)."""
-    lab = own_native_lab
-    store = lab.migrated(takeover_timeout=1.0)
-    store.run(put(1))
-    store.sync()
-    lab.kill("primary")
-    store.run(put(2))
-    (lab.pair.primary.data / "standby.signal").touch()
-    lab.start("primary")  # a standby of nobody
-    lab.pair.promote("primary")
-    until(lambda: store.pair.lead is None, "it is seen")
-    with pytest.raises(NoWriter, match="both nodes write, on timeline 2 of two histories"):
-        store.run(put(3))
-    lab.kill("standby")
-    with pytest.raises(NoWriter, match="primary writes on another timeline 2 than the one that this program has seen: they are two histories"):
-        store.run(put(4))
-
-
 def test_a_standby_on_an_older_timeline_is_named_and_not_promoted(own_native_lab: NativeLab) -> None:
     lab = own_native_lab
     store = lab.migrated(takeover_timeout=1.0)
@@ -149,6 +129,23 @@ def test_a_connection_that_leads_to_a_server_started_anew_is_not_written_on(nati
         with pytest.raises(NoWriter, match="both nodes write"):
             write()
     assert lab.accounts("primary") == lab.accounts("standby") == {}
+
+
+def test_a_primary_that_was_started_again_is_believed_only_after_its_standby_was_asked_once_more(
+    native_lab: NativeLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The standby answered, was promoted, and then the primary answered, all within one look."""
+    lab = native_lab
+    store = lab.migrated(background=False)
+    store.pair.look()
+    standby = store.pair.standby
+    answers = [standby.observe(2.0)]
+    observe = standby.observe
+    lab.kill("primary")
+    lab.pair.promote("standby")
+    lab.start("primary")
+    monkeypatch.setattr(standby, "observe", lambda seconds: answers.pop() if answers else observe(seconds))
+    assert store.pair.look()[1].action == "stop"
 
 
 def test_a_virtual_address_is_followed_to_the_new_primary(native_lab: NativeLab, proxy: MakeProxy) -> None:
@@ -192,25 +189,3 @@ def test_a_url_that_takes_the_standby_for_the_lost_primary_promotes_nobody(nativ
     with pytest.raises(NoWriter, match="both URLs lead to one server, a standby: nobody writes, and which server is lost isn't known"):
         store.run(put(2))
     assert len(lab.timelines("standby")) == 1
-
-
-# ---------------------------------------------------------------------------- rights
-
-
-def test_a_role_without_rights_writes_and_waits_for_whoever_promotes(native_lab: NativeLab) -> None:
-    """It owns its database, and is shown nothing of other sessions."""
-    lab = native_lab
-    name = lab.pair.database
-    lab.pair.primary.create_role("bare")
-    lab.pair.primary.execute("REVOKE EXECUTE ON FUNCTION pg_promote(boolean, integer) FROM PUBLIC", name)
-    lab.pair.primary.execute(f"ALTER DATABASE {name} OWNER TO bare")
-    urls: dict[str, Any] = {node: lab.pair.server(node).url(name, "bare") for node in ("primary", "standby")}  # type: ignore[arg-type]
-    with Store(**{**FAST, **urls, "takeover_timeout": 1.0}, replication="native", promote=True, durability="replicated") as store:
-        store.migrate(Base.metadata)
-        store.run(put(1))
-        assert store.status().warnings is not None
-        lab.kill("primary")
-        with pytest.raises(NoWriter, match=r"standby isn't promoted: this role may not: GRANT EXECUTE ON FUNCTION pg_promote\(boolean, integer\)"):
-            store.run(put(2))
-        lab.pair.promote("standby")
-        store.run(put(3), durability="server")
