@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from replstore.node import Node
 from replstore.pair import native_orders, native_rejoin, native_switchover
 from replstore.pair.freeing import Freeing
 from replstore.pair.link import Link
-from replstore.pair.native_rules import decide, is_unconfirmed
+from replstore.pair.native_rules import decide, is_one_server, is_unconfirmed
 from replstore.pair.promotion import native, promote, record
 from replstore.pair.token import Token
 from replstore.pair.view import Action, Decision, Reach, View, named
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("replstore.pair")
 #: Levels of ``synchronous_commit`` that mean nothing without a synchronous standby.
 WAITING = ("remote_apply", "remote_write", "on")
+
+#: Looks between two attempts to reach another server by a URL that leads to the writer.
+RECONNECT = 10
 
 
 class NativeLink(Link):
@@ -47,12 +51,15 @@ class NativeLink(Link):
         self._retention = Retention(pair.settings.marker_retention)
         self._freeing = Freeing(pair)
         self._told = ""
+        self._one_server = False
+        self._reconnected = float("-inf")
 
     def decide(self, view: View) -> Decision:
         for name, seen in self._pair.watch.states.items():
             if seen.state is not None and named(view, name).reach is Reach.UP:
                 self.shipping.learn(seen.state, seen.since)
         decision = decide(view)
+        self._one_server = Reach.UP is view.primary.reach is view.standby.reach and is_one_server(view.primary, view.standby)
         self._tell(view, decision)
         return decision
 
@@ -104,7 +111,15 @@ class NativeLink(Link):
             ahead, behind = (self._pair.watch.states[node.name].state for node in (lead.node, lead.follower))
             if ahead is not None and behind is not None:
                 self._retention.work(lead.node, ahead, behind, self.shipping.age(behind))
+            self._look_elsewhere(self._pair.other(lead.node))
         return False
+
+    def _look_elsewhere(self, node: Node) -> None:
+        """Now and then, a URL that leads to the writer as well is asked anew: by now it may lead to the standby that it means."""
+        now = time.monotonic()
+        if self._one_server and now - self._reconnected > RECONNECT * self._pair.settings.probe_interval:
+            self._reconnected = now
+            node.reconnect()
 
     # -- acting
 
