@@ -6,7 +6,6 @@ import os
 from contextlib import suppress
 from typing import Any
 
-from replstore.errors import NotTheWriter
 from replstore.node import Node
 from replstore.pair.decide import Acknowledge
 from replstore.pair.lead import Lead
@@ -61,9 +60,6 @@ class Attempt:
         """
         self.pair.refuse_astray(self.lead, connection)
         self.connection = connection
-        if self.id is None and self.lead.node.database.is_standby(connection):  # no marker is there to be refused
-            self.refused()
-            raise NotTheWriter(f"{self.lead.node.name} is a standby, and no longer the writer of {self.lead.term}")
         self.pair.enter(connection, self.lead.node)
 
     @property

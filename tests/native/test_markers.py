@@ -13,6 +13,7 @@ from replstore.replication.native.retain import Retention, prune
 from tests.fix_native import NativeLab
 from tests.fix_proxy import MakeProxy
 from tests.fix_stores import insert, put
+from tests.native.standby import name_of
 
 AMOUNT = "SELECT amount FROM account WHERE id = 1"
 
@@ -118,3 +119,12 @@ def test_a_marker_younger_than_a_transaction_that_still_runs_stays(native_lab: N
         other.commit()
     prune(writer, ahead, 0.0, 0)
     assert native_lab.markers("primary") == {}
+
+
+def test_without_a_marker_a_demoted_primary_is_left_all_the_same(native_lab: NativeLab) -> None:
+    """There is no marker that it could refuse, and what only reads would be answered."""
+    native_lab.migrated().close()
+    store = native_lab.store(background=False, commit_marker=False)
+    assert store.run(lambda session: name_of(native_lab, session)) == "primary"
+    native_lab.pair.switch_over()
+    assert store.run(lambda session: name_of(native_lab, session)) == "standby"

@@ -95,12 +95,6 @@ class NativePostgreSQL(PostgreSQL, Native):
         found = connection.exec_driver_sql(terms.PROMOTE, {**seen, "refused": refused, "force": force}).scalar()
         return None if found is None else str(found)
 
-    def is_standby(self, connection: Any) -> bool:
-        # what the session was told at its beginning, and is told again with the first answer after a promotion
-        if connection.info.parameter_status("in_hot_standby") != "on":
-            return False
-        return bool(connection.execute("SELECT pg_is_in_recovery()").fetchone()[0])
-
     def commit_here(self, connection: Connection) -> None:
         connection.exec_driver_sql("SET LOCAL synchronous_commit = local")
 
