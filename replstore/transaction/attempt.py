@@ -11,7 +11,7 @@ from replstore.pair.decide import Acknowledge
 from replstore.pair.lead import Lead
 from replstore.pair.pair import Pair
 from replstore.timestamps import uptime
-from replstore.transaction.acknowledge import acknowledge
+from replstore.transaction.acknowledge import acknowledge, is_on_both
 from replstore.transaction.doubt import end, resolve
 
 
@@ -110,6 +110,8 @@ class Attempt:
         else:
             lead = resolve(self.pair, self.lead.term, self.id, self.durability, began=self.since, backend=self.backend, cause=error)
         self.done = True
+        if is_on_both(self.pair, self.lead, lead):
+            return
         # a server that was to wait for a standby has not done so to the end: that it has the commit must be proved, and soon if it was waited for already
         durability = "replicated" if self.cut or self.pair.link.waits(lead, self.durability) else self.durability
         acknowledge(self.pair, lead, self.id, durability, began=self.since, seconds=min(1.0, self.pair.settings.ack_timeout) if self.cut else None)

@@ -51,6 +51,14 @@ def put_and_say(session: Session) -> str:
     return str(level(session))
 
 
+def test_what_the_server_has_for_a_default_is_left_as_it_is(native_lab: NativeLab) -> None:
+    store = native_lab.migrated()
+    ((database,),) = native_lab.sql("primary", "SELECT current_database()")
+    native_lab.sql("primary", f"ALTER ROLE app IN DATABASE {database} SET synchronous_commit = off")
+    assert native_lab.store(background=False).run(level) == "off"
+    assert store.run(level, durability="local") == "local"
+
+
 def test_what_a_level_waits_for_is_what_it_says(synchronous_lab: NativeLab) -> None:
     store = synchronous_lab.store(ack_timeout=0.5)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import psycopg
-from sqlalchemy import Connection, Engine
+from sqlalchemy import URL, Connection, Engine
 
 from replstore.databases.base import NodeState
 from replstore.databases.catalog import Table
@@ -42,6 +42,11 @@ class NativePostgreSQL(PostgreSQL, Native):
     """See :class:`replstore.databases.database.Database`; what concerns the journal is never called."""
 
     captures: ClassVar[bool] = False
+
+    def user_engine(self, url: URL, **options: Any) -> Engine:
+        engine = super().user_engine(url, **options)
+        engine.dialect.durable = False  # type: ignore[attr-defined]  # durability="server" is its word, and "replicated" is proved
+        return engine
 
     def state(self, connection: Connection) -> NodeState | None:
         if connection.exec_driver_sql("SELECT to_regclass('replstore.timeline') IS NULL").scalar():
