@@ -74,10 +74,6 @@ class Database(Digesting, Retention):
         """Whether a connection leads to the server that was seen under this boot identity; True where the guard in the database tells them apart."""
         return True
 
-    def is_standby(self, connection: Any) -> bool:
-        """Whether the server behind a driver connection, outside of a transaction, copies another one; asks it only where that may be so."""
-        return False
-
     def commit_here(self, connection: Connection) -> None:
         """This transaction's COMMIT waits for no other server, where the database has such a thing."""
 

@@ -41,7 +41,7 @@ class NativeLink(Link):
     """
 
     shipping: Proof
-    counts_bytes = True
+    counts_bytes = found_is_proof = True
     durabilities = ("replicated", "server", "remote_apply", "remote_write", "on", "local", "off")
     without_follower = 'durability="server" leaves it to the server'
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import psycopg
-from sqlalchemy import Connection, Engine
+from sqlalchemy import URL, Connection, Engine
 
 from replstore.databases.base import NodeState
 from replstore.databases.catalog import Table
@@ -42,6 +42,11 @@ class NativePostgreSQL(PostgreSQL, Native):
     """See :class:`replstore.databases.database.Database`; what concerns the journal is never called."""
 
     captures: ClassVar[bool] = False
+
+    def user_engine(self, url: URL, **options: Any) -> Engine:
+        engine = super().user_engine(url, **options)
+        engine.dialect.durable = False  # type: ignore[attr-defined]  # durability="server" is its word, and "replicated" is proved
+        return engine
 
     def state(self, connection: Connection) -> NodeState | None:
         if connection.exec_driver_sql("SELECT to_regclass('replstore.timeline') IS NULL").scalar():
@@ -94,12 +99,6 @@ class NativePostgreSQL(PostgreSQL, Native):
         seen = {"boot": boot, "term": term, "received": received, "asked": asked, "within": within}
         found = connection.exec_driver_sql(terms.PROMOTE, {**seen, "refused": refused, "force": force}).scalar()
         return None if found is None else str(found)
-
-    def is_standby(self, connection: Any) -> bool:
-        # what the session was told at its beginning, and is told again with the first answer after a promotion
-        if connection.info.parameter_status("in_hot_standby") != "on":
-            return False
-        return bool(connection.execute("SELECT pg_is_in_recovery()").fetchone()[0])
 
     def commit_here(self, connection: Connection) -> None:
         connection.exec_driver_sql("SET LOCAL synchronous_commit = local")
