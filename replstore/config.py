@@ -123,7 +123,7 @@ class Settings(BaseSettings):
         description="Native replication: the data directory of the node named primary, where it is on this machine. `replstore switchover`, `rejoin` and "
         "`orphans export` then stop, start, promote and rewind that server by themselves, as its owner or as root; without it they print the commands.",
     )
-    standby_data: str | None = Field(default=None, description="The same of the node named standby.")
+    standby_data: str | None = Field(default=None, description="Native replication: the data directory of the node named standby, likewise.")
     postgresql_bin: str | None = Field(
         default=None,
         description="Directory of the programs for these data directories (pg_ctl, pg_rewind, …). By default those with which the server was started last.",

@@ -15,6 +15,7 @@ from sqlalchemy.orm.interfaces import ORMOption
 
 from replstore.pair.token import Token
 from replstore.store import ReadFrom, Store
+from replstore.transaction.read import Wanted
 
 Model = TypeVar("Model")
 Result = TypeVar("Result")
@@ -23,8 +24,8 @@ Result = TypeVar("Result")
 class Repository(Generic[Model]):
     """Reads and writes the objects of one mapped class.
 
-    ``node``, ``max_lag`` (seconds) and ``after`` of the reading methods are those of ``Store.read``.  Filters by keyword compare attributes for
-    equality; an attribute with the name of an option is filtered by a condition: ``find(Order.node == "a")``.
+    ``node``, ``max_lag`` (seconds), ``max_lag_bytes`` and ``after`` of the reading methods are those of ``Store.query``, by which they read.
+    Filters by keyword compare attributes for equality; an attribute with the name of an option is filtered by a condition: ``find(Order.node == "a")``.
 
     Args:
         store: the pair.
@@ -142,6 +143,7 @@ class Repository(Generic[Model]):
         options: Sequence[ORMOption] = (),
         node: ReadFrom = "writer",
         max_lag: float | None = None,
+        max_lag_bytes: int | None = None,
         after: Token | None = None,
     ) -> Model | None:
         """The object with this primary key, or None.
@@ -153,7 +155,7 @@ class Repository(Generic[Model]):
         Raises:
             StaleRead, TokenLost: as ``Store.read``.
         """
-        return self._read(lambda session: session.get(self.model, key, options=options), node, max_lag, after)
+        return self._read(lambda session: session.get(self.model, key, options=options), Wanted(node, max_lag, max_lag_bytes, after))
 
     def find(
         self,
@@ -164,6 +166,7 @@ class Repository(Generic[Model]):
         options: Sequence[ORMOption] = (),
         node: ReadFrom = "writer",
         max_lag: float | None = None,
+        max_lag_bytes: int | None = None,
         after: Token | None = None,
         **filters: Any,
     ) -> list[Model]:
@@ -183,31 +186,31 @@ class Repository(Generic[Model]):
         query = self._select(select(self.model), conditions, filters).limit(limit).offset(offset).options(*options)
         if order_by is not None:
             query = query.order_by(*(order_by if isinstance(order_by, (list, tuple)) else (order_by,)))
-        return self._read(lambda session: list(session.scalars(query).unique()), node, max_lag, after)
+        return self._read(lambda session: list(session.scalars(query).unique()), Wanted(node, max_lag, max_lag_bytes, after))
 
     def count(
         self,
         *conditions: ColumnElement[bool],
         node: ReadFrom = "writer",
         max_lag: float | None = None,
+        max_lag_bytes: int | None = None,
         after: Token | None = None,
         **filters: Any,
     ) -> int:
         """How many objects meet all conditions; see ``find``."""
         query = self._select(select(func.count()).select_from(self.model), conditions, filters)
-        return self._read(lambda session: int(session.scalars(query).one()), node, max_lag, after)
+        return self._read(lambda session: int(session.scalars(query).one()), Wanted(node, max_lag, max_lag_bytes, after))
 
     # -- how
 
     def _write(self, act: Callable[[Session], Result]) -> Result:
         return act(self._session) if self._session is not None else self.store.run(act)
 
-    def _read(self, act: Callable[[Session], Result], node: ReadFrom, max_lag: float | None, after: Token | None) -> Result:
+    def _read(self, act: Callable[[Session], Result], wanted: Wanted) -> Result:
         if self._session is None:
-            with self.store.read(node=node, max_lag=max_lag, after=after) as session:
-                return act(session)
-        if (node, max_lag, after) != ("writer", None, None):
-            raise ValueError("node, max_lag and after are those of the session that this repository works in")
+            return self.store.query(act, **vars(wanted))
+        if wanted != Wanted():
+            raise ValueError("node, max_lag, max_lag_bytes and after are those of the session that this repository works in")
         return act(self._session)
 
     def _select(self, query: Select[Any], conditions: Sequence[ColumnElement[bool]], filters: dict[str, Any]) -> Select[Any]:

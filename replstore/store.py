@@ -31,8 +31,8 @@ from replstore.transaction.acknowledge import acknowledge
 from replstore.transaction.attempt import Attempt
 from replstore.transaction.keyed import claim, store_result
 from replstore.transaction.orphans import Orphans
-from replstore.transaction.read import Reader
-from replstore.transaction.writing import Writing
+from replstore.transaction.read import Reader, Wanted
+from replstore.transaction.writing import Block, Writing
 from replstore.urls import shown
 
 if TYPE_CHECKING:
@@ -96,8 +96,7 @@ class Store:
 
     # -- writing
 
-    @contextmanager
-    def begin(self, *, durability: Durability | None = None, isolation: str | None = None) -> Iterator[Session]:
+    def begin(self, *, durability: Durability | None = None, isolation: str | None = None) -> AbstractContextManager[Session]:
         """A Session in a transaction on the writer; it commits at the end of the block and rolls back on an exception.
 
         Fails over when it begins.  Returns from the block only when the commit is safe, as ``durability`` demands.
@@ -112,8 +111,7 @@ class Store:
             CommitUnknown: whether it committed can't be decided now.
             CommittedNotReplicated: committed, and not known to be on the follower; don't repeat it.
         """
-        with self._writing.begun(durability, isolation) as session:
-            yield session
+        return self._writing.begun(durability, isolation)
 
     def run(
         self,
@@ -139,12 +137,20 @@ class Store:
         Raises:
             What ``fn`` raises; NoWriter, CommitUnknown, CommittedNotReplicated, KeyReused, ResultNotSerializable; the last error after ``attempts``.
         """
-        if inspect.iscoroutinefunction(fn):
+        code = getattr(fn, "__code__", None)  # most functions show at a glance that they are ordinary ones
+        if (code is None or code.co_flags & inspect.CO_COROUTINE) and inspect.iscoroutinefunction(fn):
             raise TypeError("fn is a coroutine function: run() calls fn(session) and needs an ordinary function")
         if key is not None and (not key or "\0" in key):
             raise ValueError("a key is a text that isn't empty and holds no NUL character")
-        for retry in self._retrying(attempts):
+        try:
+            return self._call(fn, key, durability, isolation)
+        except Exception as error:
+            failed: Exception | None = error
+        for retry in self._retrying(attempts):  # only now: what there is to a retry would take a tenth of a call that needs none
             with retry:
+                if failed is not None:
+                    first, failed = failed, None
+                    raise first
                 return self._call(fn, key, durability, isolation)
         raise AssertionError("tenacity returns or raises")
 
@@ -169,12 +175,15 @@ class Store:
         return isinstance(error, DBAPIError) and self.pair.primary.database.classify(error) is Fault.TRANSIENT
 
     def _call(self, fn: Callable[[Session], Result], key: str | None, durability: str | None, isolation: str | None) -> Result:
-        with self._writing.block(durability, isolation, keyed=key is not None) as (session, attempt):
+        block = self._writing.block(durability, isolation, keyed=key is not None)
+        with block as session:
+            attempt = block.attempt
             done = None if key is None else claim(session, attempt, key, fn)
             if done is None:
                 result: Any = fn(session)
                 return cast(Result, result if key is None else store_result(session, attempt, result))
-        acknowledge(self.pair, attempt.lead, done.id, attempt.durability)
+        waits = self.pair.link.waits(attempt.lead, attempt.durability)  # the first call's COMMIT may have had another durability
+        acknowledge(self.pair, attempt.lead, done.id, "replicated" if waits else attempt.durability)
         return cast(Result, done.result)
 
     def sessionmaker(self, **options: Any) -> sessionmaker[Session]:
@@ -200,21 +209,53 @@ class Store:
     # -- reading
 
     @contextmanager
-    def read(self, *, node: ReadFrom = "writer", max_lag: float | None = None, after: Token | None = None) -> Iterator[Session]:
+    def read(
+        self, *, node: ReadFrom = "writer", max_lag: float | None = None, max_lag_bytes: int | None = None, after: Token | None = None
+    ) -> Iterator[Session]:
         """A Session that only reads.
 
         Args:
-            node: ``writer``: confirmed no longer ago than ``detection_time``; ``follower``, or the writer where it can't serve; ``any``: the
-                follower if its lag is within ``max_lag``, else the writer.
-            max_lag: s that the data may be old at most.
+            node: ``writer``: confirmed no longer ago than ``detection_time``; ``follower``, or the writer where it can't serve, after up to 1 s for it to
+                come within the terms; ``any``: the follower if it is within the terms now, else the writer.
+            max_lag: s that the data may be old at most, by this program's own clock.
+            max_lag_bytes: bytes of the write-ahead log that the follower may lack at most, of what the writer had when it was seen last, at most
+                ``detection_time`` ago; native replication only.
             after: a token; the read sees everything that it stands for.
 
         Raises:
             StaleRead: no node can serve the read within these terms.
-            TokenLost: the token's commits went down with a former writer.
+            TokenLost: the token's commits went down with a former writer, or may have.
+            ValueError: terms that mean nothing.
+            sqlalchemy.exc.OperationalError: the server was lost within the block, or cancelled a query that was in its recovery's way: the block may be
+                repeated, as ``query`` does.
         """
-        with self._reader.read(node, max_lag, after) as session:
+        with self._reader.read(Wanted(node, max_lag, max_lag_bytes, after)) as session:
             yield session
+
+    def query(
+        self,
+        fn: Callable[[Session], Result],
+        *,
+        node: ReadFrom = "writer",
+        max_lag: float | None = None,
+        max_lag_bytes: int | None = None,
+        after: Token | None = None,
+        attempts: int = 3,
+    ) -> Result:
+        """Calls ``fn(session)`` in a read, again where its server is lost or cancels it for its recovery; the last time on the writer.
+
+        Args:
+            fn: what reads; it may be called several times.
+            node, max_lag, max_lag_bytes, after: as for ``read``.
+            attempts: how often at most.
+
+        Returns:
+            What ``fn`` returned.
+
+        Raises:
+            What ``fn`` raises; StaleRead, TokenLost, ValueError.
+        """
+        return self._reader.query(fn, Wanted(node, max_lag, max_lag_bytes, after), attempts)
 
     def token(self) -> Token:
         """The position of everything that this Store has committed, for ``read(after=…)`` on either node, here or in another process."""
@@ -452,12 +493,12 @@ class Store:
 class _Block:
     """One attempt of ``Store.attempts()``: a block whose failure tenacity sees."""
 
-    def __init__(self, retry: Any, block: AbstractContextManager[tuple[Session, Attempt]]) -> None:
+    def __init__(self, retry: Any, block: Block) -> None:
         self._retry, self._block = retry, block
 
     def __enter__(self) -> Session:
         self._retry.__enter__()
-        return self._block.__enter__()[0]
+        return self._block.__enter__()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
         try:

@@ -12,6 +12,7 @@ pytest_plugins = (
     "tests.fix_streaming",
     "tests.fix_proxy",
     "tests.fix_containers",
+    "tests.fix_compose",
     "tests.fix_programs",
     "tests.fix_stores",
     "tests.fix_copies",

@@ -27,6 +27,14 @@ class HookedConnection:
     """Boot identity of the server that it leads to, where the database tells it."""
     next_hook: Hook | None = None
     """Set before BEGIN to ride on the next transaction; without it the engine's ``new_hook`` makes one."""
+    backend: tuple[int, str] | None = None
+    """What names the server's process, where there is one: its id and, as text, its start (HAZARDS 4)."""
+    in_flight: str = ""
+    """Name of the node to which somebody waits on this connection; empty: nobody does."""
+    committing: tuple[float, Any] | None = None
+    """When a COMMIT was sent, on the monotonic clock, and whose it is; None: none is under way."""
+    known: bool = False
+    """Whoever frees those that wait knows this connection."""
 
     def open_now(self) -> None:
         """Sends a BEGIN that waits for the first statement, where a database has such a thing."""

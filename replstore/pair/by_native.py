@@ -10,6 +10,7 @@ from replstore.databases.native.state import lsn
 from replstore.errors import DurabilityUnavailable, StaleRead, TakeoverRefused, TokenLost
 from replstore.node import Node
 from replstore.pair import native_orders, native_rejoin, native_switchover
+from replstore.pair.freeing import Freeing
 from replstore.pair.link import Link
 from replstore.pair.native_rules import decide, is_unconfirmed
 from replstore.pair.promotion import native, promote, record
@@ -36,6 +37,7 @@ class NativeLink(Link):
     """
 
     shipping: Proof
+    counts_bytes = True
     durabilities = ("replicated", "server", "remote_apply", "remote_write", "on", "local", "off")
     without_follower = 'durability="server" leaves it to the server'
 
@@ -43,6 +45,7 @@ class NativeLink(Link):
         self._pair = pair
         self.shipping = Proof(pair.other)
         self._retention = Retention(pair.settings.marker_retention)
+        self._freeing = Freeing(pair)
         self._told = ""
 
     def decide(self, view: View) -> Decision:
@@ -70,36 +73,37 @@ class NativeLink(Link):
         with node.begin(limit=2 * self._pair.settings.probe_timeout) as connection:
             node.database.commit_here(connection)  # it is there to be received, not to be waited for
             native(node).beat(connection)
-        self._free_commits(node)
 
-    def _free_commits(self, node: Node) -> None:
-        """Shuts the connections whose COMMIT waits for a standby for longer than a caller does: the server itself would let them wait for ever (HAZARDS 6)."""
-        late = self._pair.late_commits(node, self._pair.settings.ack_timeout)
-        if not late:
-            return
-        with node.begin(limit=2 * self._pair.settings.probe_timeout) as connection:
-            waiting = native(node).waiting(connection, [attempt.backend for attempt in late.values() if attempt.backend is not None])
-        for connection, attempt in late.items():
-            if attempt.backend is not None and attempt.backend[0] in waiting:
-                attempt.cut = True
-                node.database.interrupt(connection)
+    def committing(self) -> None:
+        self._freeing.committing()
+
+    def waits(self, lead: Lead, durability: str) -> bool:
+        return durability in WAITING or (durability == "server" and self._names_standbys(lead))
+
+    def _names_standbys(self, lead: Lead) -> bool:
+        """Whether the writer's server waits for standbys, as it was seen last; where it wasn't, it may."""
+        seen = self._pair.watch.states.get(lead.node.name)
+        stream = seen.state.stream if seen is not None and seen.state is not None else None
+        return stream is None or bool(stream.synchronous)
 
     def preamble(self, lead: Lead, durability: str) -> str | None:
         if durability in ("replicated", "server"):
             return None
-        seen = self._pair.watch.states.get(lead.node.name)
-        stream = seen.state.stream if seen is not None and seen.state is not None else None
-        if durability in WAITING and stream is not None and not stream.synchronous:
-            raise DurabilityUnavailable(
-                f"durability {durability!r} waits for a standby, and {lead.node.name}'s synchronous_standby_names is empty, so nothing would be waited for: "
-                'name the standby there, or ask for "replicated", which replstore proves by itself'
-            )
+        if durability in WAITING and not self._names_standbys(lead):
+            self._pair.look()  # somebody may just have named one
+            if not self._names_standbys(lead):
+                raise DurabilityUnavailable(
+                    f"durability {durability!r} waits for a standby, and {lead.node.name}'s synchronous_standby_names is empty, so nothing would be waited for: "
+                    'name the standby there, or ask for "replicated", which replstore proves by itself'
+                )
         return f"SET LOCAL synchronous_commit = {durability}"
 
     def look_after(self, decision: Decision) -> bool:
         lead = self._pair.lead
         if lead is not None and decision.writer == lead.node.name:
-            self._retention.work(lead.node)
+            ahead, behind = (self._pair.watch.states[node.name].state for node in (lead.node, lead.follower))
+            if ahead is not None and behind is not None:
+                self._retention.work(lead.node, ahead, behind, self.shipping.age(behind))
         return False
 
     # -- acting
@@ -140,6 +144,10 @@ class NativeLink(Link):
         if token.node != state.node:
             raise TokenLost("the token is another pair's")
         if token.term_uuid == state.term_uuid:
+            if state.position is not None and not node.database.covers(state.position, token.position):
+                raise TokenLost(
+                    f"the token stands for {token.position}, and {node.name}'s log has come to {state.position} only: it was made anew from a copy"
+                )
             return
         known, ended = self._ended(node, token)
         if not known and token.term_no > state.term_no:

@@ -55,6 +55,13 @@ class Shipping(Protocol):
     def age(self, state: NodeState) -> float:
         """For how many s, at most, the follower has been without something that was committed: as of its state, read just now."""
 
+    def behind(self, state: NodeState, fresh: float) -> float:
+        """How many bytes the follower lacks of what the writer had when it was seen last, as of its state, read just now; infinite: not known.
+
+        Args:
+            fresh: s ago that the writer must have been seen at most.
+        """
+
     def stop(self, reason: str) -> None:
         """Remembers why it stopped, and says it once."""
 
@@ -71,11 +78,13 @@ class Link(ABC):
     Attributes:
         shipping: what sees to it that the follower has what was committed.
         durabilities: what ``durability`` may be.
+        counts_bytes: the follower's distance is known in bytes.
         without_follower: what a person can do so that a writer, ``{writer}``, acknowledges without its follower.
     """
 
     shipping: Shipping
     durabilities: tuple[str, ...]
+    counts_bytes: bool = False
     without_follower: str
 
     @abstractmethod
@@ -121,6 +130,13 @@ class Link(ABC):
         Raises:
             DurabilityUnavailable: the server isn't set up for it.
         """
+
+    def committing(self) -> None:
+        """A transaction is about to send its COMMIT."""
+
+    def waits(self, lead: Lead, durability: str) -> bool:
+        """Whether the server itself lets a COMMIT with this durability wait for the follower: one that didn't wait to the end is to be proved."""
+        return False
 
     @abstractmethod
     def refuse_lost(self, node: Node, state: NodeState, token: Token) -> None:

@@ -42,12 +42,14 @@ class Committing(Protocol):
     """A transaction at its COMMIT.
 
     Attributes:
-        backend: its server process, by id and start.
         cut: its connection was shut because the server waited for a standby.
     """
 
-    backend: tuple[int, str] | None
     cut: bool
+
+    @property
+    def backend(self) -> tuple[int, str] | None:
+        """Its server process, by id and start."""
 
 
 class Pair:
@@ -86,9 +88,8 @@ class Pair:
         self.settling = Turn()
         self.maintenance = threading.Lock()
         """Held by a migration, so that the keeper doesn't take its half-way state for a fault."""
-        self._changed = threading.Condition()
-        self._committing: weakref.WeakKeyDictionary[Any, tuple[float, Committing]] = weakref.WeakKeyDictionary()
-        self._in_flight: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+        self._changed = threading.Condition()  # on a lock that its owner may take again
+        self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
         self.acts = True
         """False: this program neither takes over nor goes solo by itself; a command that ends at once may have a wrong URL."""
         self.watched = False
@@ -298,30 +299,39 @@ class Pair:
 
     def enter(self, connection: Any, node: Node) -> None:
         """A transaction runs on this driver connection; it is freed when the node falls silent."""
-        self._in_flight[connection] = node.name
+        if not connection.known:
+            with self._changed:
+                self._connections.add(connection)
+            connection.known = True
+        connection.in_flight = node.name
 
     def leave(self, connection: Any) -> None:
         """The transaction ended."""
-        self._in_flight.pop(connection, None)
-        self._committing.pop(connection, None)
+        connection.in_flight, connection.committing = "", None
 
     def committing(self, connection: Any, attempt: Committing) -> None:
         """The transaction on this driver connection sends its COMMIT."""
-        self._committing[connection] = (time.monotonic(), attempt)
+        connection.committing = time.monotonic(), attempt
+        self.link.committing()
+
+    def has_commits(self) -> bool:
+        """Whether any COMMIT is under way."""
+        with self._changed:
+            return any(connection.committing is not None for connection in self._connections)
 
     def late_commits(self, node: Node, seconds: float) -> dict[Any, Committing]:
         """By driver connection, the transactions on a node whose COMMIT was sent more than ``seconds`` ago and hasn't returned."""
         before = time.monotonic() - seconds
-        return {
-            connection: attempt
-            for connection, (since, attempt) in list(self._committing.items())
-            if since < before and self._in_flight.get(connection) == node.name
-        }
+        committing = ((connection, connection.committing) for connection in self._waited_for(node))
+        return {connection: under_way[1] for connection, under_way in committing if under_way is not None and under_way[0] < before}
+
+    def _waited_for(self, node: Node) -> list[Any]:
+        with self._changed:
+            return [connection for connection in self._connections if connection.in_flight == node.name]
 
     def _interrupt(self, node: Node) -> None:
-        for connection, name in list(self._in_flight.items()):
-            if name == node.name:
-                node.database.interrupt(connection)
+        for connection in self._waited_for(node):
+            node.database.interrupt(connection)
         self.shipping.interrupt()
 
     def close(self) -> None:

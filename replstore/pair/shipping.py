@@ -100,6 +100,10 @@ class Shipping:
         """See ``link.Shipping``: it had everything that was committed before the last batch that ended well began."""
         return time.monotonic() - self.synced_at
 
+    def behind(self, state: NodeState, fresh: float) -> float:
+        """See ``link.Shipping``: a journal isn't counted in bytes."""
+        return math.inf
+
     def stop(self, reason: str) -> None:
         """Remembers why shipping stopped, and says it once."""
         if reason != self.stopped:

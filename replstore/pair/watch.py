@@ -69,6 +69,7 @@ class Watch:
         self._highest: Term | None = None
         self._seen_written: tuple[Term | None, int, float] = (None, 0, 0.0)
         self._received: dict[str, tuple[int, float]] = {}
+        self._boots: dict[str, str] = {}
         self._timeout, self._gap = timeout, gap
         self._silent = {node.name: _Since() for node in self.nodes}
         self._still = {node.name: _Since() for node in self.nodes}
@@ -81,10 +82,21 @@ class Watch:
     def view(self) -> View:
         """Asks both nodes, and the witness, and returns what is known now."""
         observations = list(self._askers.map(lambda node: node.observe(self._timeout), self.nodes))
+        for n, seen in enumerate(observations):
+            if self._is_restarted_writer(self.nodes[n], seen):
+                observations[1 - n] = self.nodes[1 - n].observe(self._timeout)
         with self._lock:
             primary, standby = (self._node_view(node, seen) for node, seen in zip(self.nodes, observations, strict=True))
             self.states = {node.name: seen for node, seen in zip(self.nodes, observations, strict=True)}
         return self._view(primary, standby)
+
+    def _is_restarted_writer(self, node: Node, seen: Observation) -> bool:
+        """Native: whether it answers as the writer for the first time since its start.  While it was away the other one may have been promoted, and what that
+        said may be older than this answer: then it would be taken for the standby that it was."""
+        if seen.state is None or seen.state.stream is None or seen.state.role != "writer" or self._boots.get(node.name) == seen.state.boot:
+            return False
+        self._boots[node.name] = seen.state.boot
+        return True
 
     def again(self, view: View, node: Node) -> View:
         """Asks one node again, and puts its answer together with what was read of the other one before."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from typing import Any
-from uuid import uuid4
 
 from replstore.errors import NotTheWriter
 from replstore.node import Node
@@ -37,7 +37,7 @@ class Attempt:
             pair.backlog.admit(lead.node, lead.follower, lead.term.uuid, alone=lead.acknowledge is Acknowledge.SOLO)
         self.pair, self.lead, self.durability = pair, lead, durability
         marked = keyed or pair.settings.commit_marker
-        self.id: str | None = str(uuid4()) if marked else None
+        self.id: str | None = new_id() if marked else None
         """Of its marker; None: it has none, and what its COMMIT came to can't be found out afterwards."""
         self.since: float | None = None if keyed else uptime()
         self.began = False
@@ -47,7 +47,6 @@ class Attempt:
         self.cut = False
         """Its connection was shut because COMMIT waited for a standby for too long."""
         self.connection: Any = None
-        self.backend: tuple[int, str] | None = None
         self.marker: tuple[Any, ...] | None = self.marker_values() if marked and not keyed else None
 
     def marker_values(self, key: str | None = None, fn: str | None = None) -> tuple[Any, ...]:
@@ -62,11 +61,16 @@ class Attempt:
         """
         self.pair.refuse_astray(self.lead, connection)
         self.connection = connection
-        self.backend = self.lead.node.database.backend(connection)
         if self.id is None and self.lead.node.database.is_standby(connection):  # no marker is there to be refused
             self.refused()
             raise NotTheWriter(f"{self.lead.node.name} is a standby, and no longer the writer of {self.lead.term}")
         self.pair.enter(connection, self.lead.node)
+
+    @property
+    def backend(self) -> tuple[int, str] | None:
+        """Its server process, by id and start; None: there is none, or it has ended."""
+        connection = self.connection
+        return None if connection is None else self.lead.node.database.backend(connection)
 
     def refused(self) -> None:
         """The node isn't the writer of this term any more: whoever comes next looks for itself."""
@@ -74,11 +78,11 @@ class Attempt:
 
     def ended(self) -> None:
         """Nobody waits on the connection any more, and a transaction that never began leaves nothing for the next one to ride on."""
-        if self.connection is None:  # it never rode on one
-            return
-        self.pair.leave(self.connection)
-        if self.connection.next_hook is self:
-            self.connection.next_hook = None
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            self.pair.leave(connection)
+            if connection.next_hook is self:
+                connection.next_hook = None
 
     def committing(self) -> None:
         """COMMIT is about to be sent: it may wait for a standby, and not for ever."""
@@ -102,16 +106,17 @@ class Attempt:
             CommitUnknown, CommittedNotReplicated.
         """
         self.pair.doubt(self.lead)
-        if self.cut and self.id is None and self.backend is not None:
+        if self.cut and self.backend is not None:
+            with suppress(Exception):  # it waits on, and keeps its locks
+                end(self.lead, self.backend, limit=2 * self.pair.settings.probe_timeout)
+        if self.cut and self.id is None:
             lead = self.lead  # a COMMIT that waits for a standby has happened already
-            with suppress(Exception):
-                end(lead, self.backend, limit=2 * self.pair.settings.probe_timeout)
         else:
             lead = resolve(self.pair, self.lead.term, self.id, self.durability, began=self.since, backend=self.backend, cause=error)
         self.done = True
-        # the server was to wait for a standby and didn't end: that it has the commit must be proved, at once or not
-        durability, seconds = ("replicated", 0.0) if self.cut else (self.durability, None)
-        acknowledge(self.pair, lead, self.id, durability, began=self.since, seconds=seconds)
+        # a server that was to wait for a standby has not done so to the end: that it has the commit must be proved, and soon if it was waited for already
+        durability = "replicated" if self.cut or self.pair.link.waits(lead, self.durability) else self.durability
+        acknowledge(self.pair, lead, self.id, durability, began=self.since, seconds=min(1.0, self.pair.settings.ack_timeout) if self.cut else None)
 
 
 class Reading:
@@ -146,3 +151,9 @@ class Reading:
     def ended(self) -> None:
         """Nobody waits on the connection any more."""
         self._pair.leave(self._connection)
+
+
+def new_id() -> str:
+    """A uuid of version 4, as text; ``uuid.uuid4`` makes an object of it first, which takes as long as all the rest of an attempt."""
+    digits = os.urandom(16).hex()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{'89ab'[int(digits[16], 16) & 3]}{digits[17:20]}-{digits[20:]}"

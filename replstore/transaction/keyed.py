@@ -75,7 +75,8 @@ def claim(session: Session, attempt: Attempt, key: str, fn: Callable[..., Any]) 
     name = function_name(fn)
     values = dict(zip(MARKER_COLUMNS, attempt.marker_values(key, name), strict=False))
     insert = INSERT[attempt.lead.node.database.name]
-    ours = session.execute(insert(marker).values(values).on_conflict_do_nothing(index_elements=["key"]).returning(marker.c.id)).scalar()
+    once = insert(marker).values(values).on_conflict_do_nothing(index_elements=["key"], index_where=marker.c.key.is_not(None))
+    ours = session.execute(once.returning(marker.c.id)).scalar()
     if ours is not None:
         return None
     found = session.execute(select(marker.c.id, marker.c.fn, marker.c.result).where(marker.c.key == key)).one()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
@@ -19,6 +23,32 @@ from replstore.pair.pair import Pair
 from replstore.pair.token import Token
 from replstore.transaction.attempt import Reading
 
+log = logging.getLogger("replstore.transaction")
+Result = TypeVar("Result")
+
+#: s that a read waits for the follower at most, and for which none waits after one has waited in vain.
+PATIENCE, IMPATIENCE = 1.0, 5.0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The terms of a read; see ``Store.read``."""
+
+    node: str = "writer"
+    max_lag: float | None = None
+    max_lag_bytes: int | None = None
+    after: Token | None = None
+
+    def refuse_nonsense(self) -> None:
+        """Raises ValueError for terms that mean nothing."""
+        if self.node not in ("writer", "follower", "any"):
+            raise ValueError(f"node must be 'writer', 'follower' or 'any', not {self.node!r}")
+        for name, value, unit in (("max_lag", self.max_lag, "seconds"), ("max_lag_bytes", self.max_lag_bytes, "bytes")):
+            if value is not None and not (isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0):
+                raise ValueError(f"{name} is a number of {unit}, not {value!r}")
+        if not isinstance(self.after, (Token, type(None))):
+            raise ValueError(f"after is a token, as store.token() and Token.parse() give it, not {self.after!r}")
+
 
 class Reader:
     """Chooses the node of a read.
@@ -29,15 +59,17 @@ class Reader:
 
     def __init__(self, pair: Pair) -> None:
         self._pair = pair
+        self._impatient_until = -math.inf
 
     @contextmanager
-    def read(self, node: str, max_lag: float | None, after: Token | None) -> Iterator[Session]:
+    def read(self, wanted: Wanted) -> Iterator[Session]:
         """See ``Store.read``."""
         self._pair.refuse_closed()
-        if node not in ("writer", "follower", "any"):
-            raise ValueError(f"node must be 'writer', 'follower' or 'any', not {node!r}")
+        wanted.refuse_nonsense()
+        if wanted.max_lag_bytes is not None and not self._pair.link.counts_bytes:
+            raise ValueError("max_lag_bytes belongs to native replication, whose log is counted in bytes: the journal has max_lag, in seconds")
         # no rollback of the Session: it would expire what the caller has read; its connection rolls back when it is closed
-        with self._connection(node, max_lag, after) as connection, Session(connection) as session:
+        with self._connection(wanted) as connection, Session(connection) as session:
             yield session
             if changed := [*session.new, *session.dirty, *session.deleted]:
                 raise InvalidRequestError(
@@ -45,17 +77,32 @@ class Reader:
                     "change objects in store.begin() or store.run()"
                 )
 
-    def _connection(self, node: str, max_lag: float | None, after: Token | None) -> Connection:
+    def query(self, fn: Callable[[Session], Result], wanted: Wanted, attempts: int) -> Result:
+        """See ``Store.query``."""
+        if isinstance(attempts, bool) or attempts < 1:
+            raise ValueError(f"attempts is a number from 1 on, not {attempts!r}")
+        for left in range(attempts - 1, -1, -1):
+            try:
+                with self.read(wanted if left else replace(wanted, node="writer")) as session:
+                    return fn(session)
+            except DBAPIError as error:
+                fault = self._pair.primary.database.classify(error)
+                if not left or not (fault is Fault.TRANSIENT or fault.connection_is_gone):
+                    raise
+                log.debug("a query is repeated: %s", one_line(error))
+        raise AssertionError("the last attempt returns or raises")
+
+    def _connection(self, wanted: Wanted) -> Connection:
         deadline = time.monotonic() + self._pair.settings.takeover_timeout
         refused = ""
-        if node != "writer":
-            found, refused = self._on_follower(max_lag, after, deadline)
+        if wanted.node != "writer":
+            found, refused = self._on_follower(wanted, deadline)
             if found is not None:
                 return found
         while True:
             try:
                 lead = self._pair.current(deadline)
-                return self._on_writer(lead, after, deadline, max_lag)
+                return self._on_writer(lead, wanted.after, deadline, wanted.max_lag)
             except NoWriter as error:
                 raise StaleRead(f"no node can serve this read: {'; '.join(filter(None, (refused, str(error))))}") from error
             except NotTheWriter as error:
@@ -98,45 +145,87 @@ class Reader:
             raise
         return connection
 
-    def _on_follower(self, max_lag: float | None, after: Token | None, deadline: float) -> tuple[Connection | None, str]:
+    def _on_follower(self, wanted: Wanted, deadline: float) -> tuple[Connection | None, str]:
         """A connection to the follower if the terms hold there, else why not."""
-        pair = self._pair
-        lead = pair.lead
-        follower = lead.follower if lead is not None else None
+        follower = self._follower()
         if follower is None:
-            candidates = [
-                node for node in pair.nodes.values() if (seen := pair.watch.states.get(node.name)) and seen.state and seen.state.role == "follower"
-            ]
-            if not candidates:
-                return None, "no follower is known"
-            follower = candidates[0]
+            return None, "no follower is known"
+        until = min(deadline, time.monotonic() + PATIENCE)
         try:
-            connection, state = self._open(follower)
-            if max_lag is not None and state is not None and pair.shipping.age(state) > max_lag:
+            connection, state = self._open_again(follower, until)
+            reason, late = self._unfit(follower, state), self._late(follower, state, wanted)
+            if late and not reason and self._wait(until, wanted):
                 connection.close()
-                try:
-                    pair.ship(min(deadline, time.monotonic() + 1.0))
-                except Exception as error:
-                    return None, f"{follower.name} can't be brought within {max_lag:g} s: {one_line(error)}"
-                connection, state = self._open(follower)  # what was read before the batch doesn't show it
+                connection, state = self._open_again(follower, until)  # what was read before doesn't show it
+                # it has everything that was committed before the wait began: no bound on its lag is less than that
+                reason, late = self._unfit(follower, state), self._late(follower, state, Wanted(after=wanted.after))
         except DBAPIError as error:
             return None, f"{follower.name}: {one_line(error)}"
-        reason = self._unfit(follower, state, lead, max_lag, after)
-        if reason:
+        if reason or late:
             connection.close()
-            return None, reason
+            return None, reason or late
         return connection, ""
 
-    def _unfit(self, node: Node, state: NodeState | None, lead: Lead | None, max_lag: float | None, after: Token | None) -> str:
+    def _follower(self) -> Node | None:
+        pair = self._pair
+        if not pair.watch.states:
+            with suppress(NoWriter):
+                pair.settle(time.monotonic())
+        if pair.lead is not None:
+            return pair.lead.follower
+        seen = ((node, pair.watch.states.get(node.name)) for node in pair.nodes.values())
+        return next((node for node, found in seen if found and found.state and found.state.role == "follower"), None)
+
+    def _wait(self, until: float, wanted: Wanted) -> bool:
+        """Waits until the follower has everything that is committed now, together with whoever else waits; returns whether it has.
+
+        A follower that has stopped costs one wait, and not one for each read.
+        """
+        began = time.monotonic()
+        if wanted.node == "any" or began < self._impatient_until:
+            return False
+        try:
+            self._pair.ship(until)
+        except Exception as error:
+            log.debug("a read didn't wait for the follower any longer: %s", one_line(error))
+            if time.monotonic() - began >= PATIENCE / 2:
+                self._impatient_until = time.monotonic() + IMPATIENCE
+            return False
+        return True
+
+    def _unfit(self, node: Node, state: NodeState | None) -> str:
+        """Why a node serves no read as a follower; empty: it may."""
+        lead = self._pair.lead
         if state is None or state.role != "follower" or state.position is None:
             return f"{node.name} is not a follower"
         if state.copying:
             return f"{node.name} is not readable: it is being copied"
         if lead is not None and state.term_uuid != lead.term.uuid:
             return f"{node.name} follows term {state.term_no}, not {lead.term.number}"
-        if after is not None and not self._pair.link.has(node, state, after):
+        return ""
+
+    def _late(self, node: Node, state: NodeState | None, wanted: Wanted) -> str:
+        """Which of the terms a follower doesn't meet yet; empty: none."""
+        pair = self._pair
+        if state is None:
+            return ""
+        if wanted.max_lag is not None and pair.shipping.age(state) > wanted.max_lag:
+            return f"{node.name} isn't known to be within {wanted.max_lag:g} s"
+        if wanted.max_lag_bytes is not None and pair.shipping.behind(state, pair.settings.detection_time) > wanted.max_lag_bytes:
+            return f"{node.name} isn't known to be within {wanted.max_lag_bytes} bytes"
+        if wanted.after is not None and not pair.link.has(node, state, wanted.after):
             return f"{node.name} doesn't have what the token stands for yet"
         return ""
+
+    def _open_again(self, node: Node, until: float) -> tuple[Connection, NodeState | None]:
+        """The same as ``_open``, repeated where a pooled connection was lost, or had to give way to the follower's recovery."""
+        while True:
+            try:
+                return self._open(node)
+            except DBAPIError as error:
+                if node.database.classify(error) not in (Fault.TRANSIENT, Fault.LOST_CONNECTION) or time.monotonic() >= until:
+                    raise
+                time.sleep(0.002)
 
     def _open(self, node: Node) -> tuple[Connection, NodeState | None]:
         """A read-only transaction on the application's engine, and the node's state as that transaction sees it."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
@@ -29,41 +28,30 @@ class Writing:
     def __init__(self, pair: Pair) -> None:
         self._pair = pair
 
-    @contextmanager
-    def begun(self, durability: str | None, isolation: str | None) -> Iterator[Session]:
+    def begun(self, durability: str | None, isolation: str | None) -> Block:
         """A block whose BEGIN and marker the writer has accepted before anything of the caller's is sent: it can still fail over."""
-        connection, attempt = self._begin_now(durability, isolation)
-        with self._in_transaction(connection, attempt) as session:
-            yield session
+        return Block(self, durability, isolation, at_once=True)
 
-    @contextmanager
-    def block(self, durability: str | None, isolation: str | None, *, keyed: bool = False) -> Iterator[tuple[Session, Attempt]]:
+    def block(self, durability: str | None, isolation: str | None, *, keyed: bool = False) -> Block:
         """A block that begins with its first statement, in that one's round trip: for callers that repeat it."""
-        connection, attempt = self._connect(durability, isolation, keyed=keyed)
-        with self._in_transaction(connection, attempt) as session:
-            yield session, attempt
+        return Block(self, durability, isolation, keyed=keyed)
 
-    @contextmanager
-    def _in_transaction(self, connection: Connection, attempt: Attempt) -> Iterator[Session]:
-        """A Session on the connection, in a transaction; the loss of the writer becomes ``TransactionLost``, every other error stays what it is."""
-        try:
-            # begin() has begun on the connection already: the Session's commit is the transaction's
-            with _BlockSession(connection, expire_on_commit=False, join_transaction_mode="control_fully") as session, session.begin():
-                yield session
-        except DBAPIError as error:
-            fault = attempt.lead.node.database.classify(error)
-            if attempt.done or not (fault.connection_is_gone or fault is Fault.NOT_THE_WRITER):
-                raise
-            self._pair.doubt(attempt.lead)
-            # COMMIT was never sent (its own loss is resolved where it happens), so the server rolls back
-            raise TransactionLost(f"{attempt.lead.node.name} was lost during the transaction ({one_line(error)}); nothing took effect") from error
-        finally:
-            attempt.ended()
-            connection.close()
+    def enter(self, durability: str | None, isolation: str | None, *, keyed: bool, at_once: bool) -> tuple[Connection, Attempt]:
+        """A connection to the writer, and the attempt that rides on its next transaction, or on the one that has begun already."""
+        return self._begin_now(durability, isolation) if at_once else self._connect(durability, isolation, keyed=keyed)
+
+    def lost(self, attempt: Attempt, error: DBAPIError) -> TransactionLost | None:
+        """What the loss of the writer in a block means; None: the error is another one, and stays what it is."""
+        fault = attempt.lead.node.database.classify(error)
+        if attempt.done or not (fault.connection_is_gone or fault is Fault.NOT_THE_WRITER):
+            return None
+        self._pair.doubt(attempt.lead)
+        # COMMIT was never sent (its own loss is resolved where it happens), so the server rolls back
+        return TransactionLost(f"{attempt.lead.node.name} was lost during the transaction ({one_line(error)}); nothing took effect")
 
     def _connect(self, durability: str | None, isolation: str | None, *, keyed: bool = False) -> tuple[Connection, Attempt]:
         """A connection to the writer on which the next transaction rides as an attempt; looks for another writer where the node doesn't answer."""
-        if durability not in (None, *(known := self._pair.link.durabilities)):
+        if durability is not None and durability not in (known := self._pair.link.durabilities):
             raise ValueError(f"durability must be {', '.join(map(repr, known[:-1]))} or {known[-1]!r}, not {durability!r}")
         deadline = time.monotonic() + self._pair.settings.takeover_timeout
         while True:
@@ -121,6 +109,56 @@ class Writing:
         if not (fault.connection_is_gone or fault is Fault.NOT_THE_WRITER) or time.monotonic() >= deadline:
             raise error
         self._pair.doubt(lead)
+
+
+class Block:
+    """A Session in a transaction on the writer; the loss of the writer becomes ``TransactionLost``, every other error stays what it is.
+
+    Args:
+        writing: opens it.
+        durability, isolation: as for ``Store.begin``.
+        keyed: the caller writes the marker itself.
+        at_once: BEGIN doesn't wait for the first statement.
+
+    Attributes:
+        attempt: what rides on the transaction; there is one while the block is open and after it.
+    """
+
+    attempt: Attempt
+
+    def __init__(self, writing: Writing, durability: str | None, isolation: str | None, *, keyed: bool = False, at_once: bool = False) -> None:
+        self._writing, self._durability, self._isolation, self._keyed, self._at_once = writing, durability, isolation, keyed, at_once
+
+    def __enter__(self) -> Session:
+        self._connection, self.attempt = self._writing.enter(self._durability, self._isolation, keyed=self._keyed, at_once=self._at_once)
+        try:
+            # one that has begun already is begun on the connection: the Session's commit is the transaction's
+            self._session = _BlockSession(self._connection, expire_on_commit=False, join_transaction_mode="control_fully")
+            self._transaction = self._session.begin().__enter__()
+        except BaseException:
+            self._end()
+            raise
+        return self._session
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            try:
+                self._transaction.__exit__(kind, error, trace)
+            finally:
+                self._session.close()
+        except DBAPIError as raised:
+            if lost := self._writing.lost(self.attempt, raised):
+                raise lost from raised
+            raise
+        else:
+            if isinstance(error, DBAPIError) and (lost := self._writing.lost(self.attempt, error)):
+                raise lost from error
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self.attempt.ended()
+        self._connection.close()
 
 
 class _BlockSession(Session):

@@ -5,11 +5,13 @@ afterwards, if anything.  Every run begins from the same bytes in the same files
 what recovers from its death run in forked processes; this one never opens a database while it forks.
 
 What a process leaves behind in a SQLite file changes with its COMMITs only.  So by default the process is killed where that can make a
-difference: at each COMMIT, at each BEGIN, and at each statement that is a transaction by itself.  ``--all`` kills it at the others as well.
+difference: right before each COMMIT, which is after the last one as well, and right before each statement that is a transaction by itself.
+``--all`` kills it at the others as well.
 """
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import os
@@ -18,6 +20,7 @@ import sys
 import traceback
 import weakref
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,8 @@ from sqlalchemy.pool import Pool
 from replstore.databases.sqlite.dialect import StoreConnection
 
 KILLED = 9
+#: What a Store imports when it needs it; here once instead of in every process.
+LATER = ("replstore.databases.sqlite.database", "replstore.migrate", "replstore.reconcile", "alembic.ddl.sqlite", "sqlalchemy.dialects.sqlite")
 OPERATIONS = {**operations.OPERATIONS, **copies.OPERATIONS, **decisions.OPERATIONS}
 
 
@@ -50,7 +55,7 @@ class Trace:
         kind = statement.lstrip()[:6].upper()
         if kind in ("SELECT", "PRAGMA", "ATTACH") or " TEMP" in statement or "temp." in statement[:30]:
             return
-        if not self.all and connection.in_transaction and kind != "COMMIT":
+        if not self.all and kind != "COMMIT" and (connection.in_transaction or kind.startswith("BEGIN")):
             return
         self.seen += 1
         if self.seen == self.at:
@@ -126,6 +131,9 @@ def run(operation: Operation, place: Place, *, all: bool) -> None:
     place.settings = operation.everywhere(place)
     code, said = forked(lambda: operation.prepare(place))
     assert code == 0, said
+    for name in LATER:
+        import_module(name)
+    gc.freeze()  # a collection in a forked process would copy every page
     saved, note = Saved(place), place.directory.parent / "statement"
     for at in itertools.count(1):
         saved.restore()

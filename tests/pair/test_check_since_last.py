@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-from replstore.errors import CannotCheck
-from tests.fix_check import behind_the_guard, fill, found, table
+from tests.fix_check import fill, table
 from tests.fix_stores import Lab, put
 
 

@@ -315,7 +315,14 @@ def test_plugin_fixtures_work_in_another_project(pytester: pytest.Pytester, monk
         def test_killed_server_is_back(replstore_postgresql_pair):
             pair = replstore_postgresql_pair
             assert pair.primary.execute("select count(*) from pg_class where relname = 't'", pair.database) == [(0,)]
+
+        def test_standby_takes_over(replstore_streaming_pair):
+            replstore_streaming_pair.kill("primary")
+            replstore_streaming_pair.promote("standby")
+
+        def test_standby_follows_again(replstore_streaming_pair):
+            assert replstore_streaming_pair.follows("standby")
         """
     )
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
-    result.assert_outcomes(passed=3)
+    result.assert_outcomes(passed=5)

@@ -38,6 +38,12 @@ def test_a_standby_that_was_away_for_too_long_is_copied(streaming_pair: local.St
     streaming_pair.catch_up()
 
 
+def test_a_standby_that_was_killed_needs_no_copy(streaming_pair: local.StreamingPair):
+    streaming_pair.kill("standby")
+    assert streaming_pair.follow("standby") == "rewound"
+    streaming_pair.catch_up()
+
+
 def test_a_directory_that_is_copied_anew_is_kept_aside(streaming_pair: local.StreamingPair):
     pair, node = streaming_pair, streaming_pair.data("standby")
     outrun(pair)
@@ -98,7 +104,11 @@ def test_a_password_is_on_no_command_line_and_readable_by_the_server_alone(strea
     ((known,),) = pair.primary.execute("SHOW primary_conninfo")
     assert r"password='it\'s \\ s3cret'" in known
     assert "application_name=primary" in known
-    assert stat.S_IMODE((pair.primary.data / "postgresql.auto.conf").stat().st_mode) == 0o600
+    automatic = pair.primary.data / "postgresql.auto.conf"
+    assert stat.S_IMODE(automatic.stat().st_mode) == 0o600
+    pair.follow("primary")
+    assert automatic.read_text().count("primary_conninfo") == 1
+    assert "s3cret" not in automatic.read_text()
 
 
 def test_another_process_under_a_dead_servers_number_is_left_alone():

@@ -181,6 +181,7 @@ def test_a_shared_pair_is_in_order_again_for_the_next_test(streaming_servers: lo
         pair.catch_up()
         assert rows(pair, "standby") == [1]
         assert pair.primary.execute("SELECT 1 FROM pg_database WHERE datname = 'before'") == []
+        assert pair.primary.execute("SHOW synchronous_standby_names") == [("",)]
     assert time.monotonic() - began < 30
 
 

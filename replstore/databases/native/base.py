@@ -74,6 +74,18 @@ class Native(ABC):
         """
 
     @abstractmethod
+    def prune_markers(self, connection: Connection, seconds: float, after: int) -> int | None:
+        """Removes markers that nobody needs any more, as far as the server can tell, in one piece of its table.
+
+        Args:
+            seconds: how old they must be, by the server's clock.
+            after: where the last piece ended; 0: the first one.
+
+        Returns:
+            Where this piece ended; None: it was the last one.
+        """
+
+    @abstractmethod
     def waiting(self, connection: Connection, backends: Sequence[tuple[int, str]]) -> set[int]:
         """Which server processes wait for a standby at their COMMIT, by their ids; they are given by id and start."""
 

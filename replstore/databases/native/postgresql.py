@@ -11,17 +11,18 @@ from sqlalchemy import Connection, Engine
 from replstore.databases.base import NodeState
 from replstore.databases.catalog import Table
 from replstore.databases.dialect import raw
-from replstore.databases.native import terms
+from replstore.databases.native import markers, terms
 from replstore.databases.native.base import Identity, Native
 from replstore.databases.native.replay import BEAT, Replay
-from replstore.databases.native.state import SELECT_BRIEF, SELECT_STATE, lsn, node_state, number
+from replstore.databases.native.state import INSERTED, SELECT_BRIEF, SELECT_STATE, lsn, node_state, number
 from replstore.databases.postgresql.database import PostgreSQL
 
-#: A commit marker is a plain row here: nothing has to capture or to guard it.
+#: A commit marker is a plain row here: nothing has to capture or to guard it.  Most have no key, and cost its index nothing.
 CONTROL_STATEMENTS = [
     """CREATE TABLE replstore.marker (
-        id text PRIMARY KEY, key text UNIQUE, fn text, outcome text NOT NULL CHECK (outcome IN ('committed', 'lost')), result text,
+        id text PRIMARY KEY, key text, fn text, outcome text NOT NULL CHECK (outcome IN ('committed', 'lost')), result text,
         durability text NOT NULL, term_no bigint NOT NULL, at timestamptz NOT NULL DEFAULT now())""",
+    "CREATE UNIQUE INDEX marker_key ON replstore.marker (key) WHERE key IS NOT NULL",
 ]
 #: Patroni gives these on the command line of every server that it starts, and hardly anybody else does.
 PATRONI = """
@@ -62,13 +63,16 @@ class NativePostgreSQL(PostgreSQL, Native):
         return node_state(rows[0]) if rows else None
 
     def position(self, connection: Connection) -> str:
-        statement = "SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END - '0/0')::bigint"
-        place = int(connection.exec_driver_sql(statement).scalar_one())
-        # behind the header of a page that has just begun: whoever has all there is has replayed up to the page
-        return lsn(place - HEADER if place % PAGE == HEADER else place)
+        statement = f"SELECT CASE WHEN pg_is_in_recovery() THEN (pg_last_wal_replay_lsn() - '0/0')::bigint ELSE {INSERTED} END"
+        return lsn(int(connection.exec_driver_sql(statement).scalar_one()))
 
     def committed(self, connection: Connection) -> str:
-        return self.position(connection)
+        """The place, and all before it is flushed at the transaction's end: a crash doesn't take back what the place stands for."""
+        position = self.position(connection)
+        if connection.exec_driver_sql("SELECT (pg_current_wal_flush_lsn() - '0/0')::bigint").scalar_one() < number(position):
+            self.commit_here(connection)
+            self.beat(connection)
+        return position
 
     def covers(self, position: str, earlier: str) -> bool:
         return number(position) >= number(earlier)
@@ -107,6 +111,9 @@ class NativePostgreSQL(PostgreSQL, Native):
     def ended_at(self, connection: Connection, uuid: str) -> tuple[bool, int | None]:
         row = connection.exec_driver_sql(terms.ENDED, (uuid,)).first()
         return (False, None) if row is None else (True, row[0])
+
+    def prune_markers(self, connection: Connection, seconds: float, after: int) -> int | None:
+        return markers.prune(connection, seconds, after)
 
     def waiting(self, connection: Connection, backends: Sequence[tuple[int, str]]) -> set[int]:
         statement = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND (pid, backend_start::text) IN (SELECT * FROM unnest(%s::int[], %s::text[]))"

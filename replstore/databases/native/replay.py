@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
-from replstore.databases.native.state import LATEST_TIMELINE, TIMELINE
+from replstore.databases.native.state import INSERTED, LATEST_TIMELINE, TIMELINE
 from replstore.databases.postgresql.sessions import Session
 
 #: Everything that was committed before is flushed by what goes first: a message's own flush, or, before version 17, the end of its transaction.
 BEAT = {True: "SELECT pg_logical_emit_message(false, 'replstore', '', true)", False: "SELECT pg_logical_emit_message(true, 'replstore', '')"}
-WRITTEN = f"SELECT {TIMELINE}, (pg_current_wal_flush_lsn() - '0/0')::bigint, t.no, t.uuid FROM ({LATEST_TIMELINE}) t"
+WRITTEN = f"SELECT {TIMELINE}, {INSERTED}, (pg_current_wal_flush_lsn() - '0/0')::bigint, t.no, t.uuid FROM ({LATEST_TIMELINE}) t"
 REPLAYED = (
     "SELECT pg_is_in_recovery(), coalesce(pg_last_wal_replay_lsn() - '0/0', 0)::bigint, t.no, t.uuid, "
     "(SELECT count(*) FROM replstore.marker WHERE id = ANY ($1::text[])) "
@@ -59,11 +59,12 @@ class Replay:
             psycopg.Error: it doesn't answer, or is in recovery.
         """
         self._writer.open()
-        self._writer.ask(BEAT[self._writer.connection.info.server_version >= 170000])
         rows = self._writer.ask(WRITTEN).rows
-        if not rows or rows[0][0] != rows[0][2]:
+        if not rows or rows[0][0] != rows[0][3]:
             return None
-        _, place, number, uuid = rows[0]
+        _, place, flushed, number, uuid = rows[0]
+        if flushed < place:  # nothing is sent before it is flushed, and nobody may be about to flush it
+            self._writer.ask(BEAT[self._writer.connection.info.server_version >= 170000])
         return Place(True, int(place), number, uuid)
 
     def replayed(self, markers: Sequence[str] = ()) -> Place:

@@ -15,6 +15,9 @@ from replstore.databases.postgresql.state import BOOT
 
 #: LSNs travel as numbers: the distance of two is bytes.
 RECEIVED = "greatest(coalesce(pg_last_wal_receive_lsn(), '0/0'), coalesce(pg_last_wal_replay_lsn(), '0/0'))"
+#: How far the log has been written, as a follower that has all of it replays: behind the last record, not behind the header of a page that has just begun.
+INSERTED = """(SELECT p - CASE WHEN mod(p, pg_size_bytes(current_setting('wal_segment_size'))) = 40 THEN 40
+    WHEN mod(p, current_setting('wal_block_size')::int) = 24 THEN 24 ELSE 0 END FROM (SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint OFFSET 0) i(p))"""
 TIMELINE = "('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int"
 LATEST_TIMELINE = "SELECT no, uuid, previous_uuid, switched_at FROM replstore.timeline ORDER BY no DESC LIMIT 1"
 
@@ -25,7 +28,7 @@ CLOCK = "extract(epoch FROM clock_timestamp())::float8"
 SELECT_BRIEF = f"""
 SELECT n.pair, n.node, s.no, t.no, t.uuid, {BOOT}, r.yes,
     CASE WHEN r.yes THEN NULL ELSE {TIMELINE} END,
-    (CASE WHEN r.yes THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END - '0/0')::bigint
+    CASE WHEN r.yes THEN (pg_last_wal_replay_lsn() - '0/0')::bigint ELSE {INSERTED} END
 FROM replstore.node n CROSS JOIN replstore.schema_no s CROSS JOIN (SELECT pg_is_in_recovery() OFFSET 0) r(yes)
 LEFT JOIN LATERAL ({LATEST_TIMELINE}) t ON true"""
 

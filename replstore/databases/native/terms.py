@@ -25,11 +25,15 @@ SELECT CASE
     WHEN NOT pg_promote(false) THEN 'the server could not be told to'
 END"""
 
-#: The first commit on a timeline.  ``pg_last_wal_replay_lsn`` stands still after a promotion, where the timeline before it ended; where the server has not
-#: received anything since its start it is the end of a crash's recovery, maybe, and isn't taken for that.
+#: The first commit on a timeline.  ``pg_last_wal_replay_lsn`` stands still after a promotion, where the timeline before it ended.  After another start it may be the
+#: end of a crash's recovery: it counts where the server has received something since its start, or its last checkpoint is of an earlier timeline still, as
+#: only after a promotion.  Where a timeline in between has no record it is that one's end, and the end of the recorded one isn't known (HAZARDS 15).
 RECORD = f"""
 INSERT INTO replstore.timeline (no, uuid, previous_uuid, switched_at, since)
-SELECT w.timeline, %(uuid)s, t.uuid, CASE WHEN pg_last_wal_receive_lsn() IS NOT NULL THEN (pg_last_wal_replay_lsn() - '0/0')::bigint END, %(since)s
+SELECT w.timeline, %(uuid)s, t.uuid,
+    CASE WHEN t.no = w.timeline - 1 AND (pg_last_wal_receive_lsn() IS NOT NULL OR (SELECT timeline_id FROM pg_control_checkpoint()) < w.timeline)
+        THEN (pg_last_wal_replay_lsn() - '0/0')::bigint END,
+    %(since)s
 FROM (SELECT {TIMELINE} AS timeline) w LEFT JOIN ({LATEST_TIMELINE}) t ON true
 WHERE t.no IS NULL OR t.no < w.timeline
 ON CONFLICT DO NOTHING"""

@@ -104,8 +104,8 @@ class PostgreSQL(Database):
         sessions.interrupt(connection)
 
     def backend(self, connection: Any) -> tuple[int, str] | None:
-        driver = raw(connection)
-        return driver.info.backend_pid, driver.backend_start
+        backend: tuple[int, str] | None = raw(connection).backend
+        return backend
 
     def end_backend(self, connection: Connection, backend: tuple[int, str]) -> bool:
         statement = "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE pid = %s AND backend_start::text = %s"

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
@@ -54,8 +54,6 @@ class StoreConnection(psycopg.Connection[Any], HookedConnection):
     """False: SQLAlchemy was asked for AUTOCOMMIT, no BEGIN is sent."""
     wire: Pipeline | None = None
     """Sends what replstore itself has to say at a transaction's beginning."""
-    backend_start: str = ""
-    """Start of the server's process, as text; with the pid it names the backend (HAZARDS 4)."""
 
     def opening(self) -> list[tuple[str, tuple[Any, ...]]]:
         """The statements that must go before the next one; they count as sent from now on."""
@@ -221,7 +219,7 @@ class StorePostgreSQL(HookedDialect, PGDialect_psycopg):
         connection.server_cursor_factory = StoreServerCursor
         row = connection.execute(OPEN).fetchone()
         assert row is not None
-        connection.backend_start, connection.boot = row[0], row[2]
+        connection.backend, connection.boot = (connection.info.backend_pid, row[0]), row[2]
         connection.add_notice_handler(partial(_warned, connection))
         if self.expected_pair is not None:
             self._check_pair(connection)
@@ -252,19 +250,24 @@ class StorePostgreSQL(HookedDialect, PGDialect_psycopg):
         if connection.pending is not None:
             connection.pending = None
             return
-        if connection.info.transaction_status == TransactionStatus.INERROR:
+        status = connection.pgconn.transaction_status
+        if status == TransactionStatus.INERROR:
             # the server would answer COMMIT with ROLLBACK, and the driver say nothing
             connection.rollback()
             raise psycopg.errors.InFailedSqlTransaction("the transaction had failed in an earlier statement, so nothing was committed")
-        if connection.manual and connection.info.transaction_status == TransactionStatus.IDLE:
+        if connection.manual and status == TransactionStatus.IDLE:
             raise psycopg.errors.NoActiveSqlTransaction("a COMMIT or ROLLBACK of the caller's own has ended the transaction before its block did")
-        connection.commit()
+        if connection.wire is not None and connection.pgconn.pipeline_status == PipelineStatus.OFF:
+            connection.wire.say(b"COMMIT")
+        else:
+            connection.commit()
 
     def rollback(self, connection: Any, hook: Hook | None) -> None:
         connection.pending = None
-        if hook is not None and hook.read_only and connection.info.transaction_status == TransactionStatus.INTRANS:
+        status = connection.pgconn.transaction_status
+        if status == TransactionStatus.INTRANS and hook is not None and hook.read_only:
             connection.end_reading()
-        else:
+        elif status != TransactionStatus.IDLE:  # the pool asks for it each time
             connection.rollback()
 
     def commit_in_doubt(self, error: BaseException) -> bool:
@@ -293,8 +296,8 @@ class StorePostgreSQL(HookedDialect, PGDialect_psycopg):
 
 
 def _warned(connection: StoreConnection, diagnostic: psycopg.errors.Diagnostic) -> None:
-    """A wait for a standby was cancelled, and COMMIT says so by a warning only (HAZARDS 6)."""
-    if diagnostic.sqlstate == "01000" and diagnostic.severity_nonlocalized == "WARNING":
+    """A wait for a standby was cancelled, and COMMIT says so by a warning only (HAZARDS 6); a program's own RAISE WARNING has the same code."""
+    if diagnostic.sqlstate == "01000" and diagnostic.source_function == "SyncRepWaitForLSN":
         connection.warned = True
 
 

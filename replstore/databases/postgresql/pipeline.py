@@ -118,6 +118,25 @@ class Pipeline:
             raise error
         return answers
 
+    def say(self, statement: bytes) -> None:
+        """Executes one statement without values, and waits for its end.
+
+        Raises:
+            psycopg.Error: the server's.
+        """
+        error = None
+        try:
+            self._pq.send_query(statement)
+            self._flush()
+            while (result := self._result()) is not None:
+                if result.status in _BAD:
+                    error = error or error_from_result(result)
+        except (KeyboardInterrupt, SystemExit):
+            self._pq.finish()  # nobody takes its answer any more
+            raise
+        if error is not None:
+            raise error
+
     # -- a statement of the driver's
 
     def carry(self, statement: Generator[Any, Any, None]) -> None:

@@ -11,7 +11,6 @@ import logging
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from replstore.databases.native.base import Native
 from replstore.errors import NotTheWriter
 from replstore.node import Node
 from replstore.replication.group import GroupCommit
+from replstore.replication.native.samples import Sample, Samples
 
 if TYPE_CHECKING:
     from replstore.databases.native.replay import Place, Replay
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("replstore.native")
 #: s between two questions to the follower: first, and at most.
 SOON, LATER = 0.0002, 0.01
-#: How many moments are kept of which it is known how far the writer had come.
-SAMPLES = 64
+#: s after which a commit that the follower doesn't show may not have been sent yet: its transaction may have asked for no flush of the log.
+NUDGE = 0.05
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,6 @@ class Proved:
 
     place: int
     term_no: int
-    term_uuid: str
-
-
-@dataclass(frozen=True)
-class Sample:
-    """At ``at``, on this process's monotonic clock, everything committed was below ``place`` of the term's log."""
-
-    at: float
-    place: int
     term_uuid: str
 
 
@@ -65,7 +56,7 @@ class Proof:
         self._other = other
         self.stopped = ""
         self.synced_at = float("-inf")
-        self._samples: deque[Sample] = deque(maxlen=SAMPLES)
+        self._samples = Samples()
         self._lock = threading.Lock()
         self._replays: dict[str, tuple[Replay, GroupCommit[Proved]]] = {}
 
@@ -92,25 +83,23 @@ class Proof:
     def learn(self, state: NodeState, at: float) -> None:
         """A writer was asked at a moment, and answered with this state."""
         if state.stream is not None and state.role == "writer" and state.term_uuid:
-            self._keep(Sample(at, state.stream.place, state.term_uuid))
-
-    def _keep(self, sample: Sample) -> None:
-        with self._lock:
-            if not self._samples or sample.at > self._samples[-1].at:
-                self._samples.append(sample)
+            self._samples.add(Sample(at, state.stream.place, state.term_uuid))
 
     def age(self, state: NodeState) -> float:
         """For how many s, at most, a follower with this state has been without something that was committed; infinite: not known."""
         if state.stream is None:
             return math.inf
-        now = time.monotonic()
-        with self._lock:
-            had = (sample.at for sample in reversed(self._samples) if sample.term_uuid == state.stream_uuid and sample.place <= state.stream.place)
-            return now - next(had, -math.inf)
+        return time.monotonic() - self._samples.had_all_at(state.stream.place, state.stream_uuid or "")
+
+    def behind(self, state: NodeState, fresh: float) -> float:
+        """How many bytes of the log a follower with this state lacks; infinite: the writer's place isn't known from the last ``fresh`` s."""
+        if state.stream is None:
+            return math.inf
+        return self._samples.behind(state.stream.place, state.stream_uuid or "", time.monotonic() - fresh)
 
     def proved(self, place: Place, asked: float) -> None:
         """The follower has replayed up to a place at which the writer was at a moment."""
-        self._keep(Sample(asked, place.place, place.term_uuid))
+        self._samples.add(Sample(asked, place.place, place.term_uuid))
         self.synced_at = max(self.synced_at, asked)
 
     # -- ending
@@ -159,13 +148,16 @@ class _Run:
             raise
 
     def _these(self, deadline: float, ids: Sequence[str]) -> Proved:
-        pause = SOON
+        pause, began = SOON, time.monotonic()
         while True:
             seen = self._follower_at(ids)
             if seen.found == len(set(ids)):
                 return Proved(seen.place, seen.term_no, seen.term_uuid)
-            if time.monotonic() >= deadline:
+            now = time.monotonic()
+            if now >= deadline:
                 raise TimeoutError(f"{self._follower.name} hasn't replayed it")
+            if now - began >= NUDGE:
+                return self._all(deadline)
             time.sleep(pause)
             pause = min(2 * pause, LATER)
 
