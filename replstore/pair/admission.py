@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
 
 from replstore.config import Settings
 from replstore.control import LAYOUT
-from replstore.databases.base import NodeState
+from replstore.databases.base import Fault, NodeState
 from replstore.databases.native.base import Identity, Native
 from replstore.errors import ConfigError, NotAPair, SettingsDiffer
 from replstore.node import Node, Observation
@@ -48,6 +50,8 @@ def _held(settings: Settings) -> Mapping[str, str]:
             seen = list(askers.map(lambda node: node.observe(settings.probe_timeout + 1.0), nodes))
         states = {node.name: answer.state for node, answer in zip(nodes, seen, strict=True) if answer.state is not None}
         if not states:
+            if other := _of_another_kind(nodes, seen):
+                return other
             _refuse_unusable(nodes, seen)
             _refuse_witness(settings)
         for node in nodes:
@@ -63,6 +67,15 @@ def _held(settings: Settings) -> Mapping[str, str]:
     finally:
         for node in nodes:
             node.close()
+
+
+def _of_another_kind(nodes: list[Node], seen: list[Observation]) -> Mapping[str, str]:
+    """The settings of a pair that was asked as if it were one of another kind of replication; empty: it isn't."""
+    for node, answer in zip(nodes, seen, strict=True):
+        if answer.fault is Fault.CALLER:  # it answers, and hasn't all the control tables that were asked for
+            with suppress(DBAPIError):
+                return _held_settings(node)
+    return {}
 
 
 def is_no_pair(nodes: Iterable[Node], seen: Mapping[str, Observation]) -> bool:

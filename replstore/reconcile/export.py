@@ -24,7 +24,7 @@ from replstore.errors import ReplstoreError
 from replstore.local.isolated import PORT, isolated
 from replstore.local.lost_log import Lost, fork, latest
 from replstore.node import Node
-from replstore.pair.former import Former, former_of
+from replstore.pair.former import Former, follows_already, former_of
 from replstore.reconcile.report import Difference, Report, TableReport
 from replstore.reconcile.rows import BATCH
 from replstore.reconcile.strangers import check_nodes, strangers
@@ -96,7 +96,7 @@ class Exported:
 
 
 def export(pair: Pair) -> tuple[Former, Exported, int]:
-    """Reads what only a former primary has; its server is stopped before and after.
+    """Reads what only a former primary has; its server is stopped before and after, unless it follows as it should.
 
     Returns:
         The former primary, what it has, and how far its log was read, for :meth:`~replstore.pair.former.Former.remember`.
@@ -106,8 +106,10 @@ def export(pair: Pair) -> tuple[Former, Exported, int]:
         CannotCheck: the two can't be compared.
     """
     former = former_of(pair, what="an export")
-    former.directory.stop()
     found = Exported(former.node.name, former.writer.name)
+    if follows_already(pair, former.node):
+        return former, found, 0
+    former.directory.stop()
     lost, first = _lost(former, found)
     if lost == []:
         return former, found, 0

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from sqlalchemy import select
 from sqlalchemy.engine import URL
 
 from replstore.databases.catalog import Table
@@ -69,8 +70,17 @@ def strangers(primary: str | URL, standby: str | URL) -> Iterator[tuple[Node, No
 
 def are_a_pair(nodes: tuple[Node, Node]) -> bool:
     """Whether both have replstore's control tables, and are the two nodes of one pair."""
-    states = [node.observe(SECONDS).state for node in nodes]
-    return all(state is not None for state in states) and len({state.pair for state in states if state}) == 1
+    pairs = [_pair_of(node) for node in nodes]
+    return pairs[0] is not None and pairs[0] == pairs[1]
+
+
+def _pair_of(node: Node) -> str | None:
+    """The pair to which a database belongs, whichever kind of replication it has; None: it belongs to none, or can't be asked."""
+    try:
+        with node.snapshot() as connection:
+            return connection.execute(select(node.database.control.node.c.pair)).scalar()
+    except Exception:  # what is wrong with it, the check says
+        return None
 
 
 @dataclass(frozen=True)

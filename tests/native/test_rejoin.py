@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from replstore import NodeLost
+from replstore.reconcile.export import export
 from tests.fix_native import NativeLab
 from tests.fix_stores import insert, put
 from tests.native.test_orphans import parted
@@ -18,6 +19,10 @@ def test_a_primary_that_had_nothing_of_its_own_follows_after_kill_9(native_lab: 
     assert native_lab.accounts("primary").keys() == {1, 2, 3, 4, 5}
     assert store.status().nodes["primary"].role == "follower"
     assert store.rejoin() == 0
+    pid = native_lab.pair.data("primary").pid
+    _, found, _ = export(store.pair)
+    assert found.nothing
+    assert native_lab.pair.data("primary").pid == pid, "a follower is left alone"
 
 
 def test_a_zombie_is_stopped_and_what_it_took_is_thrown_away_by_order_only(native_lab: NativeLab) -> None:

@@ -1,0 +1,70 @@
+"""The commands on a pair of native replication: with the two URLs alone, and with what only makes sense over a journal refused in a sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.cli.fix_command import Run, forks, run
+from tests.fix_native import NativeLab
+from tests.fix_stores import insert
+
+__all__ = ["forks", "run"]
+
+
+def test_commands_need_no_more_than_the_two_urls(native_lab: NativeLab, run: Run, tmp_path: Path) -> None:
+    urls = ("--primary", native_lab.pair.primary_url, "--standby", native_lab.pair.standby_url)
+    made = run("migrate", "--replication", "native", *urls)
+    assert made.returncode == 0, made.stderr
+    native_lab.sql("primary", "CREATE TABLE account (id int PRIMARY KEY, owner text, amount int)", insert(1))
+    for command in ("sync", "status", "check"):
+        done = run(command, "--format", "json", *urls)
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+    compared = json.loads(run("check", native_lab.pair.primary_url, native_lab.pair.standby_url, "--format", "json").stdout)
+    assert (compared["pair"], compared["exact"]) == (True, True)
+    for arguments, sentence in {
+        ("solo",): "with native replication the server acknowledges",
+        ("repair",): "a standby of native replication is a physical copy",
+        ("check", "--since", "last"): "every row is compared",
+        ("orphans", "list"): "native replication records no orphans",
+        ("orphans", "export", "there.json"): "there.json is there already",
+        ("status", "--replication", "journal"): "replication is journal here and native in the pair's control tables",
+        ("status", "--durability", "async"): "durability is async here and server in the pair's control tables",
+    }.items():
+        (tmp_path / "there.json").touch()
+        refused = run(*arguments, *urls)
+        assert (refused.returncode, refused.stdout) == (2, ""), (arguments, refused.stdout, refused.stderr)
+        assert sentence in refused.stderr, arguments
+        assert refused.stderr.count("\n") == 1, refused.stderr
+
+
+def test_orphans_are_exported_to_a_file_and_the_former_primary_follows(native_lab: NativeLab, run: Run, tmp_path: Path) -> None:
+    settings = {f"REPLSTORE_{name.upper()}": value for name, value in native_lab.here().items()}
+    urls = ("--primary", native_lab.pair.primary_url, "--standby", native_lab.pair.standby_url)
+    native_lab.migrated(background=False).close()
+    native_lab.kill("standby")
+    native_lab.sql("primary", insert(7, amount=70))
+    native_lab.kill("primary")
+    native_lab.start("standby")
+    assert run("takeover", "--force", *urls).returncode == 0
+    refused = run("rejoin", *urls, **settings)
+    assert (refused.returncode, "primary has 1 transaction that standby lacks" in refused.stderr) == (2, True), refused.stderr
+    exported = run("orphans", "export", "lost.json", *urls, **settings)
+    assert exported.returncode == 0, exported.stderr
+    file = tmp_path / "lost.json"
+    assert file.stat().st_mode & 0o077 == 0
+    ((table,), (transaction,)) = (json.loads(file.read_text())[name] for name in ("tables", "transactions"))
+    assert table == {
+        "name": "public.account",
+        "rows": [
+            {
+                "key": {"id": 7},
+                "kind": "only_on_former",
+                "transaction": transaction["transaction"],
+                "former": {"id": 7, "owner": "owner 7", "amount": "70"},
+                "writer": None,
+            }
+        ],
+    }
+    rejoined = run("rejoin", *urls, **settings)
+    assert (rejoined.returncode, rejoined.stdout) == (0, "The primary follows again; 1 transaction that only it had is gone from it.\n"), rejoined.stderr
