@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql
-from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
@@ -69,6 +69,9 @@ class StoreConnection(psycopg.Connection[Any], HookedConnection):
             if hook.preamble is not None:
                 statements.append((hook.preamble, ()))
         return statements
+
+    def is_gone(self) -> bool:
+        return self.pgconn.status == ConnStatus.BAD
 
     def open_now(self) -> None:
         """Sends what must go before a statement that can't share its round trip."""
