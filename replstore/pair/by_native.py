@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.pool import QueuePool
 
 from replstore.databases.native.state import lsn
 from replstore.errors import DurabilityUnavailable, StaleRead, TakeoverRefused, TokenLost
@@ -104,7 +107,15 @@ class NativeLink(Link):
             ahead, behind = (self._pair.watch.states[node.name].state for node in (lead.node, lead.follower))
             if ahead is not None and behind is not None:
                 self._retention.work(lead.node, ahead, behind, self.shipping.age(behind))
+                self._keep_ready(lead.follower)
         return False
+
+    def _keep_ready(self, node: Node) -> None:
+        """Sees to it that there is a connection to the standby: the first ones to a server take as long as half a promotion."""
+        pool = node.engine.pool
+        if isinstance(pool, QueuePool) and not pool.checkedin() + pool.checkedout():
+            with suppress(Exception), node.engine.connect():  # whoever reads or writes there meets what is wrong with it
+                pass
 
     # -- acting
 
@@ -145,7 +156,9 @@ class NativeLink(Link):
             raise TokenLost("the token is another pair's")
         if token.term_uuid == state.term_uuid:
             if state.position is not None and not node.database.covers(state.position, token.position):
-                raise TokenLost(f"the token stands for {token.position}, and {node.name}'s log has come to {state.position} only: it was made anew from a copy")
+                raise TokenLost(
+                    f"the token stands for {token.position}, and {node.name}'s log has come to {state.position} only: it was made anew from a copy"
+                )
             return
         known, ended = self._ended(node, token)
         if not known and token.term_no > state.term_no:

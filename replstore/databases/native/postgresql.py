@@ -84,6 +84,9 @@ class NativePostgreSQL(PostgreSQL, Native):
         statement = "SELECT (SELECT system_identifier FROM pg_control_system())::text, current_database(), pg_is_in_recovery()"
         return Identity(*connection.exec_driver_sql(statement).one())
 
+    def in_recovery(self, connection: Connection) -> bool:
+        return bool(connection.exec_driver_sql("SELECT pg_is_in_recovery()").scalar())
+
     def beat(self, connection: Connection) -> None:
         durable = raw(connection.connection).info.server_version >= 170000  # it flushes by itself; before, a transaction's end does
         connection.exec_driver_sql(BEAT[durable])
