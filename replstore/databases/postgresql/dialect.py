@@ -106,7 +106,8 @@ class StoreConnection(psycopg.Connection[Any], HookedConnection):
 
     def end_reading(self) -> None:
         """Rolls back a transaction that has only read.  The driver's own rollback would deallocate all that is prepared, ours too."""
-        self._ask([("ROLLBACK", ())])
+        assert self.wire is not None  # it has sent the BEGIN
+        self.wire.say(b"ROLLBACK")
 
     def _ask(self, statements: Sequence[tuple[str, tuple[Any, ...]]]) -> Answer:
         """Executes the statements in one round trip, by libpq itself: the driver's own pipeline costs a multiple of its processor time."""
@@ -268,7 +269,7 @@ class StorePostgreSQL(HookedDialect, PGDialect_psycopg):
     def rollback(self, connection: Any, hook: Hook | None) -> None:
         connection.pending = None
         status = connection.pgconn.transaction_status
-        if status == TransactionStatus.INTRANS and hook is not None and hook.read_only:
+        if status == TransactionStatus.INTRANS and hook is not None and hook.read_only and connection.wire is not None:
             connection.end_reading()
         elif status != TransactionStatus.IDLE:  # the pool asks for it each time
             connection.rollback()
