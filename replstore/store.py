@@ -208,10 +208,9 @@ class Store:
 
     # -- reading
 
-    @contextmanager
     def read(
         self, *, node: ReadFrom = "writer", max_lag: float | None = None, max_lag_bytes: int | None = None, after: Token | None = None
-    ) -> Iterator[Session]:
+    ) -> AbstractContextManager[Session]:
         """A Session that only reads.
 
         Args:
@@ -229,8 +228,7 @@ class Store:
             sqlalchemy.exc.OperationalError: the server was lost within the block, or cancelled a query that was in its recovery's way: the block may be
                 repeated, as ``query`` does.
         """
-        with self._reader.read(Wanted(node, max_lag, max_lag_bytes, after)) as session:
-            yield session
+        return self._reader.read(Wanted(node, max_lag, max_lag_bytes, after))
 
     def query(
         self,

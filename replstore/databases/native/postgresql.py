@@ -14,7 +14,7 @@ from replstore.databases.dialect import raw
 from replstore.databases.native import markers, terms
 from replstore.databases.native.base import Identity, Native
 from replstore.databases.native.replay import BEAT, Replay
-from replstore.databases.native.state import INSERTED, SELECT_BRIEF, SELECT_STATE, lsn, node_state, number
+from replstore.databases.native.state import INSERTED, SELECT_BRIEF, SELECT_STATE, brief_state, lsn, node_state, number
 from replstore.databases.postgresql.database import PostgreSQL
 
 #: A commit marker is a plain row here: nothing has to capture or to guard it.  Most have no key, and cost its index nothing.
@@ -65,7 +65,7 @@ class NativePostgreSQL(PostgreSQL, Native):
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
             connection.invalidate()
             return None
-        return node_state(rows[0]) if rows else None
+        return brief_state(rows[0]) if rows else None
 
     def position(self, connection: Connection) -> str:
         statement = f"SELECT CASE WHEN pg_is_in_recovery() THEN (pg_last_wal_replay_lsn() - '0/0')::bigint ELSE {INSERTED} END"
@@ -88,6 +88,9 @@ class NativePostgreSQL(PostgreSQL, Native):
     def identity(self, connection: Connection) -> Identity:
         statement = "SELECT (SELECT system_identifier FROM pg_control_system())::text, current_database(), pg_is_in_recovery()"
         return Identity(*connection.exec_driver_sql(statement).one())
+
+    def in_recovery(self, connection: Connection) -> bool:
+        return bool(connection.exec_driver_sql("SELECT pg_is_in_recovery()").scalar())
 
     def beat(self, connection: Connection) -> None:
         durable = raw(connection.connection).info.server_version >= 170000  # it flushes by itself; before, a transaction's end does
