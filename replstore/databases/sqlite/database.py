@@ -49,6 +49,7 @@ class SQLite(Database):
 
     name: ClassVar[str] = "sqlite"
     control: ClassVar[Control] = CONTROL
+    origin: ClassVar[str] = "0"
     embedded: ClassVar[bool] = True
     schemas: ClassVar[bool] = False
 
