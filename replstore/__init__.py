@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from replstore.errors import NotAPair as NotAPair
     from replstore.errors import NotTheWriter as NotTheWriter
     from replstore.errors import NoWriter as NoWriter
+    from replstore.errors import RepairBrokeOff as RepairBrokeOff
     from replstore.errors import ReplicationStopped as ReplicationStopped
     from replstore.errors import ReplstoreError as ReplstoreError
     from replstore.errors import ResultNotSerializable as ResultNotSerializable
@@ -65,6 +66,7 @@ _ERRORS = (
     "NodeLost",
     "NotAPair",
     "NotTheWriter",
+    "RepairBrokeOff",
     "ReplicationStopped",
     "ReplstoreError",
     "ResultNotSerializable",

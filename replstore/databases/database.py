@@ -34,8 +34,6 @@ class Database(Digesting, Retention):
 
     schemas: ClassVar[bool] = True
     """Whether the ids of tables have a schema."""
-    origin: ClassVar[str]
-    """The position before all others."""
 
     # -- connections
 
@@ -360,18 +358,9 @@ class Database(Digesting, Retention):
     def entries(self, connection: Connection, since: str) -> Iterator[Entry]:
         """The journal's entries and markers after a position, in order, as they are read; keys are in the form that ``rows`` gives them."""
 
+    @abstractmethod
     def last_changes(self, connection: Connection, table: Table, keys: Collection[str]) -> Mapping[str, Entry]:
-        """By key, the last entry of the whole journal that names it, or the whole table.
-
-        Args:
-            keys: in the form that ``rows`` gives them.
-        """
-        found: dict[str, Entry] = {}
-        for entry in self.entries(connection, self.origin):
-            if entry.table == table.id:
-                named = keys if entry.key is None else (entry.key,) if entry.key in keys else ()
-                found.update(dict.fromkeys(named, entry))
-        return found
+        """By key, the last entry of the whole journal that names it, or the whole table; keys are those that can be looked up here (``lookable``)."""
 
     @abstractmethod
     def journaled(self, connection: Connection) -> set[str]:

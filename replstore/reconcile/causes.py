@@ -88,7 +88,7 @@ def _strange(sides: Tables, keys: Collection[str]) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for side, table in sides:
         with reading(side.node):
-            for key, columns in side.node.database.uncrossable(side.connection, table, keys).items():
+            for key, columns in side.node.database.uncrossable(side.connection, table, _lookable(side, table, keys)).items():
                 found.setdefault(key, {}).update(columns)
     return found
 
@@ -101,6 +101,7 @@ def _past_the_triggers(both: Both, sides: Tables, name: str, found: Collection[D
     mark, keys = both.marks[name], {each.key for each in found}
     table = next(table for side, table in sides if side is both.writer)
     with reading(both.writer.node):
+        keys &= {*_lookable(both.writer, table, keys)}
         keys -= both.writer.node.database.replaying().named(both.writer.connection, table, keys, mark.position)
     fresh = [each for each in found if each.key in keys and each.key not in mark.keys]
     nodes = _written(both, sides, mark, fresh) if fresh else {}
@@ -111,10 +112,11 @@ def _past_the_triggers(both: Both, sides: Tables, name: str, found: Collection[D
 def _written(both: Both, sides: Tables, mark: Mark, found: Collection[Differing]) -> dict[str, str]:
     """On which node, by the age of the row's version there: of a row that one node lacks only that it was removed there, by the other's being old."""
     since = {both.writer.name: mark.position, both.follower.name: mark.here}
+    keys = [each.key for each in found]
     fresh: dict[str, Mapping[str, bool]] = {}
     for side, table in sides:
         with reading(side.node):
-            fresh[side.name] = side.node.database.written_since(side.connection, table, [each.key for each in found], since[side.name])
+            fresh[side.name] = side.node.database.written_since(side.connection, table, _lookable(side, table, keys), since[side.name])
     nodes = {}
     for key, kind, _ in found:
         for node, other in (("primary", "standby"), ("standby", "primary")):
@@ -129,9 +131,13 @@ def _last_changes(both: Both, sides: Tables, keys: Collection[str]) -> dict[str,
     found: dict[str, Change] = {}
     for side, table in sorted(sides, key=lambda each: each[0] is both.writer):
         with reading(side.node):
-            entries = side.node.database.last_changes(side.connection, table, keys)
+            entries = side.node.database.last_changes(side.connection, table, _lookable(side, table, keys))
         found.update((key, Change(entry.tx, entry.at, side.name)) for key, entry in entries.items())
     return found
+
+
+def _lookable(side: Side, table: Table, keys: Collection[str]) -> Collection[str]:
+    return side.node.database.lookable(table, keys)
 
 
 # -- orphans

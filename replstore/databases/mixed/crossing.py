@@ -16,6 +16,12 @@ from replstore.databases.postgresql.capture import qualified, text
 Strange = dict[str, dict[str, str]]
 
 
+def lookable(table: Table, keys: Collection[str]) -> list[str]:
+    """See ``Database.lookable``."""
+    of = [kind for column in table.key if (kind := kind_of(table.column(column).type)) is not None]
+    return [key for key in keys if is_known(key, of)] if len(of) == len(table.key) else []
+
+
 def of_sqlite(connection: Connection, table: Table, here: Table, keys: Collection[str]) -> Strange:
     """See ``Database.uncrossable``.
 
@@ -28,7 +34,7 @@ def of_sqlite(connection: Connection, table: Table, here: Table, keys: Collectio
     if not conditions:
         return {}
     tested = ", ".join(f"{value} IS NOT NULL AND ({condition})" for _, value, condition, _ in conditions)
-    for key in (key for key in keys if is_known(key, of)):
+    for key in keys:
         for row in driver.execute(f"SELECT {tested} FROM {quote(here.name)} AS t WHERE {where}", natives(key, of)):
             _keep(found, key, [(column, wrong) for (column, _, _, wrong), is_so in zip(conditions, row, strict=True) if is_so])
     return found

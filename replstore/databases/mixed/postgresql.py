@@ -139,6 +139,9 @@ class MixedPostgreSQL(PostgreSQL):
     def _key_of(self, table: Table) -> str:
         return f"{postgresql_key(table, 't')}::text"
 
+    def lookable(self, table: Table, keys: Collection[str]) -> Collection[str]:
+        return crossing.lookable(table, keys)
+
     def uncrossable(self, connection: Connection, table: Table, keys: Collection[str]) -> Mapping[str, Mapping[str, str]]:
         return crossing.of_postgresql(connection, table, keys)
 

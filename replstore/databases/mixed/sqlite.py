@@ -150,6 +150,9 @@ class MixedSQLite(SQLite):
     def holds_rows(self, connection: Connection, table: Table) -> bool:
         return super().holds_rows(connection, native(table))
 
+    def lookable(self, table: Table, keys: Collection[str]) -> Collection[str]:
+        return crossing.lookable(table, keys)
+
     def uncrossable(self, connection: Connection, table: Table, keys: Collection[str]) -> Mapping[str, Mapping[str, str]]:
         return crossing.of_sqlite(connection, table, native(table), keys)
 

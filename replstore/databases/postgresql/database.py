@@ -69,7 +69,6 @@ class PostgreSQL(Database):
 
     name: ClassVar[str] = "postgresql"
     control: ClassVar[Control] = CONTROL
-    origin: ClassVar[str] = "3:3:"
 
     def user_engine(self, url: URL, **options: Any) -> Engine:
         # a dead host is noticed by the monitor; these limits are the net under it
