@@ -445,7 +445,8 @@ class Store:
 
         Raises:
             CannotRepair: a table, or the pair as it is, can't be repaired.
-            CannotCheck, ConfigError, NoWriter, CommitUnknown, CommittedNotReplicated: what was repaired before stays.
+            RepairBrokeOff: a node was lost, or the roles changed, after some rows; what was repaired stays, and can be undone by the error's ``id``.
+            CannotCheck, ConfigError, NoWriter, CommitUnknown, CommittedNotReplicated.
         """
         from replstore.reconcile import Wishes, repair_pair
 
@@ -468,7 +469,7 @@ class Store:
 
         Raises:
             ConfigError: there is no such repair, or it was undone.
-            CannotRepair, NoWriter, CommitUnknown, CommittedNotReplicated.
+            CannotRepair, RepairBrokeOff, NoWriter, CommitUnknown, CommittedNotReplicated.
         """
         from replstore.reconcile import undo
 

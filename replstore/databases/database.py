@@ -368,6 +368,10 @@ class Database(Digesting, Retention):
         """The journal's entries and markers after a position, in order, as they are read; keys are in the form that ``rows`` gives them."""
 
     @abstractmethod
+    def last_changes(self, connection: Connection, table: Table, keys: Collection[str]) -> Mapping[str, Entry]:
+        """By key, the last entry of the whole journal that names it, or the whole table; keys are those that can be looked up here (``lookable``)."""
+
+    @abstractmethod
     def journaled(self, connection: Connection) -> set[str]:
         """Ids of the tables that the node's own journal names."""
 
