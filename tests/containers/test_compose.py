@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.fix_compose import SetUp, other
+from tests.fix_compose import PATRONICTL, SetUp, other
 
 pytestmark = [pytest.mark.containers, pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -46,7 +46,7 @@ def test_streaming_loses_nothing_when_its_writer_is_killed_paused_and_cut_off(se
 def test_patroni_loses_nothing_in_its_own_switchover_and_failovers(set_up: Callable[..., SetUp]):
     pair = set_up("patroni.yaml")
     writer = pair.in_order()
-    pair.execute("primary", "patronictl", "-c", "/patroni/patroni.yml", "switchover", "--force")
+    pair.execute("primary", *PATRONICTL, "switchover", "--force")
     pair.promoted(other(writer))
     pair.go_on()
     # Patroni lives on: it lets the other one take over, or starts this one again.
