@@ -67,4 +67,6 @@ def test_orphans_are_exported_to_a_file_and_the_former_primary_follows(native_la
         ],
     }
     rejoined = run("rejoin", *urls, **settings)
-    assert (rejoined.returncode, rejoined.stdout) == (0, "The primary follows again; 1 transaction that only it had is gone from it.\n"), rejoined.stderr
+    assert (rejoined.returncode, rejoined.stdout) == (0, "The primary follows again; 1 transaction that only it had is gone from it.\n"), (
+        rejoined.stderr
+    )

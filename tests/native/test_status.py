@@ -69,7 +69,14 @@ TL1, TL2 = Term(1, "one"), Term(2, "two")
 
 
 def node(name: str, role: Role, term: Term | None, **stream: Any) -> NodeView:
-    facts = {"timeline": term.number if role is Role.WRITER and term else None, "place": 100, "flushed": 100, "system": "s", "retry_ms": 100, **stream}
+    facts = {
+        "timeline": term.number if role is Role.WRITER and term else None,
+        "place": 100,
+        "flushed": 100,
+        "system": "s",
+        "retry_ms": 100,
+        **stream,
+    }
     return NodeView(name=name, role=role, term=term, boot=f"boot of {name}", stream=Stream(**facts), still_for=9.0)
 
 
@@ -90,9 +97,17 @@ GONE = NodeView(name="primary", reach=Reach.REFUSED, error="connection refused")
                 "it takes writes, and so does primary: no Store writes to either before a person has decided",
             ),
         ),
-        (WRITER, replace(FOLLOWER, stream=replace(FOLLOWER.stream, receiving=False)), (None, "a standby that receives nothing: it isn't connected to primary")),  # type: ignore[type-var]
+        (
+            WRITER,
+            replace(FOLLOWER, stream=replace(FOLLOWER.stream, receiving=False)),
+            (None, "a standby that receives nothing: it isn't connected to primary"),
+        ),  # type: ignore[type-var]
         (GONE, replace(FOLLOWER, stream=replace(FOLLOWER.stream, receiving=False)), (None, "a standby that receives nothing")),  # type: ignore[type-var]
-        (node("primary", Role.WRITER, TL2), FOLLOWER, (None, "a standby that has nothing of primary's timeline 2; `replstore rejoin` lets it follow")),
+        (
+            node("primary", Role.WRITER, TL2),
+            FOLLOWER,
+            (None, "a standby that has nothing of primary's timeline 2; `replstore rejoin` lets it follow"),
+        ),
         (node("primary", Role.WRITER, None, timeline=2), FOLLOWER, ("it was promoted, which is recorded first", None)),
     ],
 )
