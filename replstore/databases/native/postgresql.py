@@ -30,6 +30,8 @@ SELECT current_setting('cluster_name') FROM pg_settings WHERE name IN ('cluster_
     AND source = 'command line' HAVING count(*) = 4"""
 #: A Store's transaction inserts its marker first: whoever has this lock is alone, and whoever waits for it has changed nothing yet.
 ALONE = "LOCK TABLE replstore.marker IN SHARE MODE"
+#: ms for which the lock is kept while its holder says nothing: the server is being shut down meanwhile, or the program stands still (HAZARDS 9).
+HELD = 10_000
 INSERTING = (
     "l.relation = 'replstore.marker'::regclass AND l.mode = 'RowExclusiveLock' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() "
     "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
@@ -134,6 +136,7 @@ class NativePostgreSQL(PostgreSQL, Native):
         limit = max(1, int(seconds * 1000))
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {limit}")
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {limit + 1000}")
+        connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {HELD}")
         connection.exec_driver_sql(ALONE)
 
     def blockers(self, connection: Connection) -> list[str]:
