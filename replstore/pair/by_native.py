@@ -22,6 +22,7 @@ from replstore.pair.token import Token
 from replstore.pair.view import Action, Decision, Reach, Role, View, named
 from replstore.replication.native.proof import Proof
 from replstore.replication.native.retain import Retention
+from replstore.urls import several_hosts
 
 if TYPE_CHECKING:
     from replstore.databases.base import NodeState
@@ -44,12 +45,14 @@ class NativeLink(Link):
     """
 
     shipping: Proof
-    counts_bytes = found_is_proof = True
+    counts_bytes = True
     durabilities = ("replicated", "server", "remote_apply", "remote_write", "on", "local", "off")
     without_follower = 'durability="server" leaves it to the server'
 
     def __init__(self, pair: Pair) -> None:
         self._pair = pair
+        # where both URLs may lead to one server, another node's URL is no other server
+        self.found_is_proof = pair.settings.refused_means_dead and not any(map(several_hosts, pair.settings.urls.values()))
         self.shipping = Proof(pair.other)
         self._retention = Retention(pair.settings.marker_retention)
         self._freeing = Freeing(pair)
