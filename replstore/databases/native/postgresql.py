@@ -61,12 +61,16 @@ class NativePostgreSQL(PostgreSQL, Native):
         return not boot or raw(connection).boot == boot
 
     def begin_reading(self, connection: Connection) -> NodeState | None:
-        connection.begin()
+        driver = raw(connection.connection)
+        if not driver.one_snapshot:  # else the place is asked for before: it must not be ahead of what the transaction sees
+            connection.begin()
         try:
-            rows = raw(connection.connection).open_with(SELECT_BRIEF)
+            rows = driver.open_with(SELECT_BRIEF)
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
             connection.invalidate()
             return None
+        if driver.one_snapshot:
+            connection.begin()
         return brief_state(rows[0]) if rows else None
 
     def position(self, connection: Connection) -> str:
