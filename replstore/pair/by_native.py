@@ -70,9 +70,9 @@ class NativeLink(Link):
         self._one_server = Reach.UP is view.primary.reach is view.standby.reach and is_one_server(view.primary, view.standby)
         self._tell(view, decision)
         if decision.writer is not None:
-            seen = named(view, self._pair.other(self._pair.nodes[decision.writer]).name)
-            if seen.reach is Reach.UP and seen.role is Role.FOLLOWER and seen.term is not None:
-                self._followed[seen.name] = seen.boot, seen.term.uuid
+            follower = named(view, self._pair.other(self._pair.nodes[decision.writer]).name)
+            if follower.reach is Reach.UP and follower.role is Role.FOLLOWER and follower.term is not None:
+                self._followed[follower.name] = follower.boot, follower.term.uuid
         return decision
 
     def _tell(self, view: View, decision: Decision) -> None:

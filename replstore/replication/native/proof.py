@@ -83,7 +83,9 @@ class Proof:
             _, group = self._replays[node.name]
         proved = group.cover(time.monotonic() + 30.0 if deadline is None else deadline, transaction)
         if transaction in proved.missing:
-            raise NotTheWriter(f"{self._other(node).name} has come as far and doesn't have the transaction: it may follow another server, on another history")
+            raise NotTheWriter(
+                f"{self._other(node).name} has come as far and doesn't have the transaction: it may follow another server, on another history"
+            )
         return proved
 
     # -- how old a follower is, without asking anybody
