@@ -244,10 +244,15 @@ class Reader:
 
     def token(self) -> Token:
         """See ``Store.token``."""
-        lead = self._pair.current(time.monotonic() + self._pair.settings.takeover_timeout)
-        with lead.node.begin(limit=2 * self._pair.settings.probe_timeout) as connection:
-            state = lead.node.database.state(connection)
-            position = lead.node.database.committed(connection)
-        if state is None:
-            raise StaleRead(f"{lead.node.name} has no control tables")
-        return Token(state.term_no, state.term_uuid, state.node, position)
+        deadline = time.monotonic() + self._pair.settings.takeover_timeout
+        while True:
+            lead = self._pair.current(deadline)
+            with lead.node.begin(limit=2 * self._pair.settings.probe_timeout) as connection:
+                state = lead.node.database.state(connection)
+                if state is None:
+                    raise StaleRead(f"{lead.node.name} has no control tables")
+                if (state.role, state.term_uuid) == ("writer", lead.term.uuid):
+                    return Token(state.term_no, state.term_uuid, state.node, lead.node.database.committed(connection))
+            if time.monotonic() >= deadline:
+                raise StaleRead(f"{lead.node.name} is no longer the writer of term {lead.term.number}")
+            self._pair.doubt(lead)

@@ -164,7 +164,7 @@ class Block:
 
     def _end(self) -> None:
         self.attempt.ended()
-        if not self._connection.invalidated and raw(self._connection.connection).is_gone():
+        if not self._connection.closed and not self._connection.invalidated and raw(self._connection.connection).is_gone():
             self._connection.invalidate()  # else the pool would try to roll back on it, and log that it can't
         self._connection.close()
 
