@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import Pool
 
 from replstore.databases.base import Fault, NodeState
 from replstore.databases.database import Database
@@ -79,6 +80,7 @@ class Node:
         self._asked = 0.0
         self._silent = False
         self._pair: str | None = None
+        self._pools: list[Pool] = []
 
     def __repr__(self) -> str:
         return f"Node({self.name!r}, {shown(self.url)!r})"
@@ -195,12 +197,16 @@ class Node:
         return "" if state.pair == self._pair else "another pair's database is in its place"
 
     def close(self) -> None:
-        """Closes every connection; doesn't wait for a node that doesn't answer."""
+        """Closes every connection; doesn't wait for a node that doesn't answer.  Called once more, it closes those that were in use the first time."""
         self.database.interrupt(self._probing)
         self._prober.shutdown(wait=False, cancel_futures=True)
         for engine in (self.engine, self.service):
+            self._pools.append(engine.pool)  # what is in use comes back to this one
             with suppress(Exception):
                 engine.dispose()
+        for pool in self._pools:
+            with suppress(Exception):
+                pool.dispose()
 
 
 def one_line(error: BaseException) -> str:

@@ -258,6 +258,8 @@ class Store(Upkeep):
         self.pair.close()
         if self._monitor is not None:
             self._monitor.join()
+            for node in self.pair.nodes.values():
+                node.close()
 
     def __enter__(self) -> Self:
         return self
