@@ -14,7 +14,7 @@ test: .venv/ready  ## All tests, on real databases
 bench: .venv/ready  ## Measurements, about six minutes: docs/benchmarks.md (ARGS=--quick: one)
 	@$(BIN)/python -m benchmarks.journal $(ARGS)
 
-bench-check: .venv/ready  ## Measurements of the check, about eight minutes: docs/benchmarks-check.md (ARGS=--quick: one)
+bench-check: .venv/ready  ## Measurements of the check, about twelve minutes: docs/benchmarks-check.md (ARGS=--quick: one)
 	@$(BIN)/python -m benchmarks.check $(ARGS)
 
 bench-native: .venv/bench  ## Measurements of native replication, about fifteen minutes: docs/benchmarks-native.md (ARGS=--quick: two)

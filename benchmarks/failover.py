@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import psycopg
 from sqlalchemy import make_url
 from sqlalchemy.orm import Session
 
-from benchmarks.measure import Ratio, Rounds, Section, Spread
+from benchmarks.measure import Figure, Ratio, Rounds, Section, Spread
 from benchmarks.model import change
 from benchmarks.plan import Plan
 from benchmarks.streaming import Relay, Streaming
@@ -72,6 +73,12 @@ class Writer:
             self._changed.wait_for(lambda: found() is not None, timeout=max(0.0, since + GIVEN_UP - time.monotonic()))
             at = found()
         return GIVEN_UP if at is None else at - since
+
+    def longest_pause(self, since: float) -> float:
+        """The longest time, in s, between two acknowledgements one behind the other, the first of them not long before a moment."""
+        with self._changed:
+            at = [each for each, _ in self._acknowledged]
+        return max(later - earlier for earlier, later in itertools.pairwise(at) if later >= since)
 
     def stop(self) -> None:
         """Ends it; one that hangs is left behind."""
@@ -169,6 +176,33 @@ def failover(plan: Plan) -> list[Section]:
     section.ratios += _both("psycopg, killed", rounds.values["psycopg, killed"], None, None)
     sections.append(section)
     return sections
+
+
+def switchover(plan: Plan) -> Section:
+    """Writer and follower change places, there and back, while a thread writes."""
+    pauses, failed = Rounds(), 0
+    with Streaming() as ground:
+        primary, standby = str(ground.pair.data("primary").path), str(ground.pair.data("standby").path)
+        store = ground.store(primary_data=primary, standby_data=standby, postgresql_bin=str(ground.pair.primary.bindir))
+        with store:
+            writer = Writer(lambda: bool(store.run(change)))
+            writer.begun()
+            for _ in range(plan.faults):
+                time.sleep(0.2)
+                began = time.monotonic()
+                store.switchover()
+                time.sleep(0.2)
+                pauses.add({"pause": writer.longest_pause(began) * 1000, "switchover": (time.monotonic() - began - 0.2) * 1000})
+            writer.stop()
+            failed = writer.errors
+    section = Section(
+        "Switchover under load",
+        "`store.switchover()` between two data directories of this machine, there and back, while a thread calls `store.run` all the time. `pause`: the longest "
+        "time between two acknowledgements. `switchover`: until the former writer follows.",
+        [*pauses.figures("ms"), Figure("failed transactions", "in all", Spread.of([failed]))],
+    )
+    section.ratios += _both("pause", pauses.values["pause"], None, 150.0)
+    return section
 
 
 def _both(name: str, values: list[float], middle: float | None, most: float | None) -> list[Ratio]:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.command import Command
-from benchmarks.failover import failover
+from benchmarks.failover import failover, switchover
 from benchmarks.measure import Section
 from benchmarks.overhead import delayed, reading, replicated, writing
 from benchmarks.plan import Plan
@@ -36,6 +36,7 @@ CASES: dict[str, Callable[[Plan], Section | list[Section]]] = {
     "delayed": delayed,
     "replicated": replicated,
     "failover": failover,
+    "switchover": switchover,
 }
 
 

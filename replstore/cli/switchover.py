@@ -31,7 +31,8 @@ def command(
         store.switchover(timeout=timeout, told=_tell_steps if wait else None)
         seconds = time.monotonic() - began
         lead = store.pair.lead
-        who = f"The {lead.node.name} writes now, term {lead.term.number}; the {lead.follower.name} follows" if lead else "The roles have changed"
+        term = "timeline" if store.settings.replication == "native" else "term"
+        who = f"The {lead.node.name} writes now, {term} {lead.term.number}; the {lead.follower.name} follows" if lead else "The roles have changed"
         tell(options, store, f"{who}.", seconds=round(seconds, 3))
 
 

@@ -27,5 +27,6 @@ def command(
     with opened(options) as store:
         store.takeover(node, force=force)
         status = store.status()
-        who = f"The {status.writer} writes now, term {status.term}." if status.writer else "The takeover is done."
+        term = "timeline" if store.settings.replication == "native" else "term"
+        who = f"The {status.writer} writes now, {term} {status.term}." if status.writer else "The takeover is done."
         tell(options, store, who, forced=force)

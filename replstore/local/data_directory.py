@@ -18,7 +18,7 @@ from pathlib import Path
 
 from replstore.errors import ConfigError, ReplstoreError
 from replstore.local import programs, system
-from replstore.local.server import StopMode
+from replstore.local.server import STOP_SIGNALS, StopMode
 
 #: What a server in recovery finds in its directory at start: it follows another.
 STANDBY_SIGNAL = "standby.signal"
@@ -169,7 +169,7 @@ class DataDirectory:
             ReplstoreError: it did not end in time.
         """
         if pid := self.pid:
-            self.run("pg_ctl", "stop", "-D", str(self.path), "-m", mode, "-W")
+            system.send([pid], STOP_SIGNALS[mode])  # as pg_ctl does, without its process
             self._await(lambda: not system.alive(pid), seconds, f"stop (process {pid})")
 
     def promote(self, seconds: float = 60.0) -> None:

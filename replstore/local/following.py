@@ -189,6 +189,35 @@ def point_at(node: DataDirectory, leader: str, name: str) -> None:
     _write(node, node.path / STANDBY_SIGNAL, b"")
 
 
+def timelines_of(leader: str) -> dict[int, int | None]:
+    """The timelines of a writer's history, by number: where each ended, as a number of bytes; None: it writes on it now.
+
+    Args:
+        leader: as in :func:`follow`; asked as a follower asks.
+
+    Raises:
+        ReplstoreError: it doesn't answer, or the role may not replicate.
+    """
+    from psycopg.conninfo import make_conninfo
+
+    with _connected(make_conninfo(leader, replication="true")) as session:
+        row = session.execute("IDENTIFY_SYSTEM").fetchone()
+        assert row is not None
+        latest = int(row[1])
+        told = session.execute(f"TIMELINE_HISTORY {latest}").fetchone() if latest > 1 else None
+    return {**timelines_in(bytes(told[1]).decode() if told is not None else ""), latest: None}
+
+
+def timelines_in(history: str) -> dict[int, int | None]:
+    """The timelines before the last one, by number, and where each ended, from the content of a history file."""
+    found: dict[int, int | None] = {}
+    for line in history.splitlines():
+        if words := line.split("#")[0].split():
+            high, low = words[1].split("/")
+            found[int(words[0])] = int(high, 16) << 32 | int(low, 16)
+    return found
+
+
 def await_streaming(leader: str, name: str, seconds: float) -> None:
     """Wait until a follower streams.
 

@@ -15,12 +15,10 @@ from pathlib import Path
 from replstore.errors import ReplstoreError
 from replstore.local import system
 from replstore.local.data_directory import DataDirectory
+from replstore.local.following import timelines_in
 
 #: Relations that ANALYZE fills, by the numbers of their files: pg_statistic, pg_statistic_ext_data, with indexes and TOAST.
 _STATISTICS = {"2619", "2696", "2840", "2841", "3429", "3433", "3430", "3431"}
-#: Bytes by which two places may differ that are the same: a page's header.
-_HEADER = 40
-
 _RECORD = re.compile(r"rmgr: (\w+) .*?, tx: +(\d+), lsn: ([0-9A-F]+)/([0-9A-F]+), .*?desc: (.*)")
 _COMMIT = re.compile(r"COMMIT(?:_PREPARED (\d+):)? (\S+ \S+ \w+)")
 _SUBTRANSACTIONS = re.compile(r"subxacts: ([\d ]+)")
@@ -47,7 +45,7 @@ def fork(node: DataDirectory, timelines: Mapping[int, int | None]) -> tuple[int,
 
     Args:
         node: its directory.
-        timelines: of the writer, by number: where each ended, as a number of bytes; None: it writes on it now.
+        timelines: of the writer; see :func:`~replstore.local.following.timelines_of`.
 
     Returns:
         The last timeline that both have, and how far both have it; None: the node's history goes on in the writer's.
@@ -58,10 +56,10 @@ def fork(node: DataDirectory, timelines: Mapping[int, int | None]) -> tuple[int,
     mine = _timelines(node)
     common = sorted(set(mine) & set(timelines))
     if not common:
-        raise ReplstoreError(f"{node.path} and the writer have no timeline in common that is on record")
+        raise ReplstoreError(f"{node.path} and the writer have no timeline in common")
     for number in common:
         here, there = (math.inf if end is None else end for end in (mine[number], timelines[number]))
-        if here != there and not abs(here - there) <= _HEADER:
+        if here != there:
             return number, int(min(here, there))
     return None
 
@@ -71,13 +69,8 @@ def _timelines(node: DataDirectory) -> dict[int, int | None]:
     latest = max((int(each.name[:8], 16) for each in logs.iterdir() if re.fullmatch(r"[0-9A-F]{24}", each.name)), default=None)
     if latest is None:
         raise ReplstoreError(f"{logs} holds no write-ahead log")
-    found: dict[int, int | None] = {}
     history = logs / f"{latest:08X}.history"
-    for line in history.read_text().splitlines() if history.exists() else ():
-        if words := line.split("#")[0].split():
-            high, low = words[1].split("/")
-            found[int(words[0])] = int(high, 16) << 32 | int(low, 16)
-    return {**found, latest: None}
+    return {**timelines_in(history.read_text() if history.exists() else ""), latest: None}
 
 
 def lost_transactions(node: DataDirectory, timeline: int, place: int) -> list[Lost]:

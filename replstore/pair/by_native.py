@@ -19,9 +19,10 @@ from replstore.pair.link import Link
 from replstore.pair.native_rules import decide, is_one_server, is_unconfirmed
 from replstore.pair.promotion import native, promote, record
 from replstore.pair.token import Token
-from replstore.pair.view import Action, Decision, Reach, View, named
+from replstore.pair.view import Action, Decision, Reach, Role, View, named
 from replstore.replication.native.proof import Proof
 from replstore.replication.native.retain import Retention
+from replstore.urls import several_hosts
 
 if TYPE_CHECKING:
     from replstore.databases.base import NodeState
@@ -44,18 +45,22 @@ class NativeLink(Link):
     """
 
     shipping: Proof
-    counts_bytes = found_is_proof = True
+    counts_bytes = True
     durabilities = ("replicated", "server", "remote_apply", "remote_write", "on", "local", "off")
     without_follower = 'durability="server" leaves it to the server'
 
     def __init__(self, pair: Pair) -> None:
         self._pair = pair
+        # where both URLs may lead to one server, another node's URL is no other server
+        self.found_is_proof = pair.settings.refused_means_dead and not any(map(several_hosts, pair.settings.urls.values()))
         self.shipping = Proof(pair.other)
         self._retention = Retention(pair.settings.marker_retention)
         self._freeing = Freeing(pair)
         self._told = ""
         self._one_server = False
         self._reconnected = float("-inf")
+        self._followed: dict[str, tuple[str, str]] = {}
+        """Of each node: with which boot identity it was seen last as the follower of a writer that was seen too, and of which timeline."""
 
     def decide(self, view: View) -> Decision:
         for name, seen in self._pair.watch.states.items():
@@ -64,6 +69,10 @@ class NativeLink(Link):
         decision = decide(view)
         self._one_server = Reach.UP is view.primary.reach is view.standby.reach and is_one_server(view.primary, view.standby)
         self._tell(view, decision)
+        if decision.writer is not None:
+            follower = named(view, self._pair.other(self._pair.nodes[decision.writer]).name)
+            if follower.reach is Reach.UP and follower.role is Role.FOLLOWER and follower.term is not None:
+                self._followed[follower.name] = follower.boot, follower.term.uuid
         return decision
 
     def _tell(self, view: View, decision: Decision) -> None:
@@ -186,6 +195,8 @@ class NativeLink(Link):
         if token.node != state.source or state.position is None:
             return False
         if token.term_uuid == state.stream_uuid:
+            if self._pair.lead is None and self._followed.get(node.name) != (state.boot, state.stream_uuid):
+                return False  # it may be on a timeline that nobody has recorded yet
             return node.database.covers(state.position, token.position)
         _, ended = self._ended(node, token)  # it has replayed what came after that timeline, and so all of it
         return ended is not None and node.database.covers(lsn(ended), token.position)

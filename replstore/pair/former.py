@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
-
 from replstore.errors import ConfigError, NodeLost, ReplstoreError
 from replstore.local.data_directory import DataDirectory
+from replstore.local.following import timelines_of
 from replstore.local.lost_log import Lost, fork, lost_transactions
-from replstore.pair.directories import directory_of
+from replstore.pair.directories import directory_of, leader_of
 from replstore.pair.native_steps import following
 from replstore.pair.view import NodeView, Reach, Role, View, named
 
@@ -33,12 +32,14 @@ class Former:
         node: the node.
         directory: its data directory.
         writer: who writes now.
-        timelines: of the writer, by number: where each ended, as a number of bytes; None: it writes on it now.
+        at: where that is, for the role that replicates.
+        timelines: of the writer; see ``local.following.timelines_of``.
     """
 
     node: Node
     directory: DataDirectory
     writer: Node
+    at: str
     timelines: dict[int, int | None]
 
     @cached_property
@@ -88,7 +89,11 @@ def former_of(pair: Pair, *, what: str, copy: bool = False) -> Former:
             f"{what} needs {node.name}'s data directory, and {node.name}_data doesn't name it: run it where the directory is, or, by hand, "
             f"{following(pair, node, leader, copy=copy)}"
         )
-    return Former(node, directory, leader, _timelines(leader))
+    at = leader_of(pair, leader, directory, directory_of(pair, leader.name))
+    try:
+        return Former(node, directory, leader, at, timelines_of(at))
+    except ReplstoreError as error:
+        raise NodeLost(f"{what} has to ask {leader.name} as a follower does: {error}; replication_user names the role") from error
 
 
 def _writer(view: View) -> NodeView | None:
@@ -114,14 +119,3 @@ def follows_already(pair: Pair, node: Node) -> bool:
         and seen.stream is not None
         and seen.stream.receiving
     )
-
-
-def _timelines(node: Node) -> dict[int, int | None]:
-    table = node.database.control.timeline
-    with node.snapshot() as connection:
-        rows = connection.execute(select(table.c.no, table.c.uuid, table.c.previous_uuid, table.c.switched_at)).all()
-    if not rows:
-        raise ReplstoreError(f"{node.name} has no record of its timeline yet: repeat it")
-    ended = {row.previous_uuid: row.switched_at for row in rows if row.previous_uuid}
-    last = max(row.no for row in rows)
-    return {row.no: None if row.no == last else ended.get(row.uuid) for row in rows if row.no == last or ended.get(row.uuid) is not None}

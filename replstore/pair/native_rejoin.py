@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from replstore.errors import NodeLost, OrphansNotExported, ReplstoreError
 from replstore.local.following import follow
 from replstore.local.lost_log import latest
-from replstore.pair.directories import directory_of, leader_of, name_of
+from replstore.pair.directories import name_of
 from replstore.pair.former import Former, follows_already, former_of
 from replstore.pair.native_switchover import FOLLOW, await_follower
 
@@ -39,9 +39,8 @@ def rejoin(pair: Pair, *, copy: bool, discard: bool) -> int:
         former = former_of(pair, what="a rejoin", copy=copy)
         former.directory.stop()  # from here on nobody writes there
         lost = _given_up(former, discard=discard)
-        leader = leader_of(pair, former.writer, former.directory, directory_of(pair, former.writer.name))
         try:
-            how = follow(former.directory, leader, name=name_of(former.directory, former.node.name), seconds=FOLLOW, anew=copy)
+            how = follow(former.directory, former.at, name=name_of(former.directory, former.node.name), seconds=FOLLOW, anew=copy)
         except ReplstoreError as error:
             raise NodeLost(f"{former.node.name} doesn't follow yet: {error}") from error
         log.warning("%s was %s and follows %s; %d transaction(s) that only it had are gone from it", former.node.name, how, former.writer.name, lost)

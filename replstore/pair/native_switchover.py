@@ -100,7 +100,8 @@ def _refuse_unfit(pair: Pair, lead: Lead) -> None:
 def _change(pair: Pair, places: _Places, deadline: float) -> None:
     """Until the follower of before is the writer, as this process sees it."""
     lead = places.lead
-    checkpoint(places.at)  # so that the shutdown, for which writers wait, has little left to write
+    for server in (places.at, places.to):
+        checkpoint(server)  # so that the shutdown, for which writers wait, has little left to write; and the role is one that can do what comes
     pair.ship_from(lead.node, deadline)
 
     def change(connection: Connection, state: NodeState) -> None:

@@ -76,7 +76,7 @@ def record(node: Node) -> Term:
         TakeoverRefused: it isn't the writer any more.
         Exception: the driver's error.
     """
-    with node.begin() as connection:
+    with node.begin(limit=PROMOTION) as connection:
         native(node).record(connection, str(uuid4()), now())
         state = node.database.state(connection)
     if state is None or state.role != Role.WRITER or not state.term_uuid:

@@ -68,7 +68,7 @@ class Watch:
         self._sent = 0.0
         self._highest: Term | None = None
         self._seen_written: tuple[Term | None, int, float] = (None, 0, 0.0)
-        self._received: dict[str, tuple[int, float]] = {}
+        self._received: dict[tuple[str, Term | None], tuple[int, float]] = {}
         self._boots: dict[str, str] = {}
         self._timeout, self._gap = timeout, gap
         self._silent = {node.name: _Since() for node in self.nodes}
@@ -135,8 +135,8 @@ class Watch:
         for view in views:
             if view.stream is None:
                 continue
-            if view.role is Role.FOLLOWER and view.stream.flushed > self._received.get(view.name, (-1, 0.0))[0]:
-                self._received[view.name] = view.stream.flushed, at
+            if view.role is Role.FOLLOWER and view.stream.flushed > self._received.get((view.name, view.term), (-1, 0.0))[0]:
+                self._received[view.name, view.term] = view.stream.flushed, at
             elif view.role is Role.WRITER and view.term is not None and view.term == self._highest:
                 before = self._seen_written[1] if self._seen_written[0] == view.term else 0
                 self._seen_written = view.term, max(before, view.stream.flushed), at

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from uuid import uuid4
 
 from sqlalchemy import Connection, delete, select
@@ -116,8 +115,6 @@ class Memory:
             return NONE
         if name in found.faults:
             return "its changes weren't all captured"
-        if mark.definition != _definition(found, name):
-            return "migrated since"
         return "" if self._reaches(mark) else f"the journal no longer reaches back to the check of {mark.at}"
 
     def _reaches(self, mark: Mark) -> bool:
@@ -167,7 +164,7 @@ class Memory:
                 continue
             told = self._whole and table.total == len(table.differences) <= verified.KEYS and name not in found.faults
             keys = {each.form: _proof(each.origin) for each in table.differences}
-            marks[name] = Mark(self._id, self._at, follower.state.position or "", here, _definition(found, name), keys) if told else None
+            marks[name] = Mark(self._id, self._at, follower.state.position or "", here, keys) if told else None
         return marks
 
     @staticmethod
@@ -195,7 +192,3 @@ class Memory:
 def _proof(origin: Origin) -> tuple[str, str | None] | None:
     """What the next check would otherwise not know any more."""
     return (origin.after, origin.change.node if origin.change else None) if origin.after else None
-
-
-def _definition(found: Definitions, name: str) -> str:
-    return sha256((found.primary[name].to_json() + found.standby[name].to_json()).encode()).hexdigest()[:16]

@@ -72,8 +72,8 @@ def _is_replaced(pair: Pair, lead: Lead) -> bool:
 
 
 def is_on_both(pair: Pair, former: Lead, lead: Lead) -> bool:
-    """Whether a commit of a former writer, found on this one, was on both: its follower then can have it from that writer only."""
-    return pair.link.found_is_proof and lead.node is not former.node
+    """Whether a commit of a former writer, found on this one, was on both: a follower that was promoted can have it from that writer only."""
+    return pair.link.found_is_proof and lead.node is not former.node and lead.term.outranks(former.term)
 
 
 def _held(pair: Pair, lead: Lead, id: str | None, deadline: float) -> tuple[bool, str]:

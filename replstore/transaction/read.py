@@ -134,7 +134,8 @@ class Reader:
     def _on_writer(self, lead: Lead, after: Token | None, deadline: float, max_lag: float | None) -> Connection:
         connection, state = self._open(lead.node)
         try:
-            self._pair.refuse_astray(lead, connection.connection)
+            if state is not None:
+                self._pair.refuse_astray(lead, connection.connection)
             self._require_uncontested(lead, deadline, max_lag)
             if state is None or state.role != "writer" or state.term_uuid != lead.term.uuid:
                 raise NotTheWriter(f"{lead.node.name} is no longer the writer of term {lead.term.number}")

@@ -97,7 +97,7 @@ def test_without_a_marker_it_comes_back_as_well(waiting_lab: NativeLab) -> None:
 
 def test_a_tombstone_waits_for_no_standby(waiting_lab: NativeLab, proxy: MakeProxy) -> None:
     network = proxy(waiting_lab.pair.primary_url)
-    store = waiting_lab.store(primary=network.url)
+    store = waiting_lab.store(primary=network.url, background=False)  # the COMMIT that is cut is the program's, not a look's
     store.run(put(1))
     waiting_lab.kill("standby")
     network.cut_after(b"COMMIT", forward=False)

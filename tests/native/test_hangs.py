@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -118,6 +119,21 @@ def test_a_server_that_is_stuck_in_recovery_is_replaced_like_a_silent_one(native
         server.kill()
         (server.data / "recovery.signal").unlink(missing_ok=True)
         del server.settings["restore_command"], server.settings["hot_standby"]
+
+
+def test_a_postmaster_that_is_killed_alone_takes_its_sessions_with_it(native_lab: NativeLab) -> None:
+    lab = native_lab
+    store = lab.migrated()
+    store.run(put(1))
+    store.sync()
+    server = lab.pair.primary
+    assert isinstance(server, PostgresServer)
+    children = system.children(server.pid)
+    os.kill(server.pid, signal.SIGKILL)
+    with within(3.0):
+        store.run(put(2))
+    assert store.status().writer == "standby"
+    until(lambda: not any(map(system.alive, children)), "its processes have ended")
 
 
 # ---------------------------------------------------------------------------- a primary that isn't

@@ -35,7 +35,7 @@ def test_without_a_marker_the_follower_must_have_replayed_everything(native_lab:
 def test_without_a_marker_a_commit_whose_answer_is_lost_is_unknown(native_lab: NativeLab, proxy: MakeProxy) -> None:
     native_lab.migrated()
     network = proxy(native_lab.pair.primary_url)
-    store = native_lab.store(primary=network.url, commit_marker=False)
+    store = native_lab.store(primary=network.url, commit_marker=False, background=False)
     store.run(put(1))
     network.cut_after(b"COMMIT", forward=True)
     with pytest.raises(CommitUnknown, match="commit_marker is false") as raised:

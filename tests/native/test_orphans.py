@@ -40,7 +40,7 @@ def test_every_row_of_a_lost_transaction_is_exported_with_both_versions(native_l
     store = parted(
         native_lab,
         lost,
-        "UPDATE account SET amount = 77 WHERE id = 2",
+        "BEGIN; SAVEPOINT one; UPDATE account SET amount = 77 WHERE id = 2; COMMIT",
         "DELETE FROM account WHERE id = 3",
         "UPDATE account SET id = 40 WHERE id = 4",
         "BEGIN; INSERT INTO account VALUES (50, 'nobody', 0); ROLLBACK",
@@ -60,6 +60,7 @@ def test_every_row_of_a_lost_transaction_is_exported_with_both_versions(native_l
         40: ("only_on_former", "0", None),
         4: ("only_on_writer", None, "0"),
     }
+    assert all(row["transaction"] for row in found.tables["public.account"] if row["kind"] != "only_on_writer")
     (keyed,) = (each for each in found.transactions if each["key"] == "order-10")
     (row,) = (row for row in found.tables["public.account"] if row["key"]["id"] == 10)
     assert row["transaction"] == keyed["transaction"]

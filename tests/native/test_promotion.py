@@ -43,6 +43,7 @@ def test_calls_in_flight_wait_for_whoever_promotes_and_the_first_store_records_t
     ended(*(thread for thread, _ in threads))
     assert [results for _, results in threads] == [[None], [None]]
     assert sorted(lab.accounts("standby")) == [1, 10, 11]
+    assert {store.pair.watch.view().highest for store in stores} == {lab.lead("standby").term}  # also for whoever has seen it without a record
     assert len(lab.timelines("standby")) == len(before) + 1
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 from sqlalchemy import text
 
-from replstore import NotAPair, NoWriter, local
+from replstore import CommittedNotReplicated, NotAPair, NoWriter, local
 from tests.fix_native import NativeLab
 from tests.fix_proxy import MakeProxy
 from tests.fix_stores import put, until
@@ -189,3 +189,14 @@ def test_a_url_that_takes_the_standby_for_the_lost_primary_promotes_nobody(nativ
     with pytest.raises(NoWriter, match="both URLs lead to one server, a standby: nobody writes, and which server is lost isn't known"):
         store.run(put(2))
     assert len(lab.timelines("standby")) == 1
+
+
+def test_a_commit_found_by_the_other_url_on_the_same_server_is_not_on_both(native_lab: NativeLab, proxy: MakeProxy) -> None:
+    native_lab.migrated()
+    network = proxy(native_lab.pair.primary_url)
+    store = native_lab.store(primary=network.url, standby=several(native_lab, "primary"), promote=False, ack_timeout=0.5, background=False)
+    store.run(put(1))
+    network.cut_after(b"COMMIT", forward=True, then="refuse")
+    with pytest.raises(CommittedNotReplicated):
+        store.run(put(2), durability="replicated")
+    assert native_lab.accounts("primary").keys() == {1, 2}

@@ -52,11 +52,11 @@ class Writers:
 
 
 def test_no_transaction_fails_and_none_is_lost_in_a_switchover_there_and_back(native_lab: NativeLab) -> None:
-    store = native_lab.migrated(promote=False, **native_lab.here())
+    store = native_lab.migrated(promote=False, takeover_timeout=60.0, **native_lab.here())
     with Writers(store) as writers:
         for writer in ("standby", "primary"):
             time.sleep(0.2)
-            store.switchover()
+            store.switchover(timeout=30.0)
             status = store.status()
             assert (status.writer, status.nodes["primary" if writer == "standby" else "standby"].role) == (writer, "follower")
         time.sleep(0.2)

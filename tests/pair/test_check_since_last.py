@@ -242,6 +242,17 @@ def test_a_table_that_was_migrated_or_is_new_is_named_with_the_check_that_is_nee
     assert store.check(since="last").equal
 
 
+def test_a_table_that_somebody_altered_on_both_nodes_needs_a_whole_check(lab: Lab) -> None:
+    """Its rows stay where they are, and no journal names them; what fills the new column is each node's own."""
+    store = checked(lab)
+    for node in NODES:
+        lab.sql(node, "ALTER TABLE account ADD COLUMN note TEXT DEFAULT 'x'")
+    store.migrate()
+    store.sync()
+    with refused(store, r"no check of all its rows.*copy: (public\.)?account"):
+        pass
+
+
 def test_a_table_that_was_copied_needs_a_whole_check(lab: Lab) -> None:
     """Its definition is what it was: its capture was lost, and brought back."""
     store = checked(lab)
@@ -320,6 +331,17 @@ def test_a_journal_that_grows_too_large_is_kept_no_longer(lab: Lab, at_once: Non
     assert int(lab.sql("primary", f"SELECT count(*) FROM {lab.name('journal')}")[0][0]) <= 2
     with refused(store, "the journal no longer reaches back to the check of 20"):
         pass
+
+
+def test_a_new_writer_keeps_nothing_for_a_check_of_the_former_one(lab: Lab, at_once: None) -> None:
+    """The positions of the two have nothing to do with one another."""
+    store = checked(lab)
+    store.switchover()
+    for start in range(1000, 1300, 60):
+        fill(store, range(start, start + 60))
+    store.sync()
+    work(lab, Retention(DAY, 1000), writer="standby")
+    assert int(lab.sql("standby", f"SELECT count(*) FROM {lab.name('journal')}")[0][0]) <= 2
 
 
 def test_what_cannot_be_remembered_is_a_note(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from replstore.databases.base import Fault
 from replstore.reconcile.report import Report
 from replstore.store import Store
 from tests.fix_check import behind_the_guard, fill, table
@@ -31,14 +32,18 @@ Seed = tuple[int, str]
 
 @contextlib.contextmanager
 def late_shipping(lab: Lab, chance: random.Random) -> Iterator[None]:
-    """A shipper that now and then rests for a while."""
-    stop, failed = threading.Event(), list[BaseException]()
+    """A shipper that now and then rests for a while, and begins again where others kept it waiting, as a keeper does."""
+    stop, failed, database = threading.Event(), list[BaseException](), lab.nodes["primary"].database
 
     def ship() -> None:
         shipper = lab.shipper()
         try:
             while not stop.wait(chance.uniform(0, LAG)):
-                shipper.ship()
+                try:
+                    shipper.ship()
+                except Exception as error:
+                    if database.classify(error) not in (Fault.TRANSIENT, Fault.TIMEOUT):
+                        raise
         except BaseException as error:
             failed.append(error)
 

@@ -30,6 +30,8 @@ SELECT current_setting('cluster_name') FROM pg_settings WHERE name IN ('cluster_
     AND source = 'command line' HAVING count(*) = 4"""
 #: A Store's transaction inserts its marker first: whoever has this lock is alone, and whoever waits for it has changed nothing yet.
 ALONE = "LOCK TABLE replstore.marker IN SHARE MODE"
+#: ms for which the lock is kept while its holder says nothing: the server is being shut down meanwhile, or the program stands still (HAZARDS 9).
+HELD = 10_000
 INSERTING = (
     "l.relation = 'replstore.marker'::regclass AND l.mode = 'RowExclusiveLock' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() "
     "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
@@ -59,12 +61,16 @@ class NativePostgreSQL(PostgreSQL, Native):
         return not boot or raw(connection).boot == boot
 
     def begin_reading(self, connection: Connection) -> NodeState | None:
-        connection.begin()
+        driver = raw(connection.connection)
+        if not driver.one_snapshot:  # else the place is asked for before: it must not be ahead of what the transaction sees
+            connection.begin()
         try:
-            rows = raw(connection.connection).open_with(SELECT_BRIEF)
+            rows = driver.open_with(SELECT_BRIEF)
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
             connection.invalidate()
             return None
+        if driver.one_snapshot:
+            connection.begin()
         return brief_state(rows[0]) if rows else None
 
     def position(self, connection: Connection) -> str:
@@ -134,6 +140,7 @@ class NativePostgreSQL(PostgreSQL, Native):
         limit = max(1, int(seconds * 1000))
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {limit}")
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {limit + 1000}")
+        connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {HELD}")
         connection.exec_driver_sql(ALONE)
 
     def blockers(self, connection: Connection) -> list[str]:

@@ -18,6 +18,7 @@ REPLAYED = (
     "(SELECT count(*) FROM replstore.marker WHERE id = ANY ($1::text[])) "
     f"FROM (SELECT) one LEFT JOIN ({LATEST_TIMELINE}) t ON true"
 )
+SHOWN = "SELECT id FROM replstore.marker WHERE id = ANY ($1::text[])"
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,16 @@ class Replay:
             psycopg.Error: it doesn't answer.
         """
         self._follower.open()
-        in_recovery, place, number, uuid, found = self._follower.ask(REPLAYED, f"{{{','.join(markers)}}}").rows[0]
+        in_recovery, place, number, uuid, found = self._follower.ask(REPLAYED, _array(markers)).rows[0]
         return Place(not in_recovery, int(place), number or 0, uuid or "", int(found))
+
+    def shown(self, markers: Sequence[str]) -> set[str]:
+        """Which of these markers the follower has.
+
+        Raises:
+            psycopg.Error: it doesn't answer.
+        """
+        return {id for (id,) in self._follower.ask(SHOWN, _array(markers)).rows}
 
     def interrupt(self) -> None:
         """Frees who waits; never raises."""
@@ -89,3 +98,8 @@ class Replay:
         """Closes both connections; never raises."""
         self._writer.close()
         self._follower.close()
+
+
+def _array(ids: Sequence[str]) -> str:
+    """Ids as an array's text: uuids, which need no quotes."""
+    return f"{{{','.join(ids)}}}"

@@ -33,10 +33,14 @@ CARRIES = all(hasattr(psycopg.Cursor, name) for name in ("_execute_gen", "_execu
     psycopg.Connection, "_deallocate"
 )
 
+ENDED = "a COMMIT or ROLLBACK of the caller's own has ended the transaction before its block did"
+
 #: What a new connection asks first.  A client's host that loses its power says nothing any more: unless the server is told to ask sooner than after two
 #: hours, the session keeps its locks for as long (HAZARDS 9).
 OPEN = (
-    f"SELECT backend_start::text, current_setting('synchronous_commit'), {BOOT}, "
+    f"SELECT backend_start::text, current_setting('synchronous_commit'), {BOOT}, current_setting('default_transaction_isolation'), "
+    # a wait for a standby that was cancelled is told by a warning only (HAZARDS 6)
+    "CASE WHEN current_setting('client_min_messages') = 'error' THEN set_config('client_min_messages', 'warning', false) END, "
     + ", ".join(
         f"CASE WHEN current_setting('{name}')::int > {most} THEN set_config('{name}', '{most}', false) END"
         for name, most in (("tcp_keepalives_idle", 10), ("tcp_keepalives_interval", 5), ("tcp_keepalives_count", 3))
@@ -52,6 +56,8 @@ class StoreConnection(psycopg.Connection[Any], HookedConnection):
     """The BEGIN that has not been sent yet."""
     manual: bool = True
     """False: SQLAlchemy was asked for AUTOCOMMIT, no BEGIN is sent."""
+    one_snapshot: bool = False
+    """A transaction sees from its first statement to its last what was there at the first one, unless it says otherwise."""
     wire: Pipeline | None = None
     """Sends what replstore itself has to say at a transaction's beginning."""
 
@@ -59,6 +65,7 @@ class StoreConnection(psycopg.Connection[Any], HookedConnection):
         """The statements that must go before the next one; they count as sent from now on."""
         begin, self.pending = self.pending, None
         if begin is None:
+            self.refuse_ended()
             return []
         statements: list[tuple[str, tuple[Any, ...]]] = [(begin, ())]
         hook = self.hook
@@ -72,6 +79,11 @@ class StoreConnection(psycopg.Connection[Any], HookedConnection):
 
     def is_gone(self) -> bool:
         return self.pgconn.status == ConnStatus.BAD
+
+    def refuse_ended(self) -> None:
+        """Raises where the transaction has been ended already, by a COMMIT of the caller's own: what came now would be committed by itself."""
+        if self.hook is not None and self.pgconn.transaction_status == TransactionStatus.IDLE:
+            raise psycopg.errors.NoActiveSqlTransaction(ENDED)
 
     def open_now(self) -> None:
         """Sends what must go before a statement that can't share its round trip."""
@@ -101,7 +113,8 @@ class StoreConnection(psycopg.Connection[Any], HookedConnection):
         try:
             self._send(statements, carry)
         except psycopg.Error as error:
-            self._refuse(error)
+            if self.wire is not None and self.wire.failed:  # else it is the caller's own
+                self._refuse(error)
             raise
 
     def end_reading(self) -> None:
@@ -152,7 +165,7 @@ class StoreConnection(psycopg.Connection[Any], HookedConnection):
 
     def _has_marker(self) -> bool:
         self.rollback()
-        row = self.execute("SELECT to_regclass('replstore.marker') IS NOT NULL").fetchone()
+        row = psycopg.Cursor(self).execute("SELECT to_regclass('replstore.marker') IS NOT NULL").fetchone()
         return row is not None and bool(row[0])
 
 
@@ -162,6 +175,7 @@ class StoreCursor(psycopg.Cursor[Any]):
     def execute(self, query: Any, params: Any = None, *, prepare: bool | None = None, binary: bool | None = None) -> Any:
         connection: Any = self.connection
         if connection.pending is None:
+            connection.refuse_ended()
             return super().execute(query, params, prepare=prepare, binary=binary)
         # without parameters it may hold several statements, which a pipeline refuses
         if not params or connection.hook is None or not CARRIES:
@@ -225,7 +239,7 @@ class StorePostgreSQL(HookedDialect, PGDialect_psycopg):
         connection.server_cursor_factory = StoreServerCursor
         row = connection.execute(OPEN).fetchone()
         assert row is not None
-        connection.backend, connection.boot = (connection.info.backend_pid, row[0]), row[2]
+        connection.backend, connection.boot, connection.one_snapshot = (connection.info.backend_pid, row[0]), row[2], row[3] == "repeatable read"
         connection.add_notice_handler(partial(_warned, connection))
         if self.expected_pair is not None:
             self._check_pair(connection)
@@ -262,7 +276,7 @@ class StorePostgreSQL(HookedDialect, PGDialect_psycopg):
             connection.rollback()
             raise psycopg.errors.InFailedSqlTransaction("the transaction had failed in an earlier statement, so nothing was committed")
         if connection.manual and status == TransactionStatus.IDLE:
-            raise psycopg.errors.NoActiveSqlTransaction("a COMMIT or ROLLBACK of the caller's own has ended the transaction before its block did")
+            raise psycopg.errors.NoActiveSqlTransaction(ENDED)
         if connection.wire is not None and connection.pgconn.pipeline_status == PipelineStatus.OFF:
             connection.wire.say(b"COMMIT")
         else:

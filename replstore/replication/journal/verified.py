@@ -36,7 +36,6 @@ class Mark:
         at: when it began, for people.
         position: of the writer, which the follower had.
         here: the follower's own position then, on which its rows were read.
-        definition: digest of the table's definitions on both nodes.
         keys: of the rows that differed, or that a repair has changed since; of one that was proved to be written past the triggers: after which check, and
             on which node, if that is known.
     """
@@ -45,7 +44,6 @@ class Mark:
     at: str
     position: str
     here: str
-    definition: str
     keys: Mapping[str, tuple[str, str | None] | None] = field(default_factory=dict)
 
 

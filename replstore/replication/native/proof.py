@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from replstore.databases.base import NodeState
@@ -34,11 +34,16 @@ NUDGE = 0.05
 
 @dataclass(frozen=True)
 class Proved:
-    """What the follower holds: everything up to ``place``, under the term."""
+    """What the follower holds: everything up to ``place``, under the term, but for the transactions in ``missing``."""
 
     place: int
     term_no: int
     term_uuid: str
+    missing: frozenset[str] = frozenset()
+
+
+class _NoAnswer(TimeoutError):
+    """A node owes the answer to a question."""
 
 
 class Proof:
@@ -65,7 +70,7 @@ class Proof:
 
         Raises:
             TimeoutError: it hasn't by the deadline.
-            NotTheWriter: the node isn't the writer of its timeline, or the follower isn't its follower.
+            NotTheWriter: the node isn't the writer of its timeline, or the follower isn't its follower; or it has replayed as much, and not this transaction.
             Exception: the driver's error.
         """
         with self._lock:
@@ -76,7 +81,12 @@ class Proof:
                 run = _Run(self, node, follower, replay)
                 self._replays[node.name] = (replay, GroupCommit(run.prove))
             _, group = self._replays[node.name]
-        return group.cover(time.monotonic() + 30.0 if deadline is None else deadline, transaction)
+        proved = group.cover(time.monotonic() + 30.0 if deadline is None else deadline, transaction)
+        if transaction in proved.missing:
+            raise NotTheWriter(
+                f"{self._other(node).name} has come as far and doesn't have the transaction: it may follow another server, on another history"
+            )
+        return proved
 
     # -- how old a follower is, without asking anybody
 
@@ -133,18 +143,17 @@ class _Run:
 
     def _give_up(self) -> None:
         if time.monotonic() >= self._deadline:
-            raise TimeoutError("a node doesn't answer")
+            raise _NoAnswer("a node doesn't answer")
 
     def prove(self, deadline: float, wanted: Sequence[str | None]) -> Proved:
         """Waits until the follower has what is wanted: transactions by their ids, or everything."""
         self._deadline = deadline
         try:
             ids = [each for each in wanted if each is not None]
-            return self._all(deadline) if len(ids) < len(wanted) else self._these(deadline, ids)
-        except TimeoutError:
-            raise
-        except Exception:
-            self._replay.close()  # what a session owes isn't known any more
+            return self._with(deadline, ids) if len(ids) < len(wanted) else self._these(deadline, ids)
+        except Exception as error:
+            if not isinstance(error, TimeoutError) or isinstance(error, _NoAnswer):
+                self._replay.close()  # what a session owes isn't known any more
             raise
 
     def _these(self, deadline: float, ids: Sequence[str]) -> Proved:
@@ -157,9 +166,15 @@ class _Run:
             if now >= deadline:
                 raise TimeoutError(f"{self._follower.name} hasn't replayed it")
             if now - began >= NUDGE:
-                return self._all(deadline)
+                return self._with(deadline, ids)
             time.sleep(pause)
             pause = min(2 * pause, LATER)
+
+    def _with(self, deadline: float, ids: Sequence[str]) -> Proved:
+        """Everything, and which of the transactions isn't in it: a timeline that nobody has recorded yet goes by the name of the one before it, so that a
+        place on it may belong to another history."""
+        proved = self._all(deadline)
+        return replace(proved, missing=frozenset(ids) - self._replay.shown(ids)) if ids else proved
 
     def _all(self, deadline: float) -> Proved:
         asked = time.monotonic()
