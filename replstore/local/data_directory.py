@@ -191,9 +191,10 @@ class DataDirectory:
         if pid is None:
             raise ReplstoreError(f"no server runs in {self.path}: start it, then promote it")
         if self.follows:
-            order = self.path / "promote"
+            order = self.path / "promote.new"  # under its name it must be whole: the server takes it away at the next signal, from whomever that is
             order.touch(0o600)
-            os.chown(order, *self.owner)
+            system.give(order, self.owner)
+            order.replace(self.path / "promote")
             system.send([pid], signal.SIGUSR1)
 
     def _await(self, done: Callable[[], bool], seconds: float, what: str) -> None:
