@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import MetaData, make_url
 
-from replstore import local
+from replstore import NoWriter, local
 from replstore.local import system
 from replstore.node import Node
 from replstore.pair import by_native
@@ -144,3 +145,14 @@ def ended(*threads: threading.Thread) -> None:
     for thread in threads:
         thread.join(30)
         assert not thread.is_alive(), "a call hangs"
+
+
+def refuses(write: Callable[[], Any], says: str, seconds: float = 15.0) -> None:
+    """A write finds no writer, for this reason; on a busy machine a node may seem silent for a moment first."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with pytest.raises(NoWriter) as refused:
+            write()
+        if re.search(says, str(refused.value)):
+            return
+        assert time.monotonic() < deadline, str(refused.value)
