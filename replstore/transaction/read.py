@@ -247,12 +247,18 @@ class Reader:
         deadline = time.monotonic() + self._pair.settings.takeover_timeout
         while True:
             lead = self._pair.current(deadline)
-            with lead.node.begin(limit=2 * self._pair.settings.probe_timeout) as connection:
-                state = lead.node.database.state(connection)
-                if state is None:
-                    raise StaleRead(f"{lead.node.name} has no control tables")
-                if (state.role, state.term_uuid) == ("writer", lead.term.uuid):
-                    return Token(state.term_no, state.term_uuid, state.node, lead.node.database.committed(connection))
-            if time.monotonic() >= deadline:
-                raise StaleRead(f"{lead.node.name} is no longer the writer of term {lead.term.number}")
-            self._pair.doubt(lead)
+            try:
+                return self._token(lead)
+            except Exception as error:
+                fault = Fault.NOT_THE_WRITER if isinstance(error, NotTheWriter) else lead.node.database.classify(error)
+                if not (fault.connection_is_gone or fault is Fault.NOT_THE_WRITER) or time.monotonic() >= deadline:
+                    raise
+                self._pair.doubt(lead)
+
+    def _token(self, lead: Lead) -> Token:
+        with lead.node.begin(limit=2 * self._pair.settings.probe_timeout) as connection:
+            state = lead.node.database.state(connection)
+            if state is None or (state.role, state.term_uuid) != ("writer", lead.term.uuid):  # a follower's position is less than what was committed
+                raise NotTheWriter(f"{lead.node.name} is no longer the writer of term {lead.term.number}")
+            position = lead.node.database.committed(connection)
+        return Token(state.term_no, state.term_uuid, state.node, position)

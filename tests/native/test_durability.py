@@ -80,7 +80,8 @@ def test_what_a_level_waits_for_is_what_it_says(synchronous_lab: NativeLab) -> N
 
 
 def test_a_level_that_would_wait_for_nobody_is_refused(native_lab: NativeLab) -> None:
-    store = native_lab.migrated()
+    native_lab.migrated().close()
+    store = native_lab.store(background=False)
     for asked in ("remote_apply", "on", "remote_write"):
         with pytest.raises(DurabilityUnavailable, match="primary's synchronous_standby_names is empty"):
             store.run(put(1), durability=asked)  # type: ignore[arg-type]

@@ -107,6 +107,19 @@ def test_a_read_after_a_token_waits_for_the_standby(native_lab: NativeLab) -> No
         assert call.end() == "standby"
 
 
+def test_a_token_is_never_taken_from_a_server_that_has_become_the_standby(native_lab: NativeLab) -> None:
+    """What that has replayed is less than what this Store has committed."""
+    native_lab.migrated().close()
+    store = native_lab.store(background=False)
+    store.run(put(1))
+    before = store.token()
+    native_lab.pair.switch_over()
+    token = store.token()
+    assert token.term_no == before.term_no + 1
+    with store.read(after=token) as session:
+        assert (name_of(native_lab, session), session.get(Account, 1) is not None) == ("standby", True)
+
+
 def test_the_wait_is_bounded_and_then_the_primary_serves(native_lab: NativeLab) -> None:
     store = native_lab.migrated()
     with replay_paused(native_lab):
