@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 3
 
-.PHONY: demo test bench bench-check lint format wheel clean
+.PHONY: demo test bench bench-check bench-native lint format wheel clean
 
 demo: .venv/ready  ## Two nodes, several writers, one of the nodes killed: what is lost? (Nothing.)
 	@$(BIN)/replstore demo $(ARGS)
@@ -14,8 +14,11 @@ test: .venv/ready  ## All tests, on real databases
 bench: .venv/ready  ## Measurements, about six minutes: docs/benchmarks.md (ARGS=--quick: one)
 	@$(BIN)/python -m benchmarks.journal $(ARGS)
 
-bench-check: .venv/ready  ## Measurements of the check, about eight minutes: docs/benchmarks-check.md (ARGS=--quick: one)
+bench-check: .venv/ready  ## Measurements of the check, about twelve minutes: docs/benchmarks-check.md (ARGS=--quick: one)
 	@$(BIN)/python -m benchmarks.check $(ARGS)
+
+bench-native: .venv/bench  ## Measurements of native replication, about fifteen minutes: docs/benchmarks-native.md (ARGS=--quick: two)
+	@$(BIN)/python -m benchmarks.native $(ARGS)
 
 lint: .venv/ready  ## Style, types, and the order of the layers
 	@$(BIN)/ruff check .
@@ -45,4 +48,10 @@ clean:
 			{ echo "$(PYTHON) can't make a virtual environment: install its package python3-venv, or uv" >&2; exit 1; }; } && \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'; \
 	fi
+	@touch $@
+
+# What is only measured beside.
+.venv/bench: .venv/ready
+	@if command -v uv >/dev/null; then uv pip install --quiet --python $(BIN)/python -e '.[bench]'; \
+	else $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'; fi
 	@touch $@

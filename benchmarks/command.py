@@ -19,10 +19,13 @@ class Command:
         prog, description, quick: what its help says.
         cases: names of the cases.
         results, document: where the files are, unless an option says otherwise.
+        apart: cases that are measured only if they are named.
     """
 
-    def __init__(self, prog: str, description: str, quick: str, cases: Sequence[str], results: Path, document: Path) -> None:
-        self._cases = cases
+    def __init__(
+        self, prog: str, description: str, quick: str, cases: Sequence[str], results: Path, document: Path, *, apart: Sequence[str] = ()
+    ) -> None:
+        self._cases, self._apart = cases, apart
         self.parser = argparse.ArgumentParser(prog=prog, description=description)
         self.parser.add_argument("--quick", action="store_true", help=f"{quick}; its figures aren't to be quoted")
         self.parser.add_argument("--only", metavar="CASE", help=f"some cases, with commas between: {', '.join(cases)}")
@@ -32,7 +35,7 @@ class Command:
     def parse(self, arguments: Sequence[str] | None) -> argparse.Namespace:
         """The options; ``chosen`` are the cases."""
         options = self.parser.parse_args(arguments)
-        options.chosen = options.only.split(",") if options.only else list(self._cases)
+        options.chosen = options.only.split(",") if options.only else [case for case in self._cases if case not in self._apart]
         if unknown := set(options.chosen) - set(self._cases):
             self.parser.error(f"no such case: {', '.join(sorted(unknown))}; there are {', '.join(self._cases)}")
         return options

@@ -12,10 +12,12 @@ class Plan:
     Attributes:
         quick: a few rounds of everything, within a minute: to see that it runs, not to be quoted.
         large: memory with a transaction of 5 million rows instead of 1 million.
+        faults: how often each fault is made.
     """
 
     quick: bool = False
     large: bool = False
+    faults: int = 30
 
     def seconds(self, full: float) -> float:
         """For how long a case's rounds go on."""

@@ -30,11 +30,11 @@ class Worker:
         self._transaction: Transaction = lambda: None
         self._close: Callable[[], object] = lambda: None
 
-    def open(self, urls: list[str], first: int, count: int) -> dict[str, Any]:
-        """Gets ready: one URL is a plain database, two are a pair; the rows from ``first`` on are this process's own."""
+    def open(self, urls: list[str], first: int, count: int, settings: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Gets ready: one URL is a plain database, two are a pair, with a Store's settings; the rows from ``first`` on are this process's own."""
         body = partial(change, first=first, count=count)
         if len(urls) == 2:
-            store = Store(primary=urls[0], standby=urls[1])
+            store = Store(primary=urls[0], standby=urls[1], **(settings or {}))
             self._transaction, self._close = lambda: store.run(body), store.close
         else:
             engine = create_engine(urls[0])

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from replstore.errors import NotTheWriter as NotTheWriter
     from replstore.errors import NoWriter as NoWriter
     from replstore.errors import OrphansNotExported as OrphansNotExported
+    from replstore.errors import RepairBrokeOff as RepairBrokeOff
     from replstore.errors import ReplicationStopped as ReplicationStopped
     from replstore.errors import ReplstoreError as ReplstoreError
     from replstore.errors import ResultNotSerializable as ResultNotSerializable
@@ -69,6 +70,7 @@ _ERRORS = (
     "NotAPair",
     "NotTheWriter",
     "OrphansNotExported",
+    "RepairBrokeOff",
     "ReplicationStopped",
     "ReplstoreError",
     "ResultNotSerializable",

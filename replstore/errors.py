@@ -115,5 +115,18 @@ class CannotRepair(ReplstoreError):
     """The nodes can't be repaired as they are, and nothing was changed; the message names the object and says what to do first."""
 
 
+class RepairBrokeOff(CannotRepair):
+    """A repair, or its undo, ended half-way: what it has changed stays, and is kept as it was; the message names its id and how to go on.
+
+    Attributes:
+        id: of the repair.
+        rows: how many rows it is known to have changed.
+    """
+
+    def __init__(self, message: str, *, id: str, rows: int) -> None:
+        super().__init__(message)
+        self.id, self.rows = id, rows
+
+
 class CannotCheck(ReplstoreError):
     """The nodes can't be compared; the message names the node and says why."""

@@ -208,10 +208,9 @@ class Store:
 
     # -- reading
 
-    @contextmanager
     def read(
         self, *, node: ReadFrom = "writer", max_lag: float | None = None, max_lag_bytes: int | None = None, after: Token | None = None
-    ) -> Iterator[Session]:
+    ) -> AbstractContextManager[Session]:
         """A Session that only reads.
 
         Args:
@@ -229,8 +228,7 @@ class Store:
             sqlalchemy.exc.OperationalError: the server was lost within the block, or cancelled a query that was in its recovery's way: the block may be
                 repeated, as ``query`` does.
         """
-        with self._reader.read(Wanted(node, max_lag, max_lag_bytes, after)) as session:
-            yield session
+        return self._reader.read(Wanted(node, max_lag, max_lag_bytes, after))
 
     def query(
         self,
@@ -447,7 +445,8 @@ class Store:
 
         Raises:
             CannotRepair: a table, or the pair as it is, can't be repaired.
-            CannotCheck, ConfigError, NoWriter, CommitUnknown, CommittedNotReplicated: what was repaired before stays.
+            RepairBrokeOff: a node was lost, or the roles changed, after some rows; what was repaired stays, and can be undone by the error's ``id``.
+            CannotCheck, ConfigError, NoWriter, CommitUnknown, CommittedNotReplicated.
         """
         from replstore.reconcile import Wishes, repair_pair
 
@@ -470,7 +469,7 @@ class Store:
 
         Raises:
             ConfigError: there is no such repair, or it was undone.
-            CannotRepair, NoWriter, CommitUnknown, CommittedNotReplicated.
+            CannotRepair, RepairBrokeOff, NoWriter, CommitUnknown, CommittedNotReplicated.
         """
         from replstore.reconcile import undo
 

@@ -25,7 +25,6 @@ ON_SCREEN, IN_JSON = 20, 1000
 WIDEST = 60
 DIFFERENT = 1
 MISSING = {"missing_on_standby": "primary only", "missing_on_primary": "standby only"}
-CAUSES = {"orphan": "orphan", "capture_missing": "its changes weren't captured", None: "not known"}
 
 
 def command(
@@ -177,7 +176,7 @@ def _differences(each: TableReport) -> Any:
     table.add_column("Column", overflow="fold", ratio=2)
     table.add_column("Primary", overflow="fold", ratio=3)
     table.add_column("Standby", overflow="fold", ratio=3)
-    explained = any(difference.cause for difference in each.differences)
+    explained = any(difference.cause or difference.origin.last for difference in each.differences)
     if explained:
         table.add_column("Cause", overflow="fold", ratio=2)
     for difference in each.differences:
@@ -189,7 +188,7 @@ def _differences(each: TableReport) -> Any:
 def _lines(difference: Difference) -> Iterator[tuple[str, str, str, str, str]]:
     facts = difference.as_dict()
     key = ", ".join(f"{name}={short(value)}" for name, value in facts["key"].items())
-    cause = CAUSES[difference.cause] + (f", tx {difference.tx}" if difference.tx else "")
+    cause = short(difference.origin.sentence, None)
     if difference.kind != "changed":
         rows = (_row(facts["primary"]), _row(facts["standby"]))
         yield key, f"row on {MISSING[difference.kind]}", *rows, cause
@@ -202,12 +201,12 @@ def _row(values: dict[str, Any] | None) -> str:
     return "no row" if values is None else short(", ".join(f"{name}={short(value)}" for name, value in values.items()))
 
 
-def short(value: Any) -> str:
-    """A value in one line that no terminal takes for a command."""
+def short(value: Any, widest: int | None = WIDEST) -> str:
+    """A value in one line that no terminal takes for a command; of no more than so many characters."""
     if value is None:
         return "NULL"
     text = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in str(value))
-    return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"
+    return text if widest is None or len(text) <= widest else f"{text[: widest - 1]}…"
 
 
 def _schema(report: Report) -> list[str]:

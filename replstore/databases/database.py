@@ -74,10 +74,6 @@ class Database(Digesting, Retention):
         """Whether a connection leads to the server that was seen under this boot identity; True where the guard in the database tells them apart."""
         return True
 
-    def is_standby(self, connection: Any) -> bool:
-        """Whether the server behind a driver connection, outside of a transaction, copies another one; asks it only where that may be so."""
-        return False
-
     def commit_here(self, connection: Connection) -> None:
         """This transaction's COMMIT waits for no other server, where the database has such a thing."""
 
@@ -370,6 +366,10 @@ class Database(Digesting, Retention):
     @abstractmethod
     def entries(self, connection: Connection, since: str) -> Iterator[Entry]:
         """The journal's entries and markers after a position, in order, as they are read; keys are in the form that ``rows`` gives them."""
+
+    @abstractmethod
+    def last_changes(self, connection: Connection, table: Table, keys: Collection[str]) -> Mapping[str, Entry]:
+        """By key, the last entry of the whole journal that names it, or the whole table; keys are those that can be looked up here (``lookable``)."""
 
     @abstractmethod
     def journaled(self, connection: Connection) -> set[str]:

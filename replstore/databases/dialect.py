@@ -36,6 +36,10 @@ class HookedConnection:
     known: bool = False
     """Whoever frees those that wait knows this connection."""
 
+    def is_gone(self) -> bool:
+        """Whether the connection is known to be lost."""
+        return False
+
     def open_now(self) -> None:
         """Sends a BEGIN that waits for the first statement, where a database has such a thing."""
 

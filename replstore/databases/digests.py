@@ -233,6 +233,19 @@ class Digesting(ABC):
         """Tables of this node as those of another one, which may be of another kind and knows nothing of this, let them be compared."""
         return list(tables)
 
+    def lookable(self, table: Table, keys: Collection[str]) -> Collection[str]:
+        """Those of the keys that can be looked up here: of two kinds of databases one may hold a key that is no value of the other's type."""
+        return keys
+
+    def uncrossable(self, connection: Connection, table: Table, keys: Collection[str]) -> Mapping[str, Mapping[str, str]]:
+        """By key and column: why the other node, which is of another kind, can't hold what stands there, as what follows the column's name."""
+        return {}
+
+    def written_since(self, connection: Connection, table: Table, keys: Collection[str], position: str) -> Mapping[str, bool]:
+        """By key, of rows that are here: whether their present version was written after a position of this node; those are missing of which that can't
+        be known for certain."""
+        return {}
+
     def crossing(self, table: Table) -> Table:
         """A table with those columns whose values both nodes can hold."""
         return table

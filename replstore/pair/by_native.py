@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.pool import QueuePool
 
 from replstore.databases.native.state import lsn
 from replstore.errors import DurabilityUnavailable, StaleRead, TakeoverRefused, TokenLost
@@ -12,7 +16,7 @@ from replstore.node import Node
 from replstore.pair import native_orders, native_rejoin, native_switchover
 from replstore.pair.freeing import Freeing
 from replstore.pair.link import Link
-from replstore.pair.native_rules import decide, is_unconfirmed
+from replstore.pair.native_rules import decide, is_one_server, is_unconfirmed
 from replstore.pair.promotion import native, promote, record
 from replstore.pair.token import Token
 from replstore.pair.view import Action, Decision, Reach, View, named
@@ -28,6 +32,9 @@ log = logging.getLogger("replstore.pair")
 #: Levels of ``synchronous_commit`` that mean nothing without a synchronous standby.
 WAITING = ("remote_apply", "remote_write", "on")
 
+#: Looks between two attempts to reach another server by a URL that leads to the writer.
+RECONNECT = 10
+
 
 class NativeLink(Link):
     """See :class:`replstore.pair.link.Link`.
@@ -37,7 +44,7 @@ class NativeLink(Link):
     """
 
     shipping: Proof
-    counts_bytes = True
+    counts_bytes = found_is_proof = True
     durabilities = ("replicated", "server", "remote_apply", "remote_write", "on", "local", "off")
     without_follower = 'durability="server" leaves it to the server'
 
@@ -47,12 +54,15 @@ class NativeLink(Link):
         self._retention = Retention(pair.settings.marker_retention)
         self._freeing = Freeing(pair)
         self._told = ""
+        self._one_server = False
+        self._reconnected = float("-inf")
 
     def decide(self, view: View) -> Decision:
         for name, seen in self._pair.watch.states.items():
             if seen.state is not None and named(view, name).reach is Reach.UP:
                 self.shipping.learn(seen.state, seen.since)
         decision = decide(view)
+        self._one_server = Reach.UP is view.primary.reach is view.standby.reach and is_one_server(view.primary, view.standby)
         self._tell(view, decision)
         return decision
 
@@ -104,7 +114,23 @@ class NativeLink(Link):
             ahead, behind = (self._pair.watch.states[node.name].state for node in (lead.node, lead.follower))
             if ahead is not None and behind is not None:
                 self._retention.work(lead.node, ahead, behind, self.shipping.age(behind))
+                self._keep_ready(lead.follower)
+            self._look_elsewhere(self._pair.other(lead.node))
         return False
+
+    def _look_elsewhere(self, node: Node) -> None:
+        """Now and then, a URL that leads to the writer as well is asked anew: by now it may lead to the standby that it means."""
+        now = time.monotonic()
+        if self._one_server and now - self._reconnected > RECONNECT * self._pair.settings.probe_interval:
+            self._reconnected = now
+            node.reconnect()
+
+    def _keep_ready(self, node: Node) -> None:
+        """Sees to it that there is a connection to the standby: the first ones to a server take as long as half a promotion."""
+        pool = node.engine.pool
+        if isinstance(pool, QueuePool) and not pool.checkedin() + pool.checkedout():
+            with suppress(Exception), node.engine.connect():  # whoever reads or writes there meets what is wrong with it
+                pass
 
     # -- acting
 

@@ -28,6 +28,7 @@ class Freeing:
         self._pair = pair
         self._lock = threading.Lock()
         self._running = False
+        self._told = ""
 
     def committing(self) -> None:
         """A transaction is about to send its COMMIT, and the pair knows it."""
@@ -46,12 +47,18 @@ class Freeing:
                 try:
                     self._free(node)
                 except Exception as error:
-                    log.info("COMMITs that wait on %s can't be ended: %s", node.name, one_line(error))
+                    self._tell(f"COMMITs that wait on {node.name} can't be ended: {one_line(error)}")
             with self._lock:
                 self._running = False  # first: who comes now either sees it, or is seen
                 if not pair.has_commits():
                     return
                 self._running = True
+
+    def _tell(self, trouble: str) -> None:
+        """Logs it, once."""
+        if trouble != self._told:
+            log.info("%s", trouble)
+        self._told = trouble
 
     def _free(self, node: Node) -> None:
         """Shuts the connections of late COMMITs, as far as the server lets them wait for a standby."""

@@ -79,12 +79,14 @@ class Link(ABC):
         shipping: what sees to it that the follower has what was committed.
         durabilities: what ``durability`` may be.
         counts_bytes: the follower's distance is known in bytes.
+        found_is_proof: a commit of a former writer that is found on its former follower was sent there when it was durable: both had it.
         without_follower: what a person can do so that a writer, ``{writer}``, acknowledges without its follower.
     """
 
     shipping: Shipping
     durabilities: tuple[str, ...]
     counts_bytes: bool = False
+    found_is_proof: bool = False
     without_follower: str
 
     @abstractmethod

@@ -14,7 +14,7 @@ from replstore.timestamps import now
 
 log = logging.getLogger("replstore.pair")
 #: s that a promotion may take, and between two looks at it: an idle standby writes 25 to 45 ms after it was told to.
-PROMOTION, LOOK = 10.0, 0.01
+PROMOTION, LOOK = 10.0, 0.005
 #: s for which what was seen of a standby is good to promote it by.
 FRESH = 3.0
 
@@ -46,7 +46,7 @@ def promote(node: Node, seen: NodeView, *, refused: bool, force: bool = False, w
     stream, term = seen.stream, seen.term
     if stream is None or term is None:
         raise TakeoverRefused(f"{node.name} can't be promoted: its place in the log isn't known")
-    with node.begin(limit=seconds) as connection:
+    with node.begin(limit=seconds + 1.0) as connection:
         refusal = native(node).promote(
             connection,
             boot=seen.boot,
@@ -57,18 +57,16 @@ def promote(node: Node, seen: NodeView, *, refused: bool, force: bool = False, w
             refused=refused,
             force=force,
         )
-    if refusal is not None:
-        raise TakeoverRefused(f"{node.name} isn't promoted: {refusal}")
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        with node.begin(limit=seconds) as connection:
-            state = node.database.state(connection)
-        if state is not None and state.role == Role.WRITER:
-            new = record(node)
-            log.warning("%s was promoted, timeline %d", node.name, new.number)
-            return new
-        time.sleep(LOOK)
-    raise TakeoverRefused(f"{node.name} was told to become the primary and hasn't within {seconds:g} s; its server's log says why")
+        if refusal is not None:
+            raise TakeoverRefused(f"{node.name} isn't promoted: {refusal}")
+        deadline = time.monotonic() + seconds
+        while native(node).in_recovery(connection):  # in the same transaction: its lock says that somebody promotes
+            if time.monotonic() >= deadline:
+                raise TakeoverRefused(f"{node.name} was told to become the primary and hasn't within {seconds:g} s; its server's log says why")
+            time.sleep(LOOK)
+    new = record(node)
+    log.warning("%s was promoted, timeline %d", node.name, new.number)
+    return new
 
 
 def record(node: Node) -> Term:
@@ -80,7 +78,6 @@ def record(node: Node) -> Term:
     """
     with node.begin() as connection:
         native(node).record(connection, str(uuid4()), now())
-    with node.begin() as connection:
         state = node.database.state(connection)
     if state is None or state.role != Role.WRITER or not state.term_uuid:
         raise TakeoverRefused(f"{node.name} is in recovery again, or has begun another timeline")

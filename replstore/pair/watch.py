@@ -81,6 +81,7 @@ class Watch:
 
     def view(self) -> View:
         """Asks both nodes, and the witness, and returns what is known now."""
+        known = self._highest
         observations = list(self._askers.map(lambda node: node.observe(self._timeout), self.nodes))
         for n, seen in enumerate(observations):
             if self._is_restarted_writer(self.nodes[n], seen):
@@ -88,7 +89,7 @@ class Watch:
         with self._lock:
             primary, standby = (self._node_view(node, seen) for node, seen in zip(self.nodes, observations, strict=True))
             self.states = {node.name: seen for node, seen in zip(self.nodes, observations, strict=True)}
-        return self._view(primary, standby)
+        return self._view(primary, standby, known)
 
     def _is_restarted_writer(self, node: Node, seen: Observation) -> bool:
         """Native: whether it answers as the writer for the first time since its start.  While it was away the other one may have been promoted, and what that
@@ -104,9 +105,11 @@ class Watch:
         with self._lock:
             fresh = self._node_view(node, seen)
             self.states = {**self.states, node.name: seen}
-        return self._view(fresh, view.standby) if node is self.nodes[0] else self._view(view.primary, fresh)
+        primary, standby = (fresh, view.standby) if node is self.nodes[0] else (view.primary, fresh)
+        return self._view(primary, standby, view.highest)
 
-    def _view(self, primary: NodeView, standby: NodeView) -> View:
+    def _view(self, primary: NodeView, standby: NodeView, known: Term | None) -> View:
+        """What is known now; ``known`` is the highest term that was known before the nodes were asked."""
         with self._lock:
             pair = next((seen.state.pair for seen in self.states.values() if seen.state is not None), None)
         witness = self.witness.view(pair) if self.witness else None
@@ -121,7 +124,10 @@ class Watch:
                 contact = Contact(uptime() - self._sent, contact.term, contact.writer, contact.writer_boot, contact.follower_boot)
             seen_batch = max((self._remember(view) for view in (primary, standby) if view.role is Role.FOLLOWER), default=0)
             written = self._written(primary, standby)
-            return View(primary, standby, self.policy, contact, witness, seen_batch, self._highest, written)
+            highest = self._highest
+            if highest != known and highest is not None and Term(highest.number, "") in (_term(primary), _term(standby)):
+                highest = Term(highest.number, "")  # another thread has read its record since this one asked
+            return View(primary, standby, self.policy, contact, witness, seen_batch, highest, written)
 
     def _written(self, *views: NodeView) -> int | None:
         """How far the writer of the highest term has been seen to come, unless its follower has received more since for longer than a look takes."""

@@ -56,7 +56,7 @@ def compare_changed(both: Both, tables: Definitions, name: str, keys: Collection
             if len(found) < wishes.limit:
                 found.append((Differing(key, _kind(mine, theirs), 0), mine, theirs))
         meter.add(len(piece))
-    known = causes(both, tables, name)
+    known = causes(both, tables, name, [each for each, _, _ in found])
     found.sort(key=lambda each: (len(each[0].key), each[0].key))
     kept = tuple(difference(each, readers[0].recipe, mine, theirs, known) for each, mine, theirs in found)
     return TableReport(name, counts["primary"], counts["standby"], kept, total, waiting, changed=len(keys))

@@ -52,7 +52,7 @@ def check(pair: Pair, wishes: Wishes | None = None) -> Report:
         found = wished(both, wishes)
         since = memory.since(found, MANY) if wishes.since else None
         memory.begin()
-        report = memory.keep(compared(both, found, wishes, more, log, began, since), found)
+        report = memory.keep(compared(replace(both, marks=memory.valid(found)), found, wishes, more, log, began, since), found)
     return report.listing(limit)
 
 

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, delete, select
 from replstore.databases.base import Fault
 from replstore.errors import CannotCheck
 from replstore.node import one_line
+from replstore.reconcile.origin import Origin
 from replstore.reconcile.report import Report
 from replstore.reconcile.schema import Definitions
 from replstore.reconcile.snapshots import Both, Side, reading
@@ -28,6 +29,7 @@ from replstore.replication.journal.verified import Mark
 LIMIT = 5.0
 #: How often that is tried: another check may write at the same moment.
 ATTEMPTS = 3
+NONE = f"no check of all its rows, with no more than {verified.KEYS:,} differences, is on record since the last takeover, rejoin or copy"
 
 
 @dataclass(frozen=True)
@@ -67,16 +69,17 @@ class Memory:
             not both.inexact and both.writer.state.role == "writer" and both.follower.state.position is not None and not both.follower.state.copying
         )
         self._whole = whole
-        self._marks = {side.name: self._read(side) for side in both.sides} if self._able else {}
+        self._common = verified.common(*map(self._read, both.sides)) if self._able else {}
 
     def _read(self, side: Side) -> dict[str, Mark]:
         with reading(side.node):
             return verified.read(side.node, side.connection, self._both.writer.state)
 
-    @property
-    def marks(self) -> dict[str, Mark]:
-        """By table, what both nodes have."""
-        return verified.common(*self._marks.values()) if self._able else {}
+    def valid(self, found: Definitions) -> dict[str, Mark]:
+        """By chosen table, how far an earlier check found it equal, where what has changed since is still known."""
+        return {
+            name: mark for name, mark in self._common.items() if name in found.names and found.comparable(name) and not self._fault(found, name, mark)
+        }
 
     def since(self, found: Definitions, most: int) -> Since:
         """What has changed in the chosen tables since they were last verified.
@@ -89,7 +92,7 @@ class Memory:
         """
         if self._both.inexact:
             raise CannotCheck(f"what has changed since the last check can't be told: {self._both.inexact}; run `replstore check`, without --since")
-        marks, names = self.marks, [name for name in found.names if name in found.replicated and found.comparable(name)]
+        marks, names = self._common, [name for name in found.names if name in found.replicated and found.comparable(name)]
         faults = {name: fault for name in names if (fault := self._fault(found, name, marks.get(name)))}
         if faults:
             reasons = "; ".join(
@@ -110,7 +113,7 @@ class Memory:
     def _fault(self, found: Definitions, name: str, mark: Mark | None) -> str:
         """Why a table's mark doesn't serve; empty: it does."""
         if not self._able or mark is None:
-            return "not checked as a whole, or with too many differences, since the last takeover, copy or rejoin"
+            return NONE
         if name in found.faults:
             return "its changes weren't all captured"
         if mark.definition != _definition(found, name):
@@ -163,7 +166,7 @@ class Memory:
             if name not in found.replicated or table.primary is None or not (self._whole or table.total):
                 continue
             told = self._whole and table.total == len(table.differences) <= verified.KEYS and name not in found.faults
-            keys = tuple(sorted({each.form for each in table.differences}))
+            keys = {each.form: _proof(each.origin) for each in table.differences}
             marks[name] = Mark(self._id, self._at, follower.state.position or "", here, _definition(found, name), keys) if told else None
         return marks
 
@@ -187,6 +190,11 @@ class Memory:
                 if database.classify(error) not in (Fault.TRANSIENT, Fault.TIMEOUT, Fault.CALLER):
                     break
         return fault
+
+
+def _proof(origin: Origin) -> tuple[str, str | None] | None:
+    """What the next check would otherwise not know any more."""
+    return (origin.after, origin.change.node if origin.change else None) if origin.after else None
 
 
 def _definition(found: Definitions, name: str) -> str:

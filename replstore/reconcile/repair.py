@@ -8,6 +8,7 @@ by row: so one row that can't be written keeps no other.  Sequences are set forw
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from graphlib import CycleError, TopologicalSorter
@@ -17,8 +18,8 @@ from uuid import uuid4
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-from replstore.errors import CannotRepair, ConfigError
-from replstore.node import Node
+from replstore.errors import CannotRepair, ConfigError, RepairBrokeOff
+from replstore.node import Node, one_line
 from replstore.reconcile.plan import Change, Left, Plan, as_dict, make_plan
 from replstore.reconcile.report import Report
 from replstore.reconcile.saved import Numbered, Repair, repairs, require_table, save, to_undo, undone
@@ -93,8 +94,9 @@ def carry_out(pair: Pair, run: Run, plan: Plan) -> Outcome:
     """Carries a plan out; rows that have changed since it was made are left as they are.
 
     Raises:
-        CannotRepair: the roles have changed; what was repaired before stays, and can be undone.
-        NoWriter, CommitUnknown, CommittedNotReplicated.
+        CannotRepair: the roles have changed, or what keeps the rows isn't there; nothing was changed.
+        RepairBrokeOff: a node was lost, or the roles have changed, after some rows; what was repaired stays, and can be undone.
+        NoWriter, CommitUnknown, CommittedNotReplicated: with the first rows.
     """
     for node in pair.nodes.values():
         with node.snapshot() as connection:
@@ -107,8 +109,11 @@ def carry_out(pair: Pair, run: Run, plan: Plan) -> Outcome:
 
     hand = Hand(pair, run, plan.writer, keep)
     numbered = list(enumerate(plan.changes))
-    done, left = _carry_out(hand, pair, numbered)
-    _advance(pair, run, plan, done)
+    done: list[Numbered] = []
+    with _whole(f"repair {id}", id, done, f"the same command goes on, and `replstore repair --undo {id}` brings back what it changed"):
+        left = _carry_out(hand, pair, numbered, done)
+        _advance(pair, run, plan, done)
+    done.sort(key=_number)
     return Outcome(plan, True, id if done else None, tuple(change for _, change in done), (*plan.left, *left))
 
 
@@ -138,7 +143,10 @@ def undo(pair: Pair, run: Run, id: str) -> Outcome:
         _mark(node, connection, changes)
 
     hand = Hand(pair, run, lead, keep, beside=False)
-    done, left = _carry_out(hand, pair, numbered)
+    done: list[Numbered] = []
+    with _whole(f"the undo of repair {found.id}", found.id, done, "the same command goes on"):
+        left = _carry_out(hand, pair, numbered, done)
+    done.sort(key=_number)
     return Outcome(plan, True, found.id, tuple(change for _, change in done), tuple(left))
 
 
@@ -162,16 +170,34 @@ def listed(pair: Pair) -> list[Repair]:
 # -- in which order
 
 
-def _carry_out(hand: Hand, pair: Pair, changes: Sequence[Numbered]) -> tuple[list[Numbered], list[Left]]:
-    done: list[Numbered] = []
+@contextmanager
+def _whole(what: str, id: str, done: Sequence[Numbered], further: str) -> Iterator[None]:
+    """An error after the first rows says what became of them, and how to go on."""
+    try:
+        yield
+    except Exception as error:
+        if not done:
+            raise
+        node = getattr(error, "replstore_node", "")
+        reason = f"{node} answers: {one_line(error)}" if node else one_line(error)
+        rows = f"{len(done):,} row{'' if len(done) == 1 else 's'}"
+        raise RepairBrokeOff(
+            f"{what} broke off after {rows} ({reason}): these stay, each kept as it was; {further}", id=id, rows=len(done)
+        ) from error
+
+
+def _number(change: Numbered) -> int:
+    return change[0]
+
+
+def _carry_out(hand: Hand, pair: Pair, changes: Sequence[Numbered], done: list[Numbered]) -> list[Left]:
+    """Makes the changes; those that took effect are added to ``done`` as they do, the others are returned."""
     left: list[Left] = []
     follower = "standby" if hand.writer == "primary" else "primary"
     for name in (hand.writer, follower):
         mine = _in_order(pair, hand.writer, [each for each in changes if each[1].node == name])
-        written, refused = _write(partial(hand.write, name), mine)
-        done += written
-        left += refused
-    return sorted(done, key=lambda each: each[0]), left
+        left += _write(partial(hand.write, name), mine, done)
+    return left
 
 
 def _in_order(pair: Pair, writer: str, changes: Sequence[Numbered]) -> list[Numbered]:
@@ -193,8 +219,7 @@ def _in_order(pair: Pair, writer: str, changes: Sequence[Numbered]) -> list[Numb
     return going + sorted((each for each in changes if each[1].after is not None), key=lambda each: place[each[1].table])
 
 
-def _write(write: Callable[[Sequence[Numbered]], Any], changes: Sequence[Numbered]) -> tuple[list[Numbered], list[Left]]:
-    done: list[Numbered] = []
+def _write(write: Callable[[Sequence[Numbered]], Any], changes: Sequence[Numbered], done: list[Numbered]) -> list[Left]:
     left: list[Left] = []
     rest, reasons = list(changes), dict[int, str]()
     for size, again in ((CHUNK, True), (AT_ONCE, False), (1, True)):
@@ -213,7 +238,7 @@ def _write(write: Callable[[Sequence[Numbered]], Any], changes: Sequence[Numbere
                 done += [each for each in chunk if each[0] not in written.left]
                 left += [Left(change.table, change.key, written.left[no]) for no, change in chunk if no in written.left]
             rest = refused
-    return done, left + [Left(change.table, change.key, reasons[no]) for no, change in rest]
+    return left + [Left(change.table, change.key, reasons[no]) for no, change in rest]
 
 
 def _chunks(changes: Sequence[Numbered], size: int) -> Iterator[Sequence[Numbered]]:

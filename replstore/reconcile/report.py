@@ -12,11 +12,10 @@ from typing import Any, Literal
 from sqlalchemy.engine import URL
 
 from replstore.reconcile.keymap import KeyMap
+from replstore.reconcile.origin import Cause, Origin
 from replstore.urls import shown
 
 Kind = Literal["missing_on_standby", "missing_on_primary", "changed"]
-#: What is known of a difference's origin: an orphan, or a table whose changes weren't captured.
-Cause = Literal["orphan", "capture_missing"]
 #: The replicated control table, by its id on each database.
 OURS = ("replstore_orphan", "replstore.orphan")
 Values = dict[str, str | None]
@@ -30,8 +29,7 @@ class Difference:
         key: its key, by column. Numbers that a float can't hold are text; bytes are ``{"blob": hex}``.
         kind: what is the matter.
         columns: the columns that differ; empty where one node lacks the row.
-        cause: where it comes from; None: nothing is known, so it was written behind the guard, or while capture was off.
-        tx: id of the transaction's marker, where it is known.
+        origin: where it comes from, as far as it is known.
         primary, standby: the values of these columns as each database prints them, of all columns where the other lacks the row; None: no such row.
         form: the key as the databases' own reading names it.
         same: the values of all other columns that both nodes have, which are the same on both; empty where one lacks the row.
@@ -41,8 +39,7 @@ class Difference:
     key: dict[str, Any]
     kind: Kind
     columns: tuple[str, ...]
-    cause: Cause | None
-    tx: str | None
+    origin: Origin
     primary: Values | None
     standby: Values | None
     form: str = field(default="", compare=False)
@@ -55,11 +52,20 @@ class Difference:
             "key": {name: _shown(value) for name, value in self.key.items()},
             "kind": self.kind,
             "columns": list(self.columns),
-            "cause": self.cause,
-            "tx": self.tx,
+            **self.origin.as_dict(),
             "primary": self._row(self.primary),
             "standby": self._row(self.standby),
         }
+
+    @property
+    def cause(self) -> Cause | None:
+        """What is proved of its origin; None: nothing."""
+        return self.origin.cause
+
+    @property
+    def tx(self) -> str | None:
+        """Id of the marker of the transaction that made it, where that is known."""
+        return self.origin.change.tx if self.origin.change else None
 
     @property
     def common(self) -> dict[str, Any]:

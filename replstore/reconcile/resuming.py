@@ -16,10 +16,11 @@ from typing import Any
 
 from replstore.errors import ConfigError
 from replstore.reconcile.keymap import KeyMap
+from replstore.reconcile.origin import Origin
 from replstore.reconcile.report import Difference, TableReport
 from replstore.reconcile.schema import Definitions
 
-VERSION = 2
+VERSION = 3
 
 
 class Log:
@@ -99,7 +100,9 @@ class Log:
 
 
 def _report(kept: dict[str, Any]) -> TableReport:
-    differences = tuple(Difference(**{**each, "columns": tuple(each["columns"])}) for each in kept["differences"])
+    differences = tuple(
+        Difference(**{**each, "columns": tuple(each["columns"]), "origin": Origin.of(each["origin"])}) for each in kept["differences"]
+    )
     return TableReport(**{**kept, "differences": differences, "map": kept["map"] and KeyMap(**_tuples(kept["map"]))})
 
 

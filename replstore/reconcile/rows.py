@@ -13,7 +13,7 @@ from operator import add
 from replstore.databases.catalog import Table
 from replstore.databases.digests import Cut, Forms, Recipe, Row, agreed
 from replstore.reconcile.buckets import Found, Within, expected, find, stretches
-from replstore.reconcile.causes import Causes, causes
+from replstore.reconcile.causes import NOTHING, Causes, causes
 from replstore.reconcile.pairing import Differing, differing
 from replstore.reconcile.reading import Meter, Progress, Reader, Sessions, at_once
 from replstore.reconcile.report import Difference, TableReport, Values, key_values
@@ -75,7 +75,7 @@ def _compared(
     waiting_keys = waiting_keys_of(both, tables, name) if found.cut else set()
     told = _Told(waiting_keys, wishes.limit)
     map = found.map.marked(told.differing(_differing(readers, sessions, found))) if found.map else None
-    kept = list(_named(readers, told.named, causes(both, tables, name))) if told.named else []
+    kept = list(_named(readers, told.named, causes(both, tables, name, told.named))) if told.named else []
     if map:
         equal = Counter((each.position, each.kind) for each in told.named)  # what their values say after all
         equal.subtract((each.position, each.kind) for each in kept)
@@ -185,16 +185,16 @@ def _without_key(found: Differing, recipe: Recipe) -> Difference:
     values = json.loads(found.key)
     row = {name: values[name] for name in recipe.columns}
     primary, standby = (None, row) if found.kind == "missing_on_primary" else (row, None)
-    return Difference({}, found.kind, (), None, None, primary, standby, found.key, position=found.position)
+    return Difference({}, found.kind, (), NOTHING, primary, standby, found.key, position=found.position)
 
 
 def difference(found: Differing, recipe: Recipe, primary: Values | None, standby: Values | None, known: Causes) -> Difference:
     """A row that differs, as it is reported."""
-    cause, tx = known.of(found.key)
     key = dict(zip(recipe.key, key_values(found.key), strict=True))
     if primary is None or standby is None:
-        return Difference(key, found.kind, (), cause, tx, primary, standby, found.key, position=found.position)
+        there = known.of(found.key, recipe.columns)
+        return Difference(key, found.kind, (), there, primary, standby, found.key, position=found.position)
     changed = tuple(name for name in primary if primary[name] != standby.get(name))
     mine, theirs = ({name: row.get(name) for name in changed} for row in (primary, standby))
     same = {name: value for name, value in primary.items() if name not in changed}
-    return Difference(key, "changed", changed, cause, tx, mine, theirs, found.key, same, found.position)
+    return Difference(key, "changed", changed, known.of(found.key, changed), mine, theirs, found.key, same, found.position)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, select
@@ -18,6 +18,7 @@ from sqlalchemy import Connection, select
 from replstore.databases.base import Fault, NodeState
 from replstore.errors import CannotCheck, ReplstoreError
 from replstore.node import Node, Observation, one_line
+from replstore.replication.journal.verified import Mark
 from replstore.replication.mirror import to_copy
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Both:
         inexact: why nothing can be told to be on its way; empty: it can.
         pending: by table, the keys that the writer's journal names after the follower's position; None: the whole table.
         copying: every table is on its way as a whole.
+        marks: by table, how far an earlier check found it equal, of those that are to be compared and where the journal reaches back to it.
     """
 
     writer: Side
@@ -69,6 +71,7 @@ class Both:
     inexact: str
     pending: Mapping[str, set[str] | None]
     copying: bool
+    marks: Mapping[str, Mark] = field(default_factory=dict)
 
     @property
     def sides(self) -> tuple[Side, Side]:

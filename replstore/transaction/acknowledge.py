@@ -51,7 +51,9 @@ def acknowledge(pair: Pair, lead: Lead, id: str | None, durability: str, *, bega
         if held or _alone(pair, lead, durability):
             return
         if _moved(pair, lead):
-            lead = resolve(pair, lead.term, id, durability, began=began, cause=None)
+            former, lead = lead, resolve(pair, lead.term, id, durability, began=began, cause=None)
+            if is_on_both(pair, former, lead):
+                return
             continue
         if time.monotonic() >= deadline:
             why = pair.shipping.stopped or trouble
@@ -67,6 +69,11 @@ def _is_replaced(pair: Pair, lead: Lead) -> bool:
     """Whether this program knows of a later writer by now, without asking anybody: the transaction may have committed on a former one."""
     known = pair.lead
     return known is not None and known.term.outranks(lead.term)
+
+
+def is_on_both(pair: Pair, former: Lead, lead: Lead) -> bool:
+    """Whether a commit of a former writer, found on this one, was on both: its follower then can have it from that writer only."""
+    return pair.link.found_is_proof and lead.node is not former.node
 
 
 def _held(pair: Pair, lead: Lead, id: str | None, deadline: float) -> tuple[bool, str]:

@@ -6,13 +6,12 @@ import os
 from contextlib import suppress
 from typing import Any
 
-from replstore.errors import NotTheWriter
 from replstore.node import Node
 from replstore.pair.decide import Acknowledge
 from replstore.pair.lead import Lead
 from replstore.pair.pair import Pair
 from replstore.timestamps import uptime
-from replstore.transaction.acknowledge import acknowledge
+from replstore.transaction.acknowledge import acknowledge, is_on_both
 from replstore.transaction.doubt import end, resolve
 
 
@@ -61,9 +60,6 @@ class Attempt:
         """
         self.pair.refuse_astray(self.lead, connection)
         self.connection = connection
-        if self.id is None and self.lead.node.database.is_standby(connection):  # no marker is there to be refused
-            self.refused()
-            raise NotTheWriter(f"{self.lead.node.name} is a standby, and no longer the writer of {self.lead.term}")
         self.pair.enter(connection, self.lead.node)
 
     @property
@@ -114,6 +110,8 @@ class Attempt:
         else:
             lead = resolve(self.pair, self.lead.term, self.id, self.durability, began=self.since, backend=self.backend, cause=error)
         self.done = True
+        if is_on_both(self.pair, self.lead, lead):
+            return
         # a server that was to wait for a standby has not done so to the end: that it has the commit must be proved, and soon if it was waited for already
         durability = "replicated" if self.cut or self.pair.link.waits(lead, self.durability) else self.durability
         acknowledge(self.pair, lead, self.id, durability, began=self.since, seconds=min(1.0, self.pair.settings.ack_timeout) if self.cut else None)

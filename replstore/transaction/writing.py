@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from replstore.databases.base import Fault
 from replstore.databases.dialect import as_database_error, raw
-from replstore.errors import NotTheWriter, TransactionLost
+from replstore.errors import NotTheWriter, NoWriter, TransactionLost
 from replstore.node import one_line
 from replstore.pair.lead import Lead
 from replstore.pair.pair import Pair
@@ -60,7 +60,7 @@ class Writing:
             try:
                 connection = lead.node.engine.connect()
             except DBAPIError as error:
-                self._give_way(lead, error, deadline)
+                self._give_way(lead, error, deadline, connecting=True)
                 continue
             if isolation is not None:
                 self._isolate(connection, isolation)
@@ -103,9 +103,15 @@ class Writing:
         attempt.ended()
         self._give_way(attempt.lead, as_database_error(error, connection), deadline)
 
-    def _give_way(self, lead: Lead, error: BaseException, deadline: float) -> None:
+    def _give_way(self, lead: Lead, error: BaseException, deadline: float, *, connecting: bool = False) -> None:
         """Decides whether another look may help; raises the error if not."""
         fault = Fault.NOT_THE_WRITER if isinstance(error, NotTheWriter) else lead.node.database.classify(error)
+        seen = self._pair.watch.states.get(lead.node.name)
+        if connecting and fault is Fault.SILENT and time.monotonic() >= deadline and seen is not None and seen.fault is None:
+            raise NoWriter(
+                f"{lead.node.name} answers on sessions that are open and takes no new ones ({one_line(error)}): its postmaster stands still, or what is "
+                "between here and there; it isn't lost, so its follower doesn't become the writer"
+            ) from error
         if not (fault.connection_is_gone or fault is Fault.NOT_THE_WRITER) or time.monotonic() >= deadline:
             raise error
         self._pair.doubt(lead)
@@ -158,6 +164,8 @@ class Block:
 
     def _end(self) -> None:
         self.attempt.ended()
+        if not self._connection.invalidated and raw(self._connection.connection).is_gone():
+            self._connection.invalidate()  # else the pool would try to roll back on it, and log that it can't
         self._connection.close()
 
 

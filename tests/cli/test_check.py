@@ -8,6 +8,7 @@ import pytest
 
 from tests.cli.fix_command import Run
 from tests.fix_check import behind_the_guard
+from tests.fix_reconcile import Two
 from tests.fix_stores import Lab, insert
 
 
@@ -75,7 +76,7 @@ def test_json_is_the_report_on_stdout_and_nothing_else(pair: Lab, run: Run) -> N
         "key": {"id": 2},
         "kind": "changed",
         "columns": ["owner"],
-        "cause": None,
+        "cause": "behind_guard",
     }
     assert difference["primary"] == {"owner": "'\\xff'"}
 
@@ -120,3 +121,37 @@ def test_an_empty_list_of_tables_is_refused(run: Run, pair: Lab) -> None:
     done = run("check", "--tables", " , ", *urls(pair))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "replstore: --tables names no table: give at least one, or leave it out to compare all\n"
+
+
+def test_since_last_compares_what_has_changed_or_ends_with_2_and_the_command_that_is_needed(pair: Lab, run: Run) -> None:
+    done = run("check", *urls(pair), "--since", "last")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "run `replstore check`, which compares every row" in done.stderr
+    assert run("check", *urls(pair)).returncode == 0
+    pair.sql("primary", insert(7))
+    assert run("sync", *urls(pair)).returncode == 0
+    done = run("check", *urls(pair), "--since", "last")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Equal: 1 row in 1 table that changed since 20" in " ".join(done.stdout.split())
+    assert "only found by a check without --since" in " ".join(done.stdout.split())
+    facts = json.loads(run("check", *urls(pair), "--since", "last", "--format", "json").stdout)
+    assert [each["changed"] for each in facts["tables"]] == [0, 0]
+    assert facts["since"].startswith("20")
+    for wrong, sentence in ((("--since", "yesterday"), "only last is"), (("--since", "last", "--where", "id = 1"), "doesn't go together with since")):
+        done = run("check", *urls(pair), *wrong)
+        assert done.returncode == 2
+        assert sentence in " ".join(done.stderr.split())
+
+
+def test_two_databases_that_are_no_pair_have_no_last_check(two_files: Two, run: Run) -> None:
+    two_files.both("CREATE TABLE a (id INTEGER PRIMARY KEY)")
+    done = run("check", *two_files.urls.values(), "--since", "last")
+    assert done.returncode == 2
+    assert "leave --since out" in " ".join(done.stderr.split())
+
+
+def test_causes_stand_beside_the_rows(pair: Lab, run: Run) -> None:
+    assert run("check", *urls(pair)).returncode == 0
+    behind_the_guard(pair, "standby", "UPDATE account SET amount = 77 WHERE id = 2")
+    words = " ".join(run("check", *urls(pair), COLUMNS="160").stdout.split())
+    assert "written past the triggers, after the check of 20" in words

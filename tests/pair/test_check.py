@@ -311,7 +311,10 @@ def test_a_difference_under_the_key_of_a_recorded_orphan_names_its_transaction(l
     assert store.check().equal
     behind_the_guard(lab, "standby", "DELETE FROM account WHERE id IN (2, 3)", f"DELETE FROM {lab.name('orphan')}")
     report = store.check()
-    assert {each.key["id"]: (each.cause, each.tx) for each in table(report, "account").differences} == {2: (None, None), 3: ("orphan", "the-tx")}
+    assert {each.key["id"]: (each.cause, each.tx) for each in table(report, "account").differences} == {
+        2: ("behind_guard", None),
+        3: ("orphan", "the-tx"),
+    }
     assert found(report, "orphan") == [(("o",), "missing_on_standby", ())]
 
 

@@ -14,7 +14,9 @@ import pytest
 from sqlalchemy import make_url
 
 import replstore.reconcile.page as pages
+from replstore.reconcile.causes import NOTHING
 from replstore.reconcile.keymap import drawn
+from replstore.reconcile.origin import Change, Origin
 from replstore.reconcile.page import page
 from replstore.reconcile.page import rows as listing
 from replstore.reconcile.page.markup import VOID, markup, tag
@@ -62,7 +64,7 @@ class Page(HTMLParser):
 
 
 def changed(key: Any, primary: Any, standby: Any, same: dict[str, str | None] | None = None, **more: Any) -> Difference:
-    return Difference({"id": key}, "changed", ("v",), None, None, {"v": primary}, {"v": standby}, same=same or {}, **{"position": 0, **more})
+    return Difference({"id": key}, "changed", ("v",), NOTHING, {"v": primary}, {"v": standby}, same=same or {}, **{"position": 0, **more})
 
 
 def table(name: str, *differences: Difference, total: int | None = None, rows: int = 1_000_000) -> TableReport:
@@ -85,9 +87,17 @@ WHOLE = report(
     table(
         "public.item",
         changed(1, "abc", "abd", {"id": "1", "w": HOSTILE}),
-        Difference({"id": 2}, "missing_on_standby", (), "orphan", "0198-tx", {"id": "2", "v": "x"}, None, position=2),
         Difference(
-            {"id": 3}, "missing_on_primary", (), "capture_missing", None, None, {"id": "3", **{f"c{n}": str(n) for n in range(20)}}, position=3
+            {"id": 2},
+            "missing_on_standby",
+            (),
+            Origin("orphan", Change("0198-tx", "2026-01-01 12:00", "standby")),
+            {"id": "2", "v": "x"},
+            None,
+            position=2,
+        ),
+        Difference(
+            {"id": 3}, "missing_on_primary", (), Origin("capture_missing"), None, {"id": "3", **{f"c{n}": str(n) for n in range(20)}}, position=3
         ),
     ),
     TableReport("public.same", 5, 5, (), 0, 2),
@@ -119,8 +129,21 @@ def test_an_equal_pair_is_said_to_be_equal() -> None:
     "hostile",
     [
         report(table(HOSTILE, changed(HOSTILE, HOSTILE, "x", {"w": HOSTILE}))),
-        report(table("t", Difference({HOSTILE: 1}, "changed", (HOSTILE,), None, HOSTILE, {HOSTILE: "a"}, {HOSTILE: None}, same={HOSTILE: "y"}))),
-        report(table("t", Difference({}, "missing_on_standby", (), None, None, {HOSTILE: HOSTILE}, None))),
+        report(
+            table(
+                "t",
+                Difference(
+                    {HOSTILE: 1},
+                    "changed",
+                    (HOSTILE,),
+                    Origin("orphan", Change(HOSTILE, HOSTILE, HOSTILE), last=Change(HOSTILE, HOSTILE, "primary")),
+                    {HOSTILE: "a"},
+                    {HOSTILE: None},
+                    same={HOSTILE: "y"},
+                ),
+            )
+        ),
+        report(table("t", Difference({}, "missing_on_standby", (), NOTHING, {HOSTILE: HOSTILE}, None))),
         report(schema=(SchemaDifference(HOSTILE, HOSTILE),)),
         report(sequences=(SequenceDifference(HOSTILE, 1, 2, HOSTILE),)),
         report(notes=(HOSTILE,), about=About({"primary": HOSTILE, "standby": HOSTILE})),
@@ -250,7 +273,7 @@ def test_the_map_has_a_place_for_each_range_and_a_description() -> None:
 
 
 def test_of_hashes_no_key_is_said() -> None:
-    differences = (Difference({"a": "x", "b": 1}, "changed", ("v",), None, None, {"v": "1"}, {"v": "2"}),)
+    differences = (Difference({"a": "x", "b": 1}, "changed", ("v",), NOTHING, {"v": "1"}, {"v": "2"}),)
     map = drawn(-(1 << 63), (1 << 63) - 1, 57, {}, {}, ordered=False).marked([(0, "changed")])
     html = Page(page(report(TableReport("item", 1000, 1000, differences, 1, 0, map=map))))
     assert "neighbours here are no neighbours in the table" in html.text()

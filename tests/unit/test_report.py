@@ -10,6 +10,7 @@ from rich.console import Console
 from replstore.cli.check import show
 from replstore.errors import ConfigError
 from replstore.local import SqlitePair
+from replstore.reconcile.origin import Origin
 from replstore.reconcile.report import Difference, Report, TableReport
 from replstore.store import Store
 
@@ -48,7 +49,7 @@ def test_without_tables_no_empty_frame_is_shown() -> None:
 
 
 def test_a_key_is_the_same_in_the_row_as_by_itself() -> None:
-    missing = Difference({"id": 3, "code": "x"}, "missing_on_standby", (), None, None, {"id": "3", "code": "x", "amount": "7"}, None)
+    missing = Difference({"id": 3, "code": "x"}, "missing_on_standby", (), Origin(), {"id": "3", "code": "x", "amount": "7"}, None)
     facts: dict[str, Any] = missing.as_dict()
     assert facts["key"] == {"id": 3, "code": "x"}
     assert facts["primary"] == {"id": 3, "code": "x", "amount": "7"}

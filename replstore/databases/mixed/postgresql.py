@@ -13,9 +13,10 @@ from replstore.databases.carrier import Carrier
 from replstore.databases.catalog import Difference, Table, quote
 from replstore.databases.dialect import raw
 from replstore.databases.digests import Digests, Forms, Recipe
-from replstore.databases.mixed import compare, digests, guards, making_postgresql, reading_postgresql
+from replstore.databases.mixed import compare, crossing, digests, guards, making_postgresql, reading_postgresql
 from replstore.databases.mixed.from_postgresql import PostgreSQLToSQLite
 from replstore.databases.mixed.from_sqlite import ADVANCE
+from replstore.databases.mixed.keys import postgresql_key
 from replstore.databases.mixed.replaying import MixedPostgreSQLReplaying
 from replstore.databases.postgresql.capture import qualified
 from replstore.databases.postgresql.database import PostgreSQL
@@ -134,6 +135,15 @@ class MixedPostgreSQL(PostgreSQL):
 
     def entries(self, connection: Connection, since: str) -> Iterator[Entry]:
         return reading_postgresql.shared_entries(connection, lambda names: self._tables(connection, names), super().entries(connection, since))
+
+    def _key_of(self, table: Table) -> str:
+        return f"{postgresql_key(table, 't')}::text"
+
+    def lookable(self, table: Table, keys: Collection[str]) -> Collection[str]:
+        return crossing.lookable(table, keys)
+
+    def uncrossable(self, connection: Connection, table: Table, keys: Collection[str]) -> Mapping[str, Mapping[str, str]]:
+        return crossing.of_postgresql(connection, table, keys)
 
     def rows(self, connection: Connection, table: Table, keys: Collection[str] | None = None) -> list[tuple[str, str]]:
         return reading_postgresql.rows(connection, table, keys)

@@ -18,7 +18,7 @@ from replstore.databases.carrier import Carrier
 from replstore.databases.catalog import Column, Difference, Table, split_id
 from replstore.databases.dialect import raw
 from replstore.databases.digests import Digests, Forms, Recipe
-from replstore.databases.mixed import compare, digests, guards, making_sqlite, reading_sqlite
+from replstore.databases.mixed import compare, crossing, digests, guards, making_sqlite, reading_sqlite
 from replstore.databases.mixed.from_sqlite import SQLiteToPostgreSQL
 from replstore.databases.mixed.names import ORPHAN, name_here, shared_id
 from replstore.databases.mixed.replaying import MixedSQLiteReplaying
@@ -149,6 +149,12 @@ class MixedSQLite(SQLite):
 
     def holds_rows(self, connection: Connection, table: Table) -> bool:
         return super().holds_rows(connection, native(table))
+
+    def lookable(self, table: Table, keys: Collection[str]) -> Collection[str]:
+        return crossing.lookable(table, keys)
+
+    def uncrossable(self, connection: Connection, table: Table, keys: Collection[str]) -> Mapping[str, Mapping[str, str]]:
+        return crossing.of_sqlite(connection, table, native(table), keys)
 
     def rows(self, connection: Connection, table: Table, keys: Collection[str] | None = None) -> list[tuple[str, str]]:
         return reading_sqlite.rows(connection, table, native(table), keys)

@@ -40,6 +40,10 @@ class Native(ABC):
         """Which cluster and which database of it this is; asked without any control table."""
 
     @abstractmethod
+    def in_recovery(self, connection: Connection) -> bool:
+        """Whether it is a standby, now and not as of the transaction's beginning."""
+
+    @abstractmethod
     def beat(self, connection: Connection) -> None:
         """Lets the write-ahead log move on, so that a follower sees that somebody reaches its primary, and that it has all of an idle one's."""
 

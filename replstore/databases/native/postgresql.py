@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import psycopg
-from sqlalchemy import Connection, Engine
+from sqlalchemy import URL, Connection, Engine
 
 from replstore.databases.base import NodeState
 from replstore.databases.catalog import Table
@@ -14,7 +14,7 @@ from replstore.databases.dialect import raw
 from replstore.databases.native import markers, terms
 from replstore.databases.native.base import Identity, Native
 from replstore.databases.native.replay import BEAT, Replay
-from replstore.databases.native.state import INSERTED, SELECT_BRIEF, SELECT_STATE, lsn, node_state, number
+from replstore.databases.native.state import INSERTED, SELECT_BRIEF, SELECT_STATE, brief_state, lsn, node_state, number
 from replstore.databases.postgresql.database import PostgreSQL
 
 #: A commit marker is a plain row here: nothing has to capture or to guard it.  Most have no key, and cost its index nothing.
@@ -45,6 +45,11 @@ class NativePostgreSQL(PostgreSQL, Native):
 
     captures: ClassVar[bool] = False
 
+    def user_engine(self, url: URL, **options: Any) -> Engine:
+        engine = super().user_engine(url, **options)
+        engine.dialect.durable = False  # type: ignore[attr-defined]  # durability="server" is its word, and "replicated" is proved
+        return engine
+
     def state(self, connection: Connection) -> NodeState | None:
         if connection.exec_driver_sql("SELECT to_regclass('replstore.timeline') IS NULL").scalar():
             return None
@@ -62,7 +67,7 @@ class NativePostgreSQL(PostgreSQL, Native):
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
             connection.invalidate()
             return None
-        return node_state(rows[0]) if rows else None
+        return brief_state(rows[0]) if rows else None
 
     def position(self, connection: Connection) -> str:
         statement = f"SELECT CASE WHEN pg_is_in_recovery() THEN (pg_last_wal_replay_lsn() - '0/0')::bigint ELSE {INSERTED} END"
@@ -86,6 +91,9 @@ class NativePostgreSQL(PostgreSQL, Native):
         statement = "SELECT (SELECT system_identifier FROM pg_control_system())::text, current_database(), pg_is_in_recovery()"
         return Identity(*connection.exec_driver_sql(statement).one())
 
+    def in_recovery(self, connection: Connection) -> bool:
+        return bool(connection.exec_driver_sql("SELECT pg_is_in_recovery()").scalar())
+
     def beat(self, connection: Connection) -> None:
         durable = raw(connection.connection).info.server_version >= 170000  # it flushes by itself; before, a transaction's end does
         connection.exec_driver_sql(BEAT[durable])
@@ -96,12 +104,6 @@ class NativePostgreSQL(PostgreSQL, Native):
         seen = {"boot": boot, "term": term, "received": received, "asked": asked, "within": within}
         found = connection.exec_driver_sql(terms.PROMOTE, {**seen, "refused": refused, "force": force}).scalar()
         return None if found is None else str(found)
-
-    def is_standby(self, connection: Any) -> bool:
-        # what the session was told at its beginning, and is told again with the first answer after a promotion
-        if connection.info.parameter_status("in_hot_standby") != "on":
-            return False
-        return bool(connection.execute("SELECT pg_is_in_recovery()").fetchone()[0])
 
     def commit_here(self, connection: Connection) -> None:
         connection.exec_driver_sql("SET LOCAL synchronous_commit = local")

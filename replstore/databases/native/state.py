@@ -8,6 +8,7 @@ gives the timeline a uuid, so that two histories under one number are told apart
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from replstore.databases.base import NodeState, Stream
@@ -96,3 +97,25 @@ def node_state(row: Sequence[Any]) -> NodeState:
         guard_open=True,
         stream=stream,
     )
+
+
+def brief_state(row: Sequence[Any]) -> NodeState:
+    """The same of a row of :data:`SELECT_BRIEF`, several times as fast: each read needs one, and most differ in the place only."""
+    *facts, place = row
+    state = _known(tuple(facts))
+    if place is None or state.stream is None:
+        return node_state(row)
+    changed: NodeState = _altered(state, position=lsn(place), stream=_altered(state.stream, place=place))
+    return changed
+
+
+@lru_cache(maxsize=16)
+def _known(facts: tuple[Any, ...]) -> NodeState:
+    return node_state((*facts, None))
+
+
+def _altered(known: Any, **changes: Any) -> Any:
+    """``dataclasses.replace`` without the constructor, which sets each field of a frozen dataclass by a call."""
+    made = object.__new__(type(known))
+    made.__dict__.update(known.__dict__, **changes)
+    return made

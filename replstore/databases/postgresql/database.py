@@ -29,6 +29,7 @@ from replstore.databases.postgresql import (
     dialect,
     digests,
     faults,
+    reading_changes,
     reading_rows,
     retention,
     sequences,
@@ -308,6 +309,16 @@ class PostgreSQL(Database):
 
     def entries(self, connection: Connection, since: str) -> Iterator[Entry]:
         return reading_rows.entries(connection, since)
+
+    def last_changes(self, connection: Connection, table: Table, keys: Collection[str]) -> Mapping[str, Entry]:
+        return reading_changes.last_changes(connection, table, keys)
+
+    def written_since(self, connection: Connection, table: Table, keys: Collection[str], position: str) -> Mapping[str, bool]:
+        return reading_changes.written_since(connection, table, keys, position, self._key_of(table))
+
+    def _key_of(self, table: Table) -> str:
+        """The expression of the key of a row ``t``, as ``rows`` gives it."""
+        return reading_rows.key_of(table)
 
     def journaled(self, connection: Connection) -> set[str]:
         return reading_rows.journaled(connection)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql
-from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
@@ -70,6 +70,9 @@ class StoreConnection(psycopg.Connection[Any], HookedConnection):
                 statements.append((hook.preamble, ()))
         return statements
 
+    def is_gone(self) -> bool:
+        return self.pgconn.status == ConnStatus.BAD
+
     def open_now(self) -> None:
         """Sends what must go before a statement that can't share its round trip."""
         if statements := self.opening():
@@ -103,7 +106,8 @@ class StoreConnection(psycopg.Connection[Any], HookedConnection):
 
     def end_reading(self) -> None:
         """Rolls back a transaction that has only read.  The driver's own rollback would deallocate all that is prepared, ours too."""
-        self._ask([("ROLLBACK", ())])
+        assert self.wire is not None  # it has sent the BEGIN
+        self.wire.say(b"ROLLBACK")
 
     def _ask(self, statements: Sequence[tuple[str, tuple[Any, ...]]]) -> Answer:
         """Executes the statements in one round trip, by libpq itself: the driver's own pipeline costs a multiple of its processor time."""
@@ -212,6 +216,8 @@ class StorePostgreSQL(HookedDialect, PGDialect_psycopg):
 
     driver = "replstore"
     supports_statement_cache = True
+    durable = True
+    """A session whose server would acknowledge what a crash takes back is told not to; False: that is left to the server."""
 
     def connect(self, *cargs: Any, **cparams: Any) -> Any:
         connection = StoreConnection.connect(*cargs, **{**cparams, "autocommit": True})
@@ -223,7 +229,7 @@ class StorePostgreSQL(HookedDialect, PGDialect_psycopg):
         connection.add_notice_handler(partial(_warned, connection))
         if self.expected_pair is not None:
             self._check_pair(connection)
-        if row[1] == "off":  # an acknowledgement must outlive a crash (HAZARDS 1f)
+        if row[1] == "off" and self.durable:  # an acknowledgement must outlive a crash (HAZARDS 1f)
             connection.execute("SET synchronous_commit TO on")
         return connection
 
@@ -265,7 +271,7 @@ class StorePostgreSQL(HookedDialect, PGDialect_psycopg):
     def rollback(self, connection: Any, hook: Hook | None) -> None:
         connection.pending = None
         status = connection.pgconn.transaction_status
-        if status == TransactionStatus.INTRANS and hook is not None and hook.read_only:
+        if status == TransactionStatus.INTRANS and hook is not None and hook.read_only and connection.wire is not None:
             connection.end_reading()
         elif status != TransactionStatus.IDLE:  # the pool asks for it each time
             connection.rollback()

@@ -23,7 +23,7 @@ from replstore.databases.catalog import Table
 from replstore.databases.database import Database
 from replstore.databases.dialect import raw
 from replstore.databases.digests import Digests, Forms, Recipe
-from replstore.databases.sqlite import capture, catalog, ddl, dialect, digests, faults, reading_rows, retention, sequences, suspended
+from replstore.databases.sqlite import capture, catalog, ddl, dialect, digests, faults, reading_changes, reading_rows, retention, sequences, suspended
 from replstore.databases.sqlite.carrier import SQLiteCarrier
 from replstore.databases.sqlite.fingerprint import fingerprints
 from replstore.databases.sqlite.holders import holders
@@ -232,6 +232,9 @@ class SQLite(Database):
 
     def entries(self, connection: Connection, since: str) -> Iterator[Entry]:
         return reading_rows.entries(connection, since)
+
+    def last_changes(self, connection: Connection, table: Table, keys: Collection[str]) -> Mapping[str, Entry]:
+        return reading_changes.last_changes(connection, table, self.replaying().last_named(connection, table, keys))
 
     def journaled(self, connection: Connection) -> set[str]:
         return reading_rows.journaled(connection)

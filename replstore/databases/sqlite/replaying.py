@@ -58,18 +58,29 @@ class SQLiteReplaying(Replaying):
         whole = "SELECT EXISTS (SELECT 1 FROM replstore_journal WHERE tbl = ? AND seq > ? AND k1 IS NULL)"
         if driver.execute(whole, (name, int(since))).fetchone()[0]:
             return set(keys)
-        collated = [f" COLLATE {table.column(column).collation}" if table.column(column).collation else "" for column in table.key]
         found: set[str] = set()
         for piece in pieces(keys, NAMED):  # each one walks through the journal
-            rows = ", ".join(f"({number}, {values})" for number, values in enumerate(map(self._literals(table), piece)))
-            names = ", ".join(f"k{n}" for n in range(1, len(table.key) + 1))
-            on = " AND ".join(f"j.k{n} = w.k{n}{collation}" for n, collation in enumerate(collated, 1))
-            statement = (
-                f"WITH w(number, {names}) AS (VALUES {rows}) SELECT DISTINCT w.number FROM w JOIN replstore_journal j ON {on} "
-                f"WHERE j.tbl = {text(name)} AND j.seq > {int(since)}"
-            )
+            statement = self._joined(table, piece, "DISTINCT w.number") + f" AND j.seq > {int(since)}"
             found |= {piece[row[0]] for row in driver.execute(statement)}
         return found
+
+    def last_named(self, connection: Connection, table: Table, keys: Collection[str]) -> dict[str, int]:
+        """By key, the number of the last entry of the journal that names it, as the database compares keys, or the whole table."""
+        driver, name = raw(connection.connection), self._journaled(table)
+        whole = driver.execute("SELECT max(seq) FROM replstore_journal WHERE tbl = ? AND k1 IS NULL", (name,)).fetchone()[0]
+        found = dict.fromkeys(keys, whole) if whole is not None else {}
+        for piece in pieces(keys, NAMED):
+            for number, seq in driver.execute(self._joined(table, piece, "w.number, max(j.seq)") + " GROUP BY 1"):
+                found[piece[number]] = max(seq, found.get(piece[number], 0))
+        return found
+
+    def _joined(self, table: Table, keys: Sequence[str], what: str) -> str:
+        """A SELECT from the journal's entries (``j``) that name these keys (``w``, numbered)."""
+        rows = ", ".join(f"({number}, {values})" for number, values in enumerate(map(self._literals(table), keys)))
+        names = ", ".join(f"k{n}" for n in range(1, len(table.key) + 1))
+        collated = [f" COLLATE {table.column(column).collation}" if table.column(column).collation else "" for column in table.key]
+        on = " AND ".join(f"j.k{n} = w.k{n}{collation}" for n, collation in enumerate(collated, 1))
+        return f"WITH w(number, {names}) AS (VALUES {rows}) SELECT {what} FROM w JOIN replstore_journal j ON {on} WHERE j.tbl = {text(self._journaled(table))}"
 
     def keys(self, connection: Connection, table: Table, rest: str = "") -> set[str]:
         columns = ", ".join(f"t.{quote(column)}" for column in table.key)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from replstore.reconcile.origin import Change
 from replstore.reconcile.page.drawing import maps, telling
 from replstore.reconcile.page.markup import Html, markup, tag
 from replstore.reconcile.page.values import Values, text_of, visible
@@ -115,13 +116,26 @@ def _listing(listed: Sequence[Difference], values: Values) -> Html:
 def _difference(difference: Difference, values: Values) -> Html:
     facts = difference.as_dict()
     about = [tag("span", KINDS[difference.kind], class_=f"badge {difference.kind}")]
-    if difference.cause:
-        about.append(tag("span", cause(difference.cause), class_="cause"))
-    if difference.tx:
-        about.append(tag("span", "transaction ", tag("code", visible(difference.tx)), class_="cause"))
+    origin = difference.origin
+    if origin.cause in ("behind_guard", "conversion"):
+        about.append(tag("span", visible(str(origin)), class_="cause"))
+    elif origin.cause:
+        about.append(tag("span", cause(origin.cause), class_="cause"))
+        about += [tag("span", *_change(origin.change), class_="cause")] if origin.change else []
+    if origin.last:
+        about.append(tag("span", "last captured change: ", *_change(origin.last), class_="cause"))
     heading = tag("tr", tag("th", tag("span", _key(facts["key"], values), class_="key"), " ", *about, colspan=3, scope="rowgroup"), class_="head")
     lines = _changed(difference, facts, values) if difference.kind == "changed" else _missing(facts, values)
     return tag("tbody", heading, *lines, class_=difference.kind)
+
+
+def _change(change: Change) -> Iterator[Html | str]:
+    if change.tx:
+        yield markup("transaction ", tag("code", visible(change.tx)), " ")
+    if change.at:
+        yield markup("at ", visible(change.at), " ")
+    if change.node:
+        yield f"on {change.node}"
 
 
 def _key(key: dict[str, Any], values: Values) -> Html:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cmp_to_key
 
 from sqlalchemy import Connection
@@ -37,7 +37,8 @@ class Mark:
         position: of the writer, which the follower had.
         here: the follower's own position then, on which its rows were read.
         definition: digest of the table's definitions on both nodes.
-        keys: of the rows that differed, or that a repair has changed since.
+        keys: of the rows that differed, or that a repair has changed since; of one that was proved to be written past the triggers: after which check, and
+            on which node, if that is known.
     """
 
     check: str
@@ -45,7 +46,7 @@ class Mark:
     position: str
     here: str
     definition: str
-    keys: tuple[str, ...] = ()
+    keys: Mapping[str, tuple[str, str | None] | None] = field(default_factory=dict)
 
 
 def read(node: Node, connection: Connection, writer: NodeState) -> dict[str, Mark]:
@@ -54,7 +55,9 @@ def read(node: Node, connection: Connection, writer: NodeState) -> dict[str, Mar
     found = json.loads(held) if held else {}
     if found.get("of") != _of(writer):
         return {}
-    return {name: Mark(**{**mark, "keys": tuple(mark["keys"])}) for name, mark in found["tables"].items()}
+    return {
+        name: Mark(**{**mark, "keys": {key: proof and tuple(proof) for key, proof in mark["keys"].items()}}) for name, mark in found["tables"].items()
+    }
 
 
 def write(node: Node, connection: Connection, writer: NodeState, marks: Mapping[str, Mark | None]) -> None:
@@ -67,9 +70,9 @@ def common(one: Mapping[str, Mark], other: Mapping[str, Mark]) -> dict[str, Mark
     """The marks that both nodes have; the keys are those of either."""
     same = {name: (mark, other[name]) for name, mark in one.items() if name in other}
     return {
-        name: replace(here, keys=tuple(sorted({*here.keys, *there.keys})))
+        name: replace(here, keys={**here.keys, **there.keys})
         for name, (here, there) in same.items()
-        if replace(here, keys=()) == replace(there, keys=())
+        if replace(here, keys={}) == replace(there, keys={})
     }
 
 
@@ -92,11 +95,11 @@ def _change(node: Node, connection: Connection, added: Mapping[str, set[str] | N
     concerned = [name for name in added if name in found["tables"]]
     for name in concerned:
         more = added[name]
-        keys = {*found["tables"][name]["keys"], *(more or ())}
+        keys = {**found["tables"][name]["keys"], **dict.fromkeys(sorted(more or ()))}
         if more is None or len(keys) > KEYS:
             del found["tables"][name]
         else:
-            found["tables"][name]["keys"] = sorted(keys)
+            found["tables"][name]["keys"] = keys
     if concerned:
         _hold(node, connection, found)
 

@@ -6,8 +6,10 @@ import math
 import threading
 from dataclasses import dataclass
 
-#: s between two samples that are both kept, and how many are kept undiluted.
-SPACING, KEPT = 0.05, 64
+#: s between two samples that are both kept; how many there may be, and how many of the last ones are kept undiluted.
+SPACING, KEPT, LAST = 0.05, 128, 32
+#: Of two neighbours one goes if they are closer to each other than this share of their age.
+SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,15 @@ class Samples:
                 kept[-1] = sample
                 return
             kept.append(sample)
-            if len(kept) > 2 * KEPT:
-                del kept[1:KEPT:2]
+            if len(kept) > KEPT:
+                self._dilute(sample.at)
+
+    def _dilute(self, now: float) -> None:
+        found = self._kept[:1]  # the oldest stays: whoever lags by more isn't known
+        for sample in self._kept[1:-LAST]:
+            if sample.at - found[-1].at >= SHARE * (now - sample.at):
+                found.append(sample)
+        self._kept = found + self._kept[-LAST:]
 
     def had_all_at(self, place: int, term_uuid: str) -> float:
         """The last moment of which it is known that a follower at this place has everything; minus infinity: none."""

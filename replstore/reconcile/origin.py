@@ -1,0 +1,84 @@
+"""Where a difference comes from, as values; ``causes.py`` finds it out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+#: What is proved of a difference's origin (``causes.py``).
+Cause = Literal["orphan", "conversion", "capture_missing", "behind_guard"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of a row, as far as it is known.
+
+    Attributes:
+        tx: id of the transaction's marker; None: it was written without a Store, or that isn't known.
+        at: when, by the node's clock.
+        node: on which node.
+    """
+
+    tx: str | None
+    at: str | None
+    node: str | None
+
+    def __str__(self) -> str:
+        """In a few words."""
+        parts = (f"transaction {self.tx}" if self.tx else "", f"at {self.at}" if self.at else "", f"on {self.node}" if self.node else "")
+        return " ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a difference comes from, as far as it is known.
+
+    Attributes:
+        cause: None: nothing is proved.
+        change: what made the row differ; None: not known.
+        after: when the check began that had found the row equal.
+        reason: of ``conversion``: which column can't be held, and why.
+        last: the last change of the row that a journal still names, whatever it has to do with the difference.
+    """
+
+    cause: Cause | None = None
+    change: Change | None = None
+    after: str | None = None
+    reason: str | None = None
+    last: Change | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, as JSON can hold it."""
+        change, last = self.change or Change(None, None, None), self.last
+        return {
+            "cause": self.cause,
+            "tx": change.tx,
+            "at": change.at,
+            "node": change.node,
+            "after": self.after,
+            "reason": self.reason,
+            "last_change": None if last is None else {"tx": last.tx, "at": last.at, "node": last.node},
+        }
+
+    def __str__(self) -> str:
+        """What is proved, in a few words."""
+        change = self.change or Change(None, None, None)
+        if self.cause == "orphan":
+            return ", ".join(filter(None, ("orphan", str(change))))
+        if self.cause == "behind_guard":
+            return f"written past the triggers{f' on {change.node}' if change.node else ''}, after the check of {self.after}"
+        if self.cause == "conversion":
+            return self.reason or ""
+        return "its changes weren't captured" if self.cause else "not known"
+
+    @property
+    def sentence(self) -> str:
+        """The same with the last change that a journal names."""
+        return f"{self}; last captured change: {self.last}" if self.last and str(self.last) else str(self)
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> Origin:
+        """From what ``dataclasses.asdict`` made of it."""
+        changes = {name: kept[name] and Change(**kept[name]) for name in ("change", "last")}
+        return cls(**{**kept, **changes})
