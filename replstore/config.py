@@ -120,16 +120,23 @@ class Settings(BaseSettings):
     )
     primary_data: str | None = Field(
         default=None,
+        examples=["/var/lib/postgresql/18/main"],
         description="Native replication: the data directory of the node named primary, where it is on this machine. `replstore switchover`, `rejoin` and "
         "`orphans export` then stop, start, promote and rewind that server by themselves, as its owner or as root; without it they print the commands.",
     )
-    standby_data: str | None = Field(default=None, description="Native replication: the data directory of the node named standby, likewise.")
+    standby_data: str | None = Field(
+        default=None,
+        examples=["/var/lib/postgresql/18/standby"],
+        description="Native replication: the data directory of the node named standby, likewise.",
+    )
     postgresql_bin: str | None = Field(
         default=None,
+        examples=["/usr/lib/postgresql/18/bin"],
         description="Directory of the programs for these data directories (pg_ctl, pg_rewind, …). By default those with which the server was started last.",
     )
     replication_user: str | None = Field(
         default=None,
+        examples=["replicator"],
         description="The role by which a follower connects to the writer, and may rewind. By default the one in the primary_conninfo of a node's "
         "configuration, else the URL's. Its password belongs into the .pgpass of the server's user, or into primary_conninfo.",
     )

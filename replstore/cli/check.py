@@ -132,7 +132,9 @@ def show(report: Report, screen: Console) -> None:
             for line in lines:
                 _bullet(screen, line)
     if report.total and report.pair and not any(difference.cause for table in report.tables for difference in table.differences):
-        screen.print("\nWhere the differing rows come from is not known: they were written behind the guard, or while capture was off.")
+        screen.print(
+            f"\nWhere the differing rows come from is not known: {'they were ' if not report.physical else ''}{report.unexplained}.", markup=False
+        )
     if report.shown or not report.equal:
         screen.print()
     screen.print(str(report), style="bold green" if report.equal else "bold red")

@@ -109,8 +109,13 @@ def render(settings: Settings, given: Mapping[str, Any]) -> str:
     text += _section("Each program for itself.")
     for name, field in fields.items():
         if name not in (*URLS, *PAIR_SETTINGS):
-            text += _setting(name, field, given.get(name, field.default), commented=name not in given)
+            text += _setting(name, field, given.get(name, _otherwise(field)), commented=name not in given)
     return text
+
+
+def _otherwise(field: FieldInfo) -> Any:
+    """What stands commented: the default, or an example of what has none."""
+    return field.examples[0] if field.default is None and field.examples else field.default
 
 
 def _section(title: str) -> str:

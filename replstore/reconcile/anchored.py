@@ -101,7 +101,7 @@ class _Check:
         notes = (*self.wishes.notes(), *log.notes(), *self._anchor(), *without_key(found), *self.notes)
         about = About.since(began, {node.name: node.url for node in self.pair.nodes.values()})
         writer = self.writer.name if self.inexact != "neither node writes" else None
-        return Report(tables, tuple(schema), tuple(sequences), writer, not self.inexact, notes, about=about)
+        return Report(tables, tuple(schema), tuple(sequences), writer, not self.inexact, notes, about=about, physical=True)
 
     def _anchor(self) -> Iterator[str]:
         if self.inexact:

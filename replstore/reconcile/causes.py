@@ -77,7 +77,7 @@ def causes(both: Both, tables: Definitions, name: str, found: Collection[Differi
         return Causes()
     keys = [each.key for each in found]
     strange = _strange(sides, keys)
-    if both.strangers:
+    if both.strangers or not both.writer.node.database.captures:  # no journal has recorded anything
         return Causes(strange=strange)
     captured = name not in tables.faults
     past = _past_the_triggers(both, sides, name, found) if captured and name in both.marks else {}

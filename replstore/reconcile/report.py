@@ -179,6 +179,7 @@ class Report:
         pair: whether they are the nodes of a pair; else what is on its way was told apart by reading it again.
         about: of which databases, when.
         since: when the earlier check began since which changed rows were compared; None: all rows were.
+        physical: whether one node is a physical copy of the other one, which no journal has filled.
     """
 
     tables: tuple[TableReport, ...]
@@ -190,6 +191,14 @@ class Report:
     pair: bool = True
     about: About = field(default_factory=About)
     since: str | None = None
+    physical: bool = False
+
+    @property
+    def unexplained(self) -> str:
+        """What is known of a difference that has no cause."""
+        if self.physical:
+            return "a fault of disk, memory or server, or somebody's hand in the files of a physical copy: `replstore rejoin --copy` makes it anew"
+        return "written behind the guard, or while capture was off"
 
     @property
     def equal(self) -> bool:

@@ -66,15 +66,21 @@ def test_no_transaction_fails_and_none_is_lost_in_a_switchover_there_and_back(na
     assert native_lab.accounts("standby") == native_lab.accounts("primary")
 
 
-def test_who_keeps_a_transaction_open_is_named_and_the_writer_stays(native_lab: NativeLab) -> None:
-    store = native_lab.migrated(background=False, **native_lab.here())
+def test_who_keeps_a_transaction_open_is_waited_for_and_named(native_lab: NativeLab) -> None:
+    store = native_lab.migrated(background=False, promote=False, takeover_timeout=30.0, **native_lab.here())
+    other = native_lab.store(background=False, promote=False, takeover_timeout=30.0, **native_lab.here())
     with store.begin() as session:
         put(1)(session)
         session.flush()
         with pytest.raises(SwitchoverFailed, match=r"primary's role can't change: backend \d+.*idle in transaction.*primary writes"):
-            native_lab.store(background=False, **native_lab.here()).switchover(timeout=0.7)
-    assert native_lab.accounts("primary") == {1: 0}
-    assert store.status().writer == "primary"
+            other.switchover(timeout=0.7)
+        changing = threading.Thread(target=other.switchover, kwargs={"timeout": 30.0})
+        changing.start()
+        time.sleep(0.5)
+        put(2)(session)
+    changing.join()
+    assert store.status().writer == "standby"
+    assert native_lab.accounts("standby") == {1: 0, 2: 0}
 
 
 def test_a_follower_that_does_not_follow_is_not_promoted(native_lab: NativeLab) -> None:

@@ -60,7 +60,7 @@ def _tallies(report: Report, listed: Sequence[Difference], total: int) -> Html |
             found.append(tag("dd", f"and {count(len(columns) - 12, 'column', 'columns')} more", class_="quiet"))
     if causes or (report.pair and unknown):
         known = [(markup(cause(str(name))), number) for name, number in causes.most_common()]
-        rest = [(markup("not known: written behind the guard, or while capture was off"), unknown)] if unknown else []
+        rest = [(markup(f"not known: {report.unexplained}"), unknown)] if unknown else []
         found += [tag("dt", "Causes"), tag("dd", _chips([*known, *rest]))]
     if not found:
         return None
