@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from functools import partial
 
 from sqlalchemy.orm import sessionmaker
 
 from benchmarks.crew import Crew, server_time
-from benchmarks.measure import Section, Variant, interleave, rate
+from benchmarks.measure import Figure, Rounds, Section, Variant, interleave
 from benchmarks.model import ROWS, WAYS, Item, Transaction, plainly
 from benchmarks.plan import Plan
 from benchmarks.streaming import Relay, Streaming
@@ -15,19 +17,31 @@ from replstore import Store
 
 #: s that each round trip takes longer in ``delayed``.
 DELAY = 0.001
+CLIENT = "`client`: processor time of the thread for each of them."
 ORM = "An ORM transaction (get, change, commit), transactions a second, one thread."
 
 
 def _turn(name: str, transaction: Transaction, plan: Plan) -> Variant:
-    """One turn of a variant.  Short ones, and many: what else the machine does then hits all of a round alike."""
+    """One turn of a variant: its rate, and the processor time of the thread for each transaction, which other programs disturb less.
+
+    Turns are short and many: what else the machine does then hits all of a round alike.
+    """
     seconds = 0.05 if plan.quick else 0.1
 
     def turn() -> dict[str, float]:
-        return {name: rate(transaction, seconds)}
+        done, began, before = 0, time.perf_counter(), time.thread_time()
+        while (lasted := time.perf_counter() - began) < seconds:
+            transaction()
+            done += 1
+        return {name: done / lasted, f"{name}, client": (time.thread_time() - before) / done * 1000}
 
     for _ in range(30):  # caches fill, statements are prepared
         transaction()
     return turn
+
+
+def _figures(rounds: Rounds, names: Sequence[str]) -> list[Figure]:
+    return [*rounds.figures("1/s", names), *rounds.figures("ms", [f"{name}, client" for name in names])]
 
 
 def writing(plan: Plan) -> Section:
@@ -43,14 +57,18 @@ def writing(plan: Plan) -> Section:
     section = Section(
         "Single-row transactions, loopback",
         f'{ORM} `plain`: SQLAlchemy on the same database. `run`, `begin`, `sessionmaker`: the Store\'s method, durability "server"; `no marker`: with '
-        "`commit_marker=False`. `wrapper`: SQLAlchemy through aws-advanced-python-wrapper, with its default plugins and with none.",
-        rounds.figures("1/s"),
+        "`commit_marker=False`. `wrapper`: SQLAlchemy through aws-advanced-python-wrapper, with its default plugins and with none. "
+        f"{CLIENT}",
+        _figures(rounds, [name for name in rounds.values if not name.endswith(", client")]),
     )
     for way in WAYS:
         section.ratios.append(rounds.ratio(f"`{way}` to plain", way, "plain", target=0.95))
     for way in WAYS:
         section.ratios.append(rounds.ratio(f"`{way}`, no marker, to plain", f"{way}, no marker", "plain", target=0.99))
-    section.ratios += [rounds.ratio(f"{name} to plain", name, "plain") for name, engine in wrapped.items() if engine is not None]
+    others = [name for name, engine in wrapped.items() if engine is not None]
+    section.ratios += [rounds.ratio(f"{name} to plain", name, "plain") for name in others]
+    for name in (*WAYS, *(f"{way}, no marker" for way in WAYS), *others):
+        section.ratios.append(rounds.ratio(f"client's processor time: {name} to plain", f"{name}, client", "plain, client"))
     return section
 
 
@@ -73,12 +91,16 @@ def reading(plan: Plan) -> Section:
     section = Section(
         "Reads on the follower, loopback",
         f'One Session that gets 1 or 10 of {ROWS} rows, Sessions a second. `plain`: SQLAlchemy on the standby. `follower`: `store.read(node="follower")`; '
-        "`within 1 s`: with `max_lag=1`.",
-        rounds.figures("1/s"),
+        "`within 1 s`: with `max_lag=1`. "
+        f"{CLIENT}",
+        _figures(rounds, [name for name in rounds.values if not name.endswith(", client")]),
     )
     for count in (1, 10):
         for way in ("follower", "follower within 1 s"):
             section.ratios.append(rounds.ratio(f"{way}, {count} rows, to plain", f"{way}, {count}", f"plain, {count}", target=0.97))
+    for count in (1, 10):
+        name = f"follower, {count}"
+        section.ratios.append(rounds.ratio(f"client's processor time: {name} rows, to plain", f"{name}, client", f"plain, {count}, client"))
     return section
 
 
@@ -100,7 +122,7 @@ def delayed(plan: Plan) -> Section:
         f"{ORM} A proxy holds what it forwards for {DELAY * 500:g} ms in each direction, so that a round trip takes {DELAY * 1000:g} ms longer. `run` and "
         "`sessionmaker` send BEGIN, marker and first statement in one round trip; `begin` has BEGIN and marker answered before its block, so that it can "
         "fail over, and takes as many round trips as plain.",
-        rounds.figures("1/s"),
+        rounds.figures("1/s", ["plain", *WAYS]),
     )
     for way, target in (("run", 1.10), ("sessionmaker", 1.10), ("begin", None)):
         section.ratios.append(rounds.ratio(f"`{way}` to plain", way, "plain", target=target))

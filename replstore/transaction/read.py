@@ -44,9 +44,9 @@ class Wanted:
         if self.node not in ("writer", "follower", "any"):
             raise ValueError(f"node must be 'writer', 'follower' or 'any', not {self.node!r}")
         for name, value, unit in (("max_lag", self.max_lag, "seconds"), ("max_lag_bytes", self.max_lag_bytes, "bytes")):
-            if value is not None and not (isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0):
                 raise ValueError(f"{name} is a number of {unit}, not {value!r}")
-        if not isinstance(self.after, (Token, type(None))):
+        if self.after is not None and not isinstance(self.after, Token):
             raise ValueError(f"after is a token, as store.token() and Token.parse() give it, not {self.after!r}")
 
 
@@ -71,7 +71,7 @@ class Reader:
         # no rollback of the Session: it would expire what the caller has read; its connection rolls back when it is closed
         with self._connection(wanted) as connection, Session(connection) as session:
             yield session
-            if changed := [*session.new, *session.dirty, *session.deleted]:
+            if not session._is_clean() and (changed := [*session.new, *session.dirty, *session.deleted]):  # what those three are takes its time
                 raise InvalidRequestError(
                     f"store.read() only reads, and {len(changed)} changed object(s), such as {type(changed[0]).__name__}, would be dropped: "
                     "change objects in store.begin() or store.run()"
