@@ -89,8 +89,9 @@ class Memory:
         Raises:
             CannotCheck: that can't be told, and why.
         """
-        if self._both.inexact:
-            raise CannotCheck(f"what has changed since the last check can't be told: {self._both.inexact}; run `replstore check`, without --since")
+        follower = self._both.follower
+        if reason := self._both.inexact or (f"{follower.name} is being copied" if follower.state.copying else ""):
+            raise CannotCheck(f"what has changed since the last check can't be told: {reason}; run `replstore check`, without --since")
         marks, names = self._common, [name for name in found.names if name in found.replicated and found.comparable(name)]
         faults = {name: fault for name in names if (fault := self._fault(found, name, marks.get(name)))}
         if faults:
@@ -114,7 +115,7 @@ class Memory:
         if not self._able or mark is None:
             return NONE
         if name in found.faults:
-            return "its changes weren't all captured"
+            return "its changes weren't all captured, which `replstore migrate` mends"
         return "" if self._reaches(mark) else f"the journal no longer reaches back to the check of {mark.at}"
 
     def _reaches(self, mark: Mark) -> bool:

@@ -25,6 +25,8 @@ CHECKS = int(os.environ.get("REPLSTORE_CHECKS", "0"))
 FEWEST, SECONDS = 12, 6.0
 #: s that the shipper rests at most between two batches.
 LAG = 0.15
+#: A busy machine is no lost writer.
+PATIENT = {"takeover": "manual", "detection_time": 60.0, "probe_interval": 2.0, "probe_timeout": 20.0, "takeover_timeout": 60.0}
 #: Rows that nobody writes to but the test, behind the guard; those below are the load's.
 COLD = range(1000, 3000)
 Seed = tuple[int, str]
@@ -105,7 +107,7 @@ def check_again_and_again(lab: Lab, store: Store, put: Callable[[int], Seed]) ->
 
 
 def prepared(lab: Lab) -> Store:
-    store = lab.migrated(background=False, durability="async")
+    store = lab.migrated(background=False, durability="async", **PATIENT)
     fill(store, COLD)
     store.sync()
     assert store.check().equal
