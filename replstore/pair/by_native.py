@@ -89,7 +89,8 @@ class NativeLink(Link):
 
     def beat(self, view: View, writer: str) -> None:
         node = self._pair.nodes[writer]
-        with node.begin(limit=2 * self._pair.settings.probe_timeout) as connection:
+        # a server that hangs just now must not keep the monitor until the watch takes that for a gap
+        with node.begin(limit=self._pair.settings.probe_timeout / 2) as connection:
             node.database.commit_here(connection)  # it is there to be received, not to be waited for
             native(node).beat(connection)
 
