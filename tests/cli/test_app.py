@@ -151,7 +151,7 @@ def test_debug_shows_where_an_error_came_from(probe: Run) -> None:
         (("init", "--forc"), "No such option: --forc (Possible options: --force, --format) (`replstore init --help` shows what there is)"),
         (
             ("init", "--durability", "most"),
-            "Invalid value for '--durability': 'most' is not one of 'replicated', 'async' (`replstore init --help` shows what there is)",
+            "Invalid value for '--durability': 'most' is not one of 'replicated', 'async', 'server' (`replstore init --help` shows what there is)",
         ),
     ],
 )
