@@ -101,7 +101,7 @@ def test_an_existing_database_becomes_a_pair_by_two_urls(shop: Shop, files: loca
     assert "Copied to the standby: item." in said
     assert rows(files, "standby") == [(1, "cup"), (2, "tray")]
     again = shop.facts("migrate")
-    assert again == {"revision": "0003", "user_revision": None, "tables": ["item"], "copied": [], "behind": None, "left_out": []}
+    assert again == {"revision": "0004", "user_revision": None, "tables": ["item"], "copied": [], "behind": None, "left_out": []}
 
 
 def test_two_files_that_do_not_exist_become_a_pair(run: Run, files: local.SqlitePair) -> None:

@@ -54,7 +54,7 @@ def test_a_node_refuses_a_tombstone_of_a_term_that_is_not_its_own(shop: local.Pa
         old = store.pair.current(0.0)
         store.switchover()
         with pytest.raises(DBAPIError) as refused:
-            doubt._bury(old, "some transaction", "replicated")
+            doubt._bury(store.pair, old, "some transaction", "replicated")
         assert old.node.database.classify(refused.value) is Fault.NOT_THE_WRITER
         new = store.pair.current(0.0)
-        assert doubt._bury(new, "some transaction", "replicated") is doubt.Outcome.LOST
+        assert doubt._bury(store.pair, new, "some transaction", "replicated") is doubt.Outcome.LOST
