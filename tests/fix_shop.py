@@ -127,8 +127,9 @@ def calm_postgresql_store(postgresql_servers: local.PostgresPair) -> Iterator[St
 def pg(calm_postgresql_store: Store) -> Store:
     """A Store on PostgreSQL, without background threads, for tests that leave the pair as it is: they share it."""
     store = calm_postgresql_store
-    for node in store.pair.nodes.values():
+    for node in store.pair.nodes.values():  # another test of the module may have killed the servers
         node.engine.dispose()
+        node.service.dispose()
     primary, standby = (node.url.render_as_string(hide_password=False) for node in store.pair.nodes.values())
     sql(primary, "TRUNCATE orders, customer RESTART IDENTITY")
     store.sync()
