@@ -178,7 +178,11 @@ def test_control_tables_of_an_older_layout_are_refused_and_migrate_brings_them_u
     store = filled(lab)
     spoiled(lab, "standby")
     for node in NODES:
-        lab.sql(node, f"DROP TABLE {lab.name('repair')}", f"UPDATE {lab.name('alembic_version')} SET version_num = '0002'")
+        lab.sql(
+            node,
+            *(f"DROP TABLE {lab.name(each)}" for each in ("repair", "timeline")),
+            f"UPDATE {lab.name('alembic_version')} SET version_num = '0002'",
+        )
     with pytest.raises(ConfigError, match="run `replstore migrate` first"):
         store.repair(dry_run=False)
     with pytest.raises(ConfigError, match="run `replstore migrate` first"):
