@@ -30,7 +30,8 @@ def test_the_new_timeline_is_known_while_the_control_file_still_tells_the_old_on
     os.kill(checkpointer, signal.SIGSTOP)  # nobody writes the control file anew
     try:
         lab.pair.promote("standby")
-        assert standby.execute("SELECT timeline_id FROM pg_control_checkpoint()") == [(before,)]
+        ((told,),) = standby.execute("SELECT timeline_id FROM pg_control_checkpoint()")
+        assert told <= before  # less, where no checkpoint has come since the promotion before this one
         store.run(put(2))
         assert (store.status().writer, store.status().term, lab.timelines("standby")[-1]) == ("standby", before + 1, before + 1)
     finally:
