@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from replstore.errors import NotTheWriter, ReplicationStopped, StaleRead, TokenLost
+from replstore.errors import ReplicationStopped, StaleRead, TokenLost
 from replstore.node import Node
 from replstore.pair import by_hand
 from replstore.pair.decide import decide
-from replstore.pair.link import Link
+from replstore.pair.link import Link, still_lost
 from replstore.pair.rejoin import fence_former, rejoin
 from replstore.pair.shipping import Shipping
 from replstore.pair.solo import go_solo
@@ -59,7 +59,7 @@ class JournalLink(Link):
         if node is None:
             return
         if decision.action in (Action.TAKE_OVER, Action.GO_SOLO):
-            view = self._still_lost(view, decision, pair.other(node))
+            view = still_lost(decide, pair.watch, view, decision, pair.other(node))
         seen, other = named(view, node.name), named(view, pair.other(node).name)
         if decision.action is Action.TAKE_OVER:
             reason = f"{other.name}: {other.error or other.reach}"
@@ -80,18 +80,6 @@ class JournalLink(Link):
             pair.ship_from(pair.other(node))
         elif decision.action is Action.RESYNC:
             self._resync(view, pair.other(node))
-
-    def _still_lost(self, view: View, decision: Decision, lost: Node) -> View:
-        """Asks a lost node once more: its verdict must be younger than the reading of the other node that it is combined with.
-
-        Raises:
-            NotTheWriter: seen so, the decision is another one.
-        """
-        view = self._pair.watch.again(view, lost)
-        again = decide(view)
-        if (again.action, again.node) != (decision.action, decision.node):
-            raise NotTheWriter(f"{lost.name} was asked once more: {again.reason}")
-        return view
 
     def _resync(self, view: View, writer: Node) -> None:
         """Ships until the follower is in sync, and tells the witness; if only the witness lacks it, it must be required anew to count there."""

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.pool import QueuePool
 
 from replstore.databases.native.state import lsn
-from replstore.errors import DurabilityUnavailable, StaleRead, TakeoverRefused, TokenLost
+from replstore.errors import DurabilityUnavailable, StaleRead, TokenLost
 from replstore.node import Node
 from replstore.pair import native_orders, native_rejoin, native_switchover
 from replstore.pair.freeing import Freeing
-from replstore.pair.link import Link
+from replstore.pair.link import Link, still_lost
 from replstore.pair.native_rules import decide, is_one_server, is_unconfirmed
 from replstore.pair.promotion import native, promote, record
 from replstore.pair.token import Token
@@ -150,10 +150,7 @@ class NativeLink(Link):
             return
         if decision.action is Action.TAKE_OVER:
             lost = self._pair.other(node)
-            view = self._pair.watch.again(view, lost)
-            again = decide(view)
-            if (again.action, again.node) != (decision.action, decision.node):
-                raise TakeoverRefused(f"{lost.name} was asked once more: {again.reason}")
+            view = still_lost(decide, self._pair.watch, view, decision, lost)
             refused, within = named(view, lost.name).reach is Reach.REFUSED, 3 * self._pair.settings.probe_timeout
             term = promote(node, named(view, node.name), refused=refused, within=within)
             self._pair.took_over(node, term, decision)

@@ -9,12 +9,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from replstore.errors import NotTheWriter
+
 if TYPE_CHECKING:
     from replstore.databases.base import NodeState
     from replstore.node import Node
     from replstore.pair.lead import Lead
     from replstore.pair.token import Token
     from replstore.pair.view import Decision, View
+    from replstore.pair.watch import Watch
 
 
 class Held(Protocol):
@@ -163,3 +166,23 @@ class Link(ABC):
             state: what the read sees of it.
             token: a position.
         """
+
+
+def still_lost(rules: Callable[[View], Decision], watch: Watch, view: View, decision: Decision, lost: Node) -> View:
+    """Asks a lost node once more: its verdict must be younger than the reading of the other node that it is combined with.
+
+    Args:
+        rules: what decided.
+        watch: asks.
+        view: what was decided on.
+        decision: what is to be done.
+        lost: the node whose loss it rests on.
+
+    Raises:
+        NotTheWriter: seen so, the decision is another one.
+    """
+    view = watch.again(view, lost)
+    again = rules(view)
+    if (again.action, again.node) != (decision.action, decision.node):
+        raise NotTheWriter(f"{lost.name} was asked once more: {again.reason}")
+    return view

@@ -13,7 +13,7 @@ from replstore.databases.catalog import Table
 from replstore.databases.dialect import raw
 from replstore.databases.native import markers, terms
 from replstore.databases.native.base import Identity, Native
-from replstore.databases.native.replay import BEAT, Replay
+from replstore.databases.native.replay import Replay, beat_statement
 from replstore.databases.native.state import INSERTED, SELECT_BRIEF, SELECT_STATE, brief_state, lsn, node_state, number
 from replstore.databases.postgresql.database import PostgreSQL
 
@@ -33,7 +33,7 @@ ALONE = "LOCK TABLE replstore.marker IN SHARE MODE"
 #: ms for which the lock is kept while its holder says nothing: the server is being shut down meanwhile, or the program stands still (HAZARDS 9).
 HELD = 10_000
 INSERTING = (
-    "l.relation = 'replstore.marker'::regclass AND l.mode = 'RowExclusiveLock' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() "
+    "l.relation = 'replstore.marker'::regclass AND l.mode = 'RowExclusiveLock' "
     "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
 #: Bytes of a page of the write-ahead log, and of its header: no record ends right behind one.
@@ -99,8 +99,7 @@ class NativePostgreSQL(PostgreSQL, Native):
         return bool(connection.exec_driver_sql("SELECT pg_is_in_recovery()").scalar())
 
     def beat(self, connection: Connection) -> None:
-        durable = raw(connection.connection).info.server_version >= 170000  # it flushes by itself; before, a transaction's end does
-        connection.exec_driver_sql(BEAT[durable])
+        connection.exec_driver_sql(beat_statement(raw(connection.connection)))
 
     def promote(
         self, connection: Connection, *, boot: str, term: str, received: int, asked: float, within: float, refused: bool, force: bool = False
@@ -144,12 +143,7 @@ class NativePostgreSQL(PostgreSQL, Native):
         connection.exec_driver_sql(ALONE)
 
     def blockers(self, connection: Connection) -> list[str]:
-        rows = connection.exec_driver_sql(f"""
-            SELECT CASE WHEN l.pid IS NULL THEN 'a prepared transaction (' || coalesce((SELECT string_agg(gid, ', ') FROM pg_prepared_xacts
-                        WHERE database = current_database()), 'unknown') || ')'
-                   ELSE 'backend ' || l.pid || coalesce(' of ' || nullif(a.application_name, ''), '') || ', ' || coalesce(a.state, 'unknown') END
-            FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid WHERE {INSERTING}""")
-        return [row[0] for row in rows]
+        return self.holders(connection, INSERTING)
 
     def end_blockers(self, connection: Connection) -> int:
         return 0  # replstore's own sessions only delete old markers, in a moment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Engine
 
@@ -11,7 +12,7 @@ from replstore.databases.native.state import INSERTED, LATEST_TIMELINE, TIMELINE
 from replstore.databases.postgresql.sessions import Session
 
 #: Everything that was committed before is flushed by what goes first: a message's own flush, or, before version 17, the end of its transaction.
-BEAT = {True: "SELECT pg_logical_emit_message(false, 'replstore', '', true)", False: "SELECT pg_logical_emit_message(true, 'replstore', '')"}
+_BEAT = {True: "SELECT pg_logical_emit_message(false, 'replstore', '', true)", False: "SELECT pg_logical_emit_message(true, 'replstore', '')"}
 WRITTEN = f"SELECT {TIMELINE}, {INSERTED}, (pg_current_wal_flush_lsn() - '0/0')::bigint, t.no, t.uuid FROM ({LATEST_TIMELINE}) t"
 REPLAYED = (
     "SELECT pg_is_in_recovery(), coalesce(pg_last_wal_replay_lsn() - '0/0', 0)::bigint, t.no, t.uuid, "
@@ -37,6 +38,11 @@ class Place:
     term_no: int
     term_uuid: str
     found: int = 0
+
+
+def beat_statement(connection: Any) -> str:
+    """What lets the log move on, and flushes it, on the server behind a driver connection: from version 17 on by itself, before by the transaction's end."""
+    return _BEAT[connection.info.server_version >= 170000]
 
 
 class Replay:
@@ -65,7 +71,7 @@ class Replay:
             return None
         _, place, flushed, number, uuid = rows[0]
         if flushed < place:  # nothing is sent before it is flushed, and nobody may be about to flush it
-            self._writer.ask(BEAT[self._writer.connection.info.server_version >= 170000])
+            self._writer.ask(beat_statement(self._writer.connection))
         return Place(True, int(place), number, uuid)
 
     def replayed(self, markers: Sequence[str] = ()) -> Place:

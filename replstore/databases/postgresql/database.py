@@ -138,12 +138,16 @@ class PostgreSQL(Database):
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, {GUARD})")
 
     def blockers(self, connection: Connection) -> list[str]:
+        return self.holders(connection, GUARD_LOCK) + suspended.blockers(connection)
+
+    def holders(self, connection: Connection, lock: str) -> list[str]:
+        """Who else has a lock, by a condition on ``pg_locks l``, a sentence each."""
         rows = connection.exec_driver_sql(f"""
             SELECT CASE WHEN l.pid IS NULL THEN 'a prepared transaction (' || coalesce((SELECT string_agg(gid, ', ') FROM pg_prepared_xacts
                         WHERE database = current_database()), 'unknown') || ')'
                    ELSE 'backend ' || l.pid || coalesce(' of ' || nullif(a.application_name, ''), '') || ', ' || coalesce(a.state, 'unknown') END
-            FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid WHERE {GUARD_LOCK} AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()""")
-        return [row[0] for row in rows] + suspended.blockers(connection)
+            FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid WHERE {lock} AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()""")
+        return [row[0] for row in rows]
 
     def end_blockers(self, connection: Connection) -> int:
         rows = connection.exec_driver_sql(f"""
