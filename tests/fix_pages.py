@@ -70,11 +70,14 @@ def pages_of(lab: NativeLab, table: str) -> Iterator[Pages]:
     )  # the first reading writes, too
     lab.pair.primary.execute("CHECKPOINT")
     lab.pair.catch_up()
+    ((checksums,),) = lab.pair.standby.execute("SHOW data_checksums")  # initdb's default since PostgreSQL 18
     lab.pair.standby.stop()  # writes all its pages, since it has replayed a checkpoint
     data = lab.pair.data("standby")
-    data.run("pg_checksums", "--disable", "--no-sync", "-D", str(data.path))
+    if checksums == "on":
+        data.run("pg_checksums", "--disable", "--no-sync", "-D", str(data.path))
     pages = Pages(data.path / path)
     yield pages
     pages.write()
-    data.run("pg_checksums", "--enable", "--no-sync", "-D", str(data.path))
+    if checksums == "on":
+        data.run("pg_checksums", "--enable", "--no-sync", "-D", str(data.path))
     lab.start("standby")

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from replstore import local
+from replstore.errors import ConfigError
+from replstore.local.programs import bindir
 
 _numbers = itertools.count(1)
 
@@ -22,11 +24,29 @@ def streaming_servers() -> Iterator[local.StreamingPair]:
         yield pair
 
 
-@pytest.fixture
-def streaming_pair(streaming_servers: local.StreamingPair) -> Iterator[local.StreamingPair]:
-    """A new database, with the URLs of its owner ``app``: an ordinary role that may promote. The primary writes, the standby follows, whatever the last test did."""
-    with streaming_servers.fresh(f"streaming_{next(_numbers)}", "app") as pair:
+@pytest.fixture(scope="session")
+def installed_servers() -> Iterator[local.StreamingPair]:
+    """The same from the programs that are installed on the machine, which is often an older PostgreSQL."""
+    try:
+        bindir("path")
+    except ConfigError as reason:
+        pytest.skip(str(reason))
+    with local.streaming_pair("path", fsync=False, segment=1) as pair:
         yield pair
+
+
+@pytest.fixture
+def streaming_pair(request: pytest.FixtureRequest) -> Iterator[local.StreamingPair]:
+    """A new database, with the URLs of its owner ``app``: an ordinary role that may promote. The primary writes, the standby follows, whatever the last test did."""
+    servers: local.StreamingPair = request.getfixturevalue(getattr(request, "param", "streaming_servers"))
+    with servers.fresh(f"streaming_{next(_numbers)}", "app") as pair:
+        yield pair
+
+
+#: For a test whose answer hangs on the server's version: on the wheel's PostgreSQL, and on an installed one.
+on_an_installed_server_too = pytest.mark.parametrize(
+    "streaming_pair", ["streaming_servers", "installed_servers"], ids=["wheel", "installed"], indirect=True
+)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from replstore import CommittedNotReplicated, TransactionLost
 from tests.fix_native import NativeLab
 from tests.fix_proxy import MakeProxy
 from tests.fix_stores import put, until
+from tests.fix_streaming import on_an_installed_server_too
 from tests.native.standby import Call, configured, replay_paused, resume, waits_for_standby, walwriter_stopped
 
 
@@ -36,6 +37,7 @@ def test_standbys_that_nobody_waits_for_any_more_prove_nothing(waiting_lab: Nati
         assert waiting_lab.accounts("primary") == {1: 0}  # COMMIT had returned
 
 
+@on_an_installed_server_too
 def test_without_any_synchronous_standby_the_proof_alone_is_waited_for(native_lab: NativeLab) -> None:
     native_lab.migrated()
     store = native_lab.store(ack_timeout=5.0)
@@ -106,6 +108,7 @@ def test_a_tombstone_waits_for_no_standby(waiting_lab: NativeLab, proxy: MakePro
     assert sorted(waiting_lab.markers("primary").values()) == ["committed", "lost"]
 
 
+@on_an_installed_server_too
 def test_a_transaction_that_asks_for_no_flush_is_proved_all_the_same(native_lab: NativeLab) -> None:
     """Its log is sent when somebody flushes it; nobody else does here."""
     native_lab.migrated().close()

@@ -14,10 +14,12 @@ from replstore import NoWriter, Store
 from tests.fix_native import NativeLab, Paused, ended, in_thread, refuses
 from tests.fix_pairs import plain
 from tests.fix_stores import FAST, Base, insert, put, until
+from tests.fix_streaming import on_an_installed_server_too
 
 # ---------------------------------------------------------------------------- (a) which timeline it is
 
 
+@on_an_installed_server_too
 def test_the_new_timeline_is_known_while_the_control_file_still_tells_the_old_one(native_lab: NativeLab) -> None:
     lab = native_lab
     store = lab.migrated(background=False, promote=False)
@@ -97,6 +99,7 @@ def test_a_role_without_rights_writes_and_waits_for_whoever_promotes(native_lab:
         store.run(put(3), durability="server")
 
 
+@on_an_installed_server_too
 def test_of_two_programs_that_lose_the_primary_one_promotes_and_both_go_on(native_lab: NativeLab) -> None:
     lab = native_lab
     stores = [lab.migrated(background=False), lab.store(background=False)]

@@ -10,6 +10,7 @@ from replstore import CommittedNotReplicated, StaleRead, Store, Token, TokenLost
 from replstore.local.following import point_at
 from tests.fix_native import NativeLab
 from tests.fix_stores import Account, put
+from tests.fix_streaming import on_an_installed_server_too
 from tests.native.standby import served_by, stop_sending, walwriter_stopped
 
 
@@ -25,6 +26,7 @@ def committed(store: Store, id: int) -> Token:
     return store.token()
 
 
+@on_an_installed_server_too
 def test_a_token_is_good_up_to_the_end_of_its_timeline_whatever_comes_after(native_lab: NativeLab) -> None:
     first = native_lab.migrated(promote=False)
     kept = committed(first, 1)
@@ -109,6 +111,7 @@ def test_a_standby_that_is_further_on_an_older_timeline_has_nothing(native_lab: 
         sees(store, lost, 1)
 
 
+@on_an_installed_server_too
 def test_a_crash_takes_back_nothing_that_a_token_stands_for(native_lab: NativeLab) -> None:
     native_lab.migrated().close()
     store = native_lab.store(background=False, promote=False)

@@ -15,8 +15,10 @@ from tests.fix_check import found, table
 from tests.fix_native import NativeLab
 from tests.fix_pages import pages_of
 from tests.fix_stores import put
+from tests.fix_streaming import on_an_installed_server_too
 
 
+@on_an_installed_server_too
 def test_what_a_disk_has_changed_on_the_standby_is_found_while_writes_go_on(native_lab: NativeLab) -> None:
     store = native_lab.migrated(promote=False)
     native_lab.sql(

@@ -14,6 +14,7 @@ from replstore import CommittedNotReplicated, DurabilityUnavailable, Store
 from replstore.store import Durability
 from tests.fix_native import NativeLab
 from tests.fix_stores import Account, put, until
+from tests.fix_streaming import on_an_installed_server_too
 from tests.native.standby import Call, replay_paused, resume
 
 LEVELS = ("remote_apply", "on", "remote_write", "local", "off")
@@ -107,6 +108,7 @@ def replicated(native_lab: NativeLab) -> Store:
     return native_lab.migrated(durability="replicated", ack_timeout=5.0)
 
 
+@on_an_installed_server_too
 def test_replicated_holds_for_every_kind_of_transaction(native_lab: NativeLab, replicated: Store) -> None:
     """None of them ends before the standby shows it; one that only reads doesn't either, since what it has seen may not be there yet (HAZARDS 17)."""
 
@@ -168,6 +170,7 @@ def test_the_standbys_loss_is_said_with_the_transactions_id_and_not_repeated(nat
     assert native_lab.markers("primary")[raised.value.id or ""] == "committed"
 
 
+@on_an_installed_server_too
 def test_a_primary_that_dies_before_the_proof_leaves_the_decision_to_the_new_one(native_lab: NativeLab) -> None:
     """The standby has received the commit and not replayed it: after the promotion its marker is there, and nothing is done twice."""
     store = native_lab.migrated(durability="replicated", ack_timeout=5.0)

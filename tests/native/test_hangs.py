@@ -24,6 +24,7 @@ from replstore.pair.view import Reach, named
 from tests.fix_native import NativeLab, refuses
 from tests.fix_proxy import MakeProxy
 from tests.fix_stores import Account, put, until
+from tests.fix_streaming import on_an_installed_server_too
 
 #: s beyond a bound that a busy machine may take.
 SLOW = 8.0
@@ -44,6 +45,7 @@ def reach(store: Store, node: str) -> Reach:
 # ---------------------------------------------------------------------------- a primary that is lost
 
 
+@on_an_installed_server_too
 def test_a_primary_that_stands_still_is_replaced_and_frees_who_waits_for_it(native_lab: NativeLab) -> None:
     lab = native_lab
     store = lab.migrated()
@@ -96,6 +98,7 @@ def test_a_network_dropped_between_the_servers_stops_no_writer(native_lab: Nativ
     until(lambda: lab.accounts("standby") == {1: 0, 2: 0}, "the standby has caught up")
 
 
+@on_an_installed_server_too
 def test_a_server_that_is_stuck_in_recovery_is_replaced_like_a_silent_one(native_lab: NativeLab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab = native_lab
     store = lab.migrated(max_data_loss_bytes=10**6)

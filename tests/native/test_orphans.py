@@ -12,6 +12,7 @@ from replstore.reconcile.export import export
 from replstore.store import Store
 from tests.fix_native import NativeLab
 from tests.fix_stores import insert, put
+from tests.fix_streaming import on_an_installed_server_too
 
 
 def parted(lab: NativeLab, *alone: Any, **settings: Any) -> Store:
@@ -33,6 +34,7 @@ def parted(lab: NativeLab, *alone: Any, **settings: Any) -> Store:
     return store
 
 
+@on_an_installed_server_too
 def test_every_row_of_a_lost_transaction_is_exported_with_both_versions(native_lab: NativeLab) -> None:
     def lost(store: Store) -> None:
         store.run(put(10, amount=1), key="order-10")

@@ -17,6 +17,7 @@ from replstore.pair.view import Term
 from tests.fix_native import NativeLab, ended, in_thread, refuses
 from tests.fix_proxy import MakeProxy
 from tests.fix_stores import Account, put, until
+from tests.fix_streaming import on_an_installed_server_too
 
 
 def add(session: Session) -> None:
@@ -47,6 +48,7 @@ def test_calls_in_flight_wait_for_whoever_promotes_and_the_first_store_records_t
     assert len(lab.timelines("standby")) == len(before) + 1
 
 
+@on_an_installed_server_too
 def test_where_a_timeline_ended_is_recorded_only_where_it_is_known(native_lab: NativeLab) -> None:
     """A server that crashed after its promotion, before any Store came, tells the end of its crash's recovery instead."""
     lab = native_lab
@@ -99,6 +101,7 @@ def test_a_program_that_lost_sight_of_the_primary_before_others_did_doesn_t_prom
 # ---------------------------------------------------------------------------- what becomes of transactions
 
 
+@on_an_installed_server_too
 def test_no_call_is_doubled_or_lost_while_the_primary_dies_under_load(native_lab: NativeLab, caplog: pytest.LogCaptureFixture) -> None:
     lab = native_lab
     store = lab.migrated(durability="replicated", ack_timeout=0.5)
@@ -122,6 +125,7 @@ def test_no_call_is_doubled_or_lost_while_the_primary_dies_under_load(native_lab
     assert "Exception during reset" not in caplog.text  # what was lost is told once, as an error of the call
 
 
+@on_an_installed_server_too
 @pytest.mark.parametrize("call", ["run", "begin"])
 def test_a_commit_that_did_not_reach_the_standby_is_lost_and_said_to_be(native_lab: NativeLab, proxy: MakeProxy, call: str) -> None:
     """Asynchronous: the answer to COMMIT and the primary go at one moment, and the standby hasn't got it."""

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from replstore import Repository
 from tests.fix_native import NativeLab
 from tests.fix_stores import Account, put, until
+from tests.fix_streaming import on_an_installed_server_too
 from tests.native.standby import Call, configured, name_of, replay_paused, resume, served_by
 
 MB = 1_000_000
@@ -27,6 +28,7 @@ def write_log(lab: NativeLab, size: int) -> None:
 # --- a bound on the lag
 
 
+@on_an_installed_server_too
 def test_an_idle_primary_is_not_taken_for_an_old_one(native_lab: NativeLab) -> None:
     store = native_lab.migrated()
     store.run(put(1))
@@ -34,6 +36,7 @@ def test_an_idle_primary_is_not_taken_for_an_old_one(native_lab: NativeLab) -> N
     until(lambda: served_by(native_lab, store, node="any", max_lag=1.0) == "standby", "the standby serves")
 
 
+@on_an_installed_server_too
 def test_a_page_of_the_log_that_has_just_begun_keeps_nobody_waiting(native_lab: NativeLab) -> None:
     """The primary's place is behind the header of the new segment, and there is nothing to replay up to it."""
     native_lab.migrated().close()
@@ -94,6 +97,7 @@ def test_no_servers_clock_is_asked(native_lab: NativeLab) -> None:
 # --- after a token
 
 
+@on_an_installed_server_too
 def test_a_read_after_a_token_waits_for_the_standby(native_lab: NativeLab) -> None:
     store = native_lab.migrated()
     with replay_paused(native_lab):
@@ -179,6 +183,7 @@ def test_roles_that_changed_places_are_found_out_by_the_read_itself(native_lab: 
     until(lambda: served_by(native_lab, store, node="follower") == "primary", "the follower is the other one now")
 
 
+@on_an_installed_server_too
 def test_a_query_in_the_way_of_the_recovery_is_repeated(native_lab: NativeLab) -> None:
     store = native_lab.migrated()
     store.run(put(1))

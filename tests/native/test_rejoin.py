@@ -8,9 +8,11 @@ from replstore import NodeLost
 from replstore.reconcile.export import export
 from tests.fix_native import NativeLab
 from tests.fix_stores import insert, put
+from tests.fix_streaming import on_an_installed_server_too
 from tests.native.test_orphans import parted
 
 
+@on_an_installed_server_too
 def test_a_primary_that_had_nothing_of_its_own_follows_after_kill_9(native_lab: NativeLab) -> None:
     store = parted(native_lab)
     store.run(put(5))

@@ -15,6 +15,7 @@ from replstore.store import Store
 from tests.fix_native import NativeLab
 from tests.fix_proxy import Proxy, _Link, _Trap
 from tests.fix_stores import PATIENT, Account, put
+from tests.fix_streaming import on_an_installed_server_too
 
 
 class Counting(Proxy):
@@ -95,6 +96,7 @@ def test_a_caller_may_deallocate_all_that_is_prepared(native_lab: NativeLab, sto
     assert native_lab.accounts("primary") == {1: 8}
 
 
+@on_an_installed_server_too
 @pytest.mark.parametrize("prepared", [False, True])
 def test_a_first_statement_that_fails_raises_its_own_error_and_leaves_the_connection_usable(
     native_lab: NativeLab, store: Store, prepared: bool

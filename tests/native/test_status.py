@@ -17,6 +17,7 @@ from replstore.pair.status import Status
 from replstore.pair.view import NodeView, Policy, Reach, Role, Term, View
 from tests.fix_native import NativeLab
 from tests.fix_stores import put
+from tests.fix_streaming import on_an_installed_server_too
 
 
 def screen(status: Status) -> str:
@@ -27,6 +28,7 @@ def screen(status: Status) -> str:
     return " ".join(capture.get().split())
 
 
+@on_an_installed_server_too
 def test_a_pair_in_order_and_one_whose_standby_lags(native_lab: NativeLab) -> None:
     store = native_lab.migrated(background=False, promote=False)
     store.run(put(1))

@@ -7,8 +7,10 @@ import pytest
 from replstore import CommittedNotReplicated
 from tests.fix_native import NativeLab
 from tests.fix_stores import Account
+from tests.fix_streaming import on_an_installed_server_too
 
 
+@on_an_installed_server_too
 def test_what_was_committed_is_on_both_nodes_and_read_from_either(native_lab: NativeLab) -> None:
     store = native_lab.migrated(durability="replicated")
     store.run(lambda session: session.add(Account(id=1, owner="ada", amount=5)))
@@ -17,6 +19,7 @@ def test_what_was_committed_is_on_both_nodes_and_read_from_either(native_lab: Na
         assert session.get(Account, 1).owner == "ada"  # type: ignore[union-attr]
 
 
+@on_an_installed_server_too
 def test_a_call_goes_on_at_the_standby_that_is_promoted_when_the_primary_dies(native_lab: NativeLab) -> None:
     store = native_lab.migrated()
     store.run(lambda session: session.add(Account(id=1, owner="ada", amount=5)))

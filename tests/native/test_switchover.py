@@ -12,6 +12,7 @@ from replstore import ConfigError, SwitchoverFailed
 from replstore.store import Store
 from tests.fix_native import NativeLab
 from tests.fix_stores import put
+from tests.fix_streaming import on_an_installed_server_too
 
 
 class Writers:
@@ -51,6 +52,7 @@ class Writers:
             thread.join()
 
 
+@on_an_installed_server_too
 def test_no_transaction_fails_and_none_is_lost_in_a_switchover_there_and_back(native_lab: NativeLab) -> None:
     store = native_lab.migrated(promote=False, takeover_timeout=60.0, **native_lab.here())
     with Writers(store) as writers:
