@@ -219,7 +219,4 @@ def _sequences(report: Report) -> list[str]:
     def last(value: int | None) -> str:
         return "never used" if value is None else f"{value:,}"
 
-    return [
-        f"{each.name}: {last(each.primary)} on primary, {last(each.standby)} on standby; {each.behind} would give out values that were given before"
-        for each in report.sequences
-    ]
+    return [f"{each.name}: {last(each.primary)} on primary, {last(each.standby)} on standby; {each.sentence}" for each in report.sequences]

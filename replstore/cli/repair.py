@@ -120,8 +120,9 @@ def _tell(outcome: Outcome, *, undo: bool) -> None:
         screen.print(f"Left as it is: row {short(each.key)} of {each.table}: {each.reason}.", markup=False)
     if len(outcome.left) > ON_SCREEN:
         screen.print(f"and {len(outcome.left) - ON_SCREEN:,} more that are left as they are.")
-    for name, value in outcome.plan.sequences.items():
-        screen.print(f"Sequence {name} {'was' if outcome.applied else 'would be'} set forward to {value} on the follower.", markup=False)
+    for node, sequences in (("follower", outcome.plan.sequences), ("writer", outcome.plan.of_writer)):
+        for name, value in sequences.items():
+            screen.print(f"Sequence {name} {'was' if outcome.applied else 'would be'} set forward to {value} on the {node}.", markup=False)
     for name, count in outcome.plan.more.items():
         screen.print(f"{count:,} more rows of {name} differ: repeat it, or raise --limit.", markup=False)
     screen.print(_sentence(outcome, undo=undo), markup=False)
@@ -131,7 +132,7 @@ def _sentence(outcome: Outcome, *, undo: bool) -> str:
     changes = outcome.done if outcome.applied else outcome.plan.changes
     rows = f"{len(changes):,} row{'' if len(changes) == 1 else 's'}"
     if not outcome.applied:
-        if not (changes or outcome.plan.sequences):
+        if outcome.plan.empty:
             return "There is nothing to repair." if not outcome.left else "Nothing can be repaired, and nothing was changed."
         return f"{rows} would be changed. Nothing was changed; `--apply` repairs it."
     if undo:

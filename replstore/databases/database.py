@@ -16,13 +16,14 @@ from replstore.control import Control
 from replstore.databases.base import Entry, Fault, NodeState
 from replstore.databases.carrier import Carrier
 from replstore.databases.catalog import Difference, Table, differences
+from replstore.databases.counting import Counting
 from replstore.databases.digests import Digesting
 from replstore.databases.replaying import Replaying
 from replstore.databases.retention import Retention
 from replstore.databases.suspended import Restore, bring_back, merged, stored
 
 
-class Database(Digesting, Retention):
+class Database(Digesting, Retention, Counting):
     """What replstore needs to know of a kind of database.  Stateless."""
 
     name: ClassVar[str]
@@ -264,33 +265,6 @@ class Database(Digesting, Retention):
     def execute_script(self, connection: Connection, statements: Sequence[str]) -> None:
         """Executes statements as they are, one by one: nothing in them is taken for a parameter."""
 
-    @abstractmethod
-    def jump_sequences(self, connection: Connection, margin: int) -> None:
-        """Moves every sequence on, so that keys given by a lost writer aren't given again (HAZARDS 22)."""
-
-    @abstractmethod
-    def sequences(self, connection: Connection) -> dict[str, int | None]:
-        """The last value of every user sequence; None: never used."""
-
-    @abstractmethod
-    def advance_sequences(self, connection: Connection, values: Mapping[str, int | None]) -> None:
-        """Moves sequences on to the given values, never back.
-
-        Args:
-            values: as ``sequences`` reads them from the other node.
-        """
-
-    @abstractmethod
-    def lagging_sequences(self, connection: Connection, values: Mapping[str, int | None]) -> dict[str, bool | None]:
-        """Which sequences stand before the given values here.
-
-        Args:
-            values: as ``sequences`` reads them from the other node.
-
-        Returns:
-            By id, whether rows that are here hold values which the sequence would give again; None: no table takes its values from it.
-        """
-
     # -- what would act on a follower when rows are applied (HAZARDS 7)
 
     @abstractmethod
@@ -369,7 +343,14 @@ class Database(Digesting, Retention):
 
     @abstractmethod
     def last_changes(self, connection: Connection, table: Table, keys: Collection[str]) -> Mapping[str, Entry]:
-        """By key, the last entry of the whole journal that names it, or the whole table; keys are those that can be looked up here (``lookable``)."""
+        """By key, the last entry of the whole journal that names it, or the whole table; keys are those that can be looked up here (``lookable``).
+
+        An entry's place is its number in the journal.
+        """
+
+    @abstractmethod
+    def last_transactions(self, connection: Connection) -> Iterator[tuple[str, int]]:
+        """The transactions that the journal names, as the id of the marker and a number in the journal, the last ones first."""
 
     @abstractmethod
     def journaled(self, connection: Connection) -> set[str]:

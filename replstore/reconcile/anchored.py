@@ -29,7 +29,7 @@ from replstore.reconcile.report import About, Difference, Kind, Report, SchemaDi
 from replstore.reconcile.resuming import Log
 from replstore.reconcile.rows import BATCH, compare_rows, readers_of
 from replstore.reconcile.schema import Definitions, chosen, compare_schema, without_key
-from replstore.reconcile.sequences import missing_sequences, read_sequences
+from replstore.reconcile.sequences import differences, missing_sequences, of_tables, read_sequences
 from replstore.reconcile.settling import AT_LEAST, in_both
 from replstore.reconcile.snapshots import Both, Side, end_of, in_order, observed, reading
 from replstore.reconcile.wishes import Wishes
@@ -154,14 +154,11 @@ class _Check:
         with self._snapshots() as (both, _):
             ahead = read_sequences(both.writer)
             if self.wishes.tables is not None:
-                mine = {id for table in (*found.primary.values(), *found.standby.values()) for id in table.sequences}
-                ahead = {id: value for id, value in ahead.items() if id in mine}
+                ahead = of_tables(found, ahead)
             self._ship()
             with reading(self.follower):
                 behind = [id for id, used in self.follower.database.lagging_sequences(both.follower.connection, ahead).items() if used is not False]
-            here = read_sequences(both.follower) if behind else {}
-        values = {self.writer.name: ahead, self.follower.name: here}
-        return [SequenceDifference(id, values["primary"].get(id), values["standby"].get(id), self.follower.name) for id in sorted(behind)]
+            return differences(both.follower, both.writer, sorted(behind), ahead)
 
     # -- rows
 

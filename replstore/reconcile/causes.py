@@ -6,6 +6,8 @@
 - *behind_guard*: an earlier check found the row equal on both nodes, and the journal hasn't named it since.  So it was written past the triggers: while they
   were switched off, by a session that acts as a replica, on the files, or by a backup that was brought back.  On which node, PostgreSQL's row versions may
   tell: of two versions one is older than that check, and the other is not.
+- *restored*: one of the nodes went back in time (``restored.py``), and no journal has named the row since: not after a transaction that the other node has
+  too.  So one has it as it was in the backup, and the other what came after.
 
 Beside the cause stands the last change of the row that a journal names, whatever it has to do with the difference.
 """
@@ -14,11 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 from sqlalchemy import select
 
+from replstore.databases.base import Entry
 from replstore.databases.catalog import Table
-from replstore.reconcile.origin import Change, Origin
+from replstore.reconcile.origin import Change, Origin, Restored
 from replstore.reconcile.pairing import Differing
 from replstore.reconcile.schema import Definitions
 from replstore.reconcile.snapshots import Both, Side, reading
@@ -26,6 +30,8 @@ from replstore.replication.journal.verified import Mark
 
 #: An orphan's key where a whole table was concerned.
 WHOLE_TABLE = "*"
+#: Transactions that one statement asks for.
+CHUNK = 500
 NOTHING = Origin()
 Tables = tuple[tuple[Side, Table], tuple[Side, Table]]
 
@@ -40,6 +46,8 @@ class Causes:
         captured: whether its changes are captured on both nodes.
         past: by key, of rows that were written past the triggers, when the check began that found them equal, and on which node, where that is certain.
         last: by key, the last change that a journal names.
+        restored: the node that went back in time.
+        older: keys that its journal names, but not since.
     """
 
     orphans: Mapping[str, Change] = field(default_factory=dict)
@@ -47,6 +55,8 @@ class Causes:
     captured: bool = True
     past: Mapping[str, tuple[str, str | None]] = field(default_factory=dict)
     last: Mapping[str, Change] = field(default_factory=dict)
+    restored: Restored | None = None
+    older: Collection[str] = ()
 
     def of(self, key: str, columns: Collection[str] = ()) -> Origin:
         """Where a row's difference comes from.
@@ -67,6 +77,8 @@ class Causes:
         if key in self.past:
             after, node = self.past[key]
             return Origin("behind_guard", Change(None, None, node), after, last=last)
+        if self.restored and (last is None or key in self.older):
+            return Origin("restored", Change(None, None, self.restored.node), reason=str(self.restored), last=last, restored=self.restored)
         return Origin(last=last) if last else NOTHING
 
 
@@ -81,7 +93,9 @@ def causes(both: Both, tables: Definitions, name: str, found: Collection[Differi
         return Causes(strange=strange)
     captured = name not in tables.faults
     past = _past_the_triggers(both, sides, name, found) if captured and name in both.marks else {}
-    return Causes(_orphans(both, sides, name), strange, captured, past, _last_changes(both, sides, keys))
+    entries = _last_entries(both, sides, keys)
+    last = {key: Change(entry.tx, entry.at, node) for key, (node, entry) in entries.items()}
+    return Causes(_orphans(both, sides, name), strange, captured, past, last, both.restored, _older(both, entries))
 
 
 def _strange(sides: Tables, keys: Collection[str]) -> dict[str, dict[str, str]]:
@@ -126,14 +140,41 @@ def _written(both: Both, sides: Tables, mark: Mark, found: Collection[Differing]
     return nodes
 
 
-def _last_changes(both: Both, sides: Tables, keys: Collection[str]) -> dict[str, Change]:
-    """By key; the writer's journal has the last word."""
-    found: dict[str, Change] = {}
+def _last_entries(both: Both, sides: Tables, keys: Collection[str]) -> dict[str, tuple[str, Entry]]:
+    """By key, the node and the entry; the writer's journal has the last word."""
+    found: dict[str, tuple[str, Entry]] = {}
     for side, table in sorted(sides, key=lambda each: each[0] is both.writer):
         with reading(side.node):
             entries = side.node.database.last_changes(side.connection, table, _lookable(side, table, keys))
-        found.update((key, Change(entry.tx, entry.at, side.name)) for key, entry in entries.items())
+        found.update((key, (side.name, entry)) for key, entry in entries.items())
     return found
+
+
+# -- restored from a backup
+
+
+def _older(both: Both, last: Mapping[str, tuple[str, Entry]]) -> Collection[str]:
+    """The keys that the node which went back in time had changed before: what it changed since has numbers behind any that the other node has, too."""
+    if both.restored is None:
+        return ()
+    node, through = both.restored.node, _shared(both)
+    return {key for key, (name, entry) in last.items() if name == node and entry.place is not None and entry.place <= through}
+
+
+def _shared(both: Both) -> int:
+    """The highest number in the journal of the node that went back in time of a transaction that the other node has; -1: there is none."""
+    (back,), (other,) = ([side for side in both.sides if (side.name == (both.restored and both.restored.node)) is mine] for mine in (True, False))
+    marker = other.node.database.control.marker.c
+    with reading(back.node):
+        transactions = back.node.database.last_transactions(back.connection)
+        while some := list(islice(transactions, CHUNK)):
+            with reading(other.node):
+                known = set(
+                    other.connection.execute(select(marker.id).where(marker.id.in_({id for id, _ in some}), marker.outcome == "committed")).scalars()
+                )
+            if known:
+                return max(number for id, number in some if id in known)
+    return -1
 
 
 def _lookable(side: Side, table: Table, keys: Collection[str]) -> Collection[str]:

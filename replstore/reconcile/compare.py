@@ -16,10 +16,11 @@ from replstore.reconcile.changed import MANY, compare_changed
 from replstore.reconcile.reading import Sessions, sessions
 from replstore.reconcile.remembering import Memory, Since
 from replstore.reconcile.report import OURS, About, Report, TableReport
+from replstore.reconcile.restored import went_back
 from replstore.reconcile.resuming import Log
 from replstore.reconcile.rows import compare_rows
 from replstore.reconcile.schema import Definitions, compare_schema, definitions, without_key
-from replstore.reconcile.sequences import compare_sequences, missing_sequences, read_sequences
+from replstore.reconcile.sequences import compare_sequences, missing_sequences, read_sequences, writer_behind
 from replstore.reconcile.snapshots import Both, both_nodes
 from replstore.reconcile.wishes import Wishes
 from replstore.replication.journal.verified import KEYS
@@ -48,6 +49,7 @@ def check(pair: Pair, wishes: Wishes | None = None) -> Report:
         return check_anchored(pair, wishes)
     limit, wishes = wishes.limit, replace(wishes, limit=max(wishes.limit, KEYS))
     with both_nodes(pair) as both, sessions(wishes.workers) as more, _log(both, wishes).done() as log:
+        both = replace(both, restored=went_back(both.writer, both.follower) if both.inexact else None)
         memory = Memory(both, began.isoformat(timespec="seconds"), whole=wishes.whole)
         found = wished(both, wishes)
         since = memory.since(found, MANY) if wishes.since else None
@@ -89,11 +91,23 @@ def compared(both: Both, found: Definitions, wishes: Wishes, more: Sessions, log
         rows = [_table(both, found, name, wishes, more, log) for name in names]
     else:
         rows = [_changed(both, found, name, wishes, more, since) for name in names if name in found.replicated]
-    sequences = compare_sequences(both, found, standing[both.writer.name], chosen=wishes.tables is not None, settle=wishes.settle)
+    chosen = wishes.tables is not None
+    sequences = compare_sequences(both, found, standing[both.writer.name], chosen=chosen, settle=wishes.settle)
+    sequences += writer_behind(both, found, standing[both.follower.name], chosen=chosen)
     writer = both.writer.name if both.writer.state.role == "writer" else None
     notes = (*wishes.notes(), *log.notes(), *_notes(both, found), *(since.notes() if since else ()))
     about = About.since(began, {side.name: side.node.url for side in both.sides})
-    return Report(tuple(rows), tuple(schema), tuple(sequences), writer, not both.inexact, notes, about=about, since=since.at if since else None)
+    return Report(
+        tuple(rows),
+        tuple(schema),
+        tuple(sequences),
+        writer,
+        not both.inexact,
+        notes,
+        about=about,
+        since=since.at if since else None,
+        restored=both.restored,
+    )
 
 
 def _log(both: Both, wishes: Wishes) -> Log:
@@ -119,6 +133,8 @@ def _notes(both: Both, found: Definitions) -> list[str]:
     notes = []
     if both.inexact:
         notes.append(f"{both.inexact}: they were compared as they are, and nothing counts as on its way")
+    if both.restored:
+        notes.append(str(both.restored))
     if follower.copying and not both.inexact:
         notes.append(f"{follower.name} is being copied")
     if writer.schema_no != follower.schema_no:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +84,7 @@ class Plan:
         changes: the rows, table by table.
         left: rows that it leaves alone.
         sequences: those that stand behind on the follower, with the value that they are set to.
+        of_writer: the same of those on the writer.
         more: by table, how many rows differ besides and are not listed.
     """
 
@@ -93,6 +94,12 @@ class Plan:
     left: tuple[Left, ...]
     sequences: Mapping[str, int | None]
     more: Mapping[str, int]
+    of_writer: Mapping[str, int | None] = field(default_factory=dict)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to change."""
+        return not (self.changes or self.sequences or self.of_writer)
 
 
 def check_source(source: str, column: str | None) -> None:
@@ -133,9 +140,12 @@ def make_plan(pair: Pair, wishes: Wishes, source: str, column: str | None, repor
         for table in now.tables:
             planner.add(table.name, {each.form for each in table.differences})
         gone = [] if report is None else _gone(report, now)
-        behind = {each.name: each.primary if both.writer.name == "primary" else each.standby for each in now.sequences}
+        behind: dict[str, dict[str, int | None]] = {"primary": {}, "standby": {}}
+        for each in now.sequences:
+            behind[each.behind][each.name] = each.standby if each.behind == "primary" else each.primary
         rest = {table.name: table.total - len(table.differences) for table in now.tables if table.total > len(table.differences)}
-        return Plan(source if column is None else f"newest {column}", both.writer.name, tuple(planner.changes), (*planner.left, *gone), behind, rest)
+        said, left = source if column is None else f"newest {column}", (*planner.left, *gone)
+        return Plan(said, both.writer.name, tuple(planner.changes), left, behind[both.follower.name], rest, behind[both.writer.name])
 
 
 def _again(both: Both, found: Definitions, wishes: Wishes, more: Sessions, report: Report) -> Report:

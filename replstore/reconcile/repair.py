@@ -56,7 +56,7 @@ class Outcome:
     @property
     def complete(self) -> bool:
         """Whether nothing is left to be done."""
-        return not (self.left or self.plan.more) and (self.applied or not (self.plan.changes or self.plan.sequences))
+        return not (self.left or self.plan.more) and (self.applied or self.plan.empty)
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, as JSON takes it."""
@@ -69,6 +69,7 @@ class Outcome:
             "changes": [as_dict(change) for change in (self.done if self.applied else self.plan.changes)],
             "left": [{"table": each.table, "key": each.key, "reason": each.reason} for each in self.left],
             "sequences": dict(self.plan.sequences),
+            "sequences_of_writer": dict(self.plan.of_writer),
             "not_listed": dict(self.plan.more),
         }
 
@@ -250,9 +251,9 @@ def _chunks(changes: Sequence[Numbered], size: int) -> Iterator[Sequence[Numbere
 
 
 def _advance(pair: Pair, run: Run, plan: Plan, done: Sequence[Numbered]) -> None:
-    """Sets the follower's sequences forward to the writer's, as a batch does, and the writer's where it got rows whose keys they would give again."""
+    """Sets the follower's sequences forward to the writer's, as a batch does, and the writer's where they would give again the keys of rows."""
     writer, follower = pair.nodes[plan.writer], pair.nodes["standby" if plan.writer == "primary" else "primary"]
-    if any(change.node == writer.name and change.what == "insert" for _, change in done):
+    if plan.of_writer or any(change.node == writer.name and change.what == "insert" for _, change in done):
         with follower.snapshot() as connection:
             there = follower.database.sequences(connection)
 
@@ -260,7 +261,7 @@ def _advance(pair: Pair, run: Run, plan: Plan, done: Sequence[Numbered]) -> None
             connection = session.connection()
             if connection.engine is writer.engine:
                 behind = writer.database.lagging_sequences(connection, there)
-                writer.database.advance_sequences(connection, {id: there[id] for id, used in behind.items() if used})
+                writer.database.advance_sequences(connection, {id: there[id] for id, used in behind.items() if used or id in plan.of_writer})
 
         run(forward)
     if plan.sequences or done:

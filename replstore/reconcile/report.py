@@ -12,7 +12,7 @@ from typing import Any, Literal
 from sqlalchemy.engine import URL
 
 from replstore.reconcile.keymap import KeyMap
-from replstore.reconcile.origin import Cause, Origin
+from replstore.reconcile.origin import Cause, Origin, Restored
 from replstore.urls import shown
 
 Kind = Literal["missing_on_standby", "missing_on_primary", "changed"]
@@ -131,18 +131,43 @@ class SchemaDifference:
 
 @dataclass(frozen=True)
 class SequenceDifference:
-    """A sequence of the follower that stands behind values which were given out.
+    """A sequence that stands behind values which were given out.
 
     Attributes:
         name: its id.
         primary, standby: the last value given on each node; None: none was ever given.
         behind: name of the node on which it stands behind.
+        next: what the next row gets there; None: the sequence has come to its end, or it isn't known.
+        taken: the first value after that which a row holds; None: none does.
+        effect: what that means for the next row, for people; empty: not known.
     """
 
     name: str
     primary: int | None
     standby: int | None
     behind: str
+    next: int | None = None
+    taken: int | None = None
+    effect: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The sequence as JSON can hold it."""
+        return {
+            "name": self.name,
+            "primary": self.primary,
+            "standby": self.standby,
+            "kind": f"behind_on_{self.behind}",
+            "cause": "sequence_behind",
+            "node": self.behind,
+            "next": self.next,
+            "taken": self.taken,
+            "effect": self.effect,
+        }
+
+    @property
+    def sentence(self) -> str:
+        """What is the matter, without the values on both nodes."""
+        return f"{self.behind} is behind: {self.effect or 'it would give out values that were given before'}"
 
 
 @dataclass(frozen=True)
@@ -180,6 +205,7 @@ class Report:
         about: of which databases, when.
         since: when the earlier check began since which changed rows were compared; None: all rows were.
         physical: whether one node is a physical copy of the other one, which no journal has filled.
+        restored: the node that went back in time; None: neither, as far as that can be told.
     """
 
     tables: tuple[TableReport, ...]
@@ -192,6 +218,7 @@ class Report:
     about: About = field(default_factory=About)
     since: str | None = None
     physical: bool = False
+    restored: Restored | None = None
 
     @property
     def unexplained(self) -> str:
@@ -253,9 +280,8 @@ class Report:
             "since": self.since,
             "tables": [table.as_dict() for table in self.tables],
             "schema": [{"table": each.table, "difference": each.text} for each in self.schema],
-            "sequences": [
-                {"name": each.name, "primary": each.primary, "standby": each.standby, "kind": f"behind_on_{each.behind}"} for each in self.sequences
-            ],
+            "sequences": [each.as_dict() for each in self.sequences],
+            "restored": self.restored and self.restored.as_dict(),
             "notes": list(self.notes),
         }
 

@@ -1,4 +1,4 @@
-"""Sequences: the follower's must not give out again what the writer has given.
+"""Sequences: neither node's may give out again what a row has, and the follower's nothing that the writer has given.
 
 Being ahead is fine: sequences jump at a takeover.  So is lagging behind values that no row holds: a transaction that was rolled back takes values, and they
 are shipped with the next change only.  A sequence that no column takes its values from can't be told from its rows; it counts as behind if nothing is
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
+from replstore.databases.counting import Taken
 from replstore.reconcile.report import SchemaDifference, SequenceDifference
 from replstore.reconcile.schema import Definitions
 from replstore.reconcile.snapshots import Both, Side, reading
@@ -34,9 +36,7 @@ def compare_sequences(both: Both, tables: Definitions, ahead: Standing, *, chose
         chosen: only the sequences of these tables.
         settle: s to wait for a sequence that can't be told from rows.
     """
-    if chosen:
-        mine = {id for table in (*tables.primary.values(), *tables.standby.values()) for id in table.sequences}
-        ahead = {id: value for id, value in ahead.items() if id in mine}
+    ahead = of_tables(tables, ahead) if chosen else ahead
     behind = _behind(both, ahead)
     deadline = time.monotonic() + settle
     while _unclear(behind) and time.monotonic() < deadline and not both.waits and not both.inexact:
@@ -45,9 +45,82 @@ def compare_sequences(both: Both, tables: Definitions, ahead: Standing, *, chose
     unclear = _unclear(behind)
     if both.waits or both.inexact:
         behind = {id: used for id, used in behind.items() if id not in unclear}
-    here = read_sequences(both.follower)
-    values = {both.writer.name: ahead, both.follower.name: here}
-    return [SequenceDifference(id, values["primary"].get(id), values["standby"].get(id), both.follower.name) for id in sorted(behind)]
+    return differences(both.follower, both.writer, sorted(behind), ahead)
+
+
+def writer_behind(both: Both, tables: Definitions, ahead: Standing, *, chosen: bool) -> list[SequenceDifference]:
+    """The writer's sequences that would give again what rows of either node hold: they were set back, or the writer went back in time.
+
+    Args:
+        both: the nodes.
+        tables: the definitions on both.
+        ahead: where the follower's stood before.
+        chosen: only the sequences of these tables.
+    """
+    writer, follower = both.writer, both.follower
+    if writer.node.database.name != follower.node.database.name:
+        return []  # of a file only the highest key is known, which somebody may have chosen
+    ahead = of_tables(tables, ahead) if chosen else ahead
+    here = read_sequences(writer)
+    with reading(writer.node):
+        lagging = writer.node.database.lagging_sequences(writer.connection, ahead)
+    with reading(follower.node):
+        taken = follower.node.database.taken
+        behind = [id for id, used in lagging.items() if used or (used is False and taken(follower.connection, id, here.get(id), ahead[id] or 0))]
+    return differences(writer, follower, sorted(behind), ahead)
+
+
+def of_tables(tables: Definitions, standing: Standing) -> dict[str, int | None]:
+    """The sequences that these tables take values from."""
+    mine = {id for table in (*tables.primary.values(), *tables.standby.values()) for id in table.sequences}
+    return {id: value for id, value in standing.items() if id in mine}
+
+
+def differences(behind: Side, other: Side, ids: Collection[str], ahead: Standing) -> list[SequenceDifference]:
+    """What is to be said of sequences that are behind.
+
+    Args:
+        behind, other: the node on which they are, and the other one.
+        ids: of the sequences.
+        ahead: where they stand on the other one.
+    """
+    here = read_sequences(behind) if ids else {}
+    values = {other.name: ahead, behind.name: here}
+    return [_explained(SequenceDifference(id, values["primary"].get(id), values["standby"].get(id), behind.name), behind, other) for id in ids]
+
+
+def _explained(found: SequenceDifference, behind: Side, other: Side) -> SequenceDifference:
+    """The same with what it would give next, and what that leads to."""
+    last = {"primary": found.primary, "standby": found.standby}
+    through, taken, where = last[other.name], None, behind
+    with reading(behind.node):
+        following = behind.node.database.next_value(behind.connection, found.name)
+    for side in (behind, other):
+        if taken is None and through is not None:
+            with reading(side.node):
+                taken, where = side.node.database.taken(side.connection, found.name, last[behind.name], through), side
+    return replace(found, next=following, taken=taken.value if taken else None, effect=_effect(found, following, taken, where.name))
+
+
+def _effect(found: SequenceDifference, following: int | None, taken: Taken | None, where: str) -> str:
+    """What the next row on a node whose sequence is behind gets."""
+    other = "standby" if found.behind == "primary" else "primary"
+    if following is None:
+        return ""
+    gets = f"the next row there gets {following:,}"
+    if taken is None:
+        return f"{gets}, which {other} has given before"
+    row = f"a row of {taken.table}"
+    if where == other:
+        return f"{gets}, and {taken.value:,} is {row} on {other} already: two rows would have one number"
+    if taken.clash == "skipped":
+        given = getattr(found, other) or 0
+        why = f", which {other} has given before" if following <= given else " by the highest key"
+        return f"{gets}{why}; numbers of rows that are removed before that are given again"
+    clash = "it is refused as a duplicate" if taken.clash == "refused" else "two rows have one number"
+    if taken.value == following:
+        return f"{gets}, which {row} has already: {clash}"
+    return f"{gets}, and once it comes to {taken.value:,}, which {row} has already, {clash}"
 
 
 def _behind(both: Both, ahead: Standing) -> dict[str, bool | None]:

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, select
 from replstore.databases.base import Fault, NodeState
 from replstore.errors import CannotCheck, ReplstoreError
 from replstore.node import Node, Observation, one_line
+from replstore.reconcile.origin import Restored
 from replstore.replication.journal.verified import Mark
 from replstore.replication.mirror import to_copy
 
@@ -64,6 +65,7 @@ class Both:
         pending: by table, the keys that the writer's journal names after the follower's position; None: the whole table.
         copying: every table is on its way as a whole.
         marks: by table, how far an earlier check found it equal, of those that are to be compared and where the journal reaches back to it.
+        restored: the node that went back in time; None: neither, as far as that can be told.
     """
 
     writer: Side
@@ -72,6 +74,7 @@ class Both:
     pending: Mapping[str, set[str] | None]
     copying: bool
     marks: Mapping[str, Mark] = field(default_factory=dict)
+    restored: Restored | None = None
 
     @property
     def sides(self) -> tuple[Side, Side]:
@@ -212,8 +215,11 @@ def why_inexact(writer: Side, follower: Side) -> str:
     with reading(writer.node):
         pruned = writer.connection.execute(select(control.retention.c.pruned_through)).scalar()
         tick = writer.connection.execute(select(control.tick.c.tick).where(control.tick.c.tick == behind.tick)).scalar()
+        here = writer.node.database.position(writer.connection)
     if pruned is not None and not writer.node.database.covers(behind.position, pruned):
         return f"{writer.name}'s journal no longer reaches back to what {follower.name} has, which needs a copy"
     if tick is None:
         return f"{writer.name} doesn't know the last batch that {follower.name} holds: one of them went back in time"
+    if not writer.node.database.covers(here, behind.position):
+        return f"{writer.name}'s numbers stand before what {follower.name} holds, although it knows its last batch: a dump of it was loaded into another server"
     return ""

@@ -65,6 +65,7 @@ def test_json_has_every_row_with_what_it_was_and_becomes(lab: Lab, pair: local.P
         "writer": "primary",
         "left": [],
         "sequences": {},
+        "sequences_of_writer": {},
         "not_listed": {},
     }
 

@@ -16,7 +16,7 @@ from sqlalchemy import make_url
 import replstore.reconcile.page as pages
 from replstore.reconcile.causes import NOTHING
 from replstore.reconcile.keymap import drawn
-from replstore.reconcile.origin import Change, Origin
+from replstore.reconcile.origin import Batch, Change, Origin, Restored
 from replstore.reconcile.page import page
 from replstore.reconcile.page import rows as listing
 from replstore.reconcile.page.markup import VOID, markup, tag
@@ -64,7 +64,8 @@ class Page(HTMLParser):
 
 
 def changed(key: Any, primary: Any, standby: Any, same: dict[str, str | None] | None = None, **more: Any) -> Difference:
-    return Difference({"id": key}, "changed", ("v",), NOTHING, {"v": primary}, {"v": standby}, same=same or {}, **{"position": 0, **more})
+    given = {"origin": NOTHING, "position": 0, **more}
+    return Difference({"id": key}, "changed", ("v",), primary={"v": primary}, standby={"v": standby}, same=same or {}, **given)
 
 
 def table(name: str, *differences: Difference, total: int | None = None, rows: int = 1_000_000) -> TableReport:
@@ -83,6 +84,9 @@ def many(number: int) -> tuple[Difference, ...]:
     return tuple(changed(each, f"value {each}", f"value {each}!", position=each) for each in range(1, number + 1))
 
 
+BACK = Origin(
+    "restored", Change(None, None, "primary"), restored=Restored("primary", Batch(41, "2026-11-30T09:00:00"), Batch(44, "2026-11-30T09:30:00"))
+)
 WHOLE = report(
     table(
         "public.item",
@@ -100,10 +104,11 @@ WHOLE = report(
             {"id": 3}, "missing_on_primary", (), Origin("capture_missing"), None, {"id": "3", **{f"c{n}": str(n) for n in range(20)}}, position=3
         ),
     ),
+    table("public.older", changed(7, "old", "new", origin=BACK)),
     TableReport("public.same", 5, 5, (), 0, 2),
     TableReport("public.unlike", None, None, (), 0, 0),
     schema=(SchemaDifference("public.unlike", "column note: on standby only"),),
-    sequences=(SequenceDifference("item_id_seq", 1000, None, "standby"),),
+    sequences=(SequenceDifference("item_id_seq", 1000, None, "standby", 1, 4, "the next row there gets 1, and once it comes to 4 …"),),
     notes=("standby is being copied",),
 )
 
@@ -112,7 +117,8 @@ def test_the_page_says_all_that_the_report_says() -> None:
     text = Page(page(WHOLE)).text()
     for words in (
         str(WHOLE), "postgresql://a/shop", "sqlite:///b.db", "2026-11-30 10:00:00 UTC", "2.5 s", "Standby is being copied.", "writer", "follower",
-        "column note: on standby only", "item_id_seq", "1,000", "never used", "standby is behind", "not compared: see the schema", "0198-tx",
+        "column note: on standby only", "item_id_seq", "1,000", "never used", "standby is behind: the next row there gets 1, and once it comes to 4",
+        "primary was restored from a backup, as of batch 41 of 2026-11-30T09:00:00", "one node went back in time", "not compared: see the schema", "0198-tx",
         "orphan", "its changes weren't captured", "1 changed, 1 only on primary, 1 only on standby", "no row", "8 more columns",
     ):  # fmt: skip
         assert words in text, words

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine
 from replstore.databases.base import Entry
 from replstore.databases.carrier import Carrier
 from replstore.databases.catalog import Difference, Table, quote
+from replstore.databases.counting import Taken
 from replstore.databases.dialect import raw
 from replstore.databases.digests import Digests, Forms, Recipe
 from replstore.databases.mixed import compare, crossing, digests, guards, making_postgresql, reading_postgresql
@@ -118,6 +119,17 @@ class MixedPostgreSQL(PostgreSQL):
                     cursor.execute(rows.format(quote(tables[id].key[0])))
                     behind[id] = bool(cursor.fetchone()[0])
         return behind
+
+    def next_value(self, connection: Connection, id: str) -> int | None:
+        (table,) = self.tables(connection, [id])
+        return (counted(connection, [table])[id] or 0) + 1
+
+    def taken(self, connection: Connection, id: str, after: int | None, through: int) -> Taken | None:
+        (table,) = self.tables(connection, [id])
+        key = quote(table.key[0])
+        rows = f"SELECT min({key}) FROM {qualified(table)} WHERE {key} > {after or 0} AND {key} <= {through}"
+        value = connection.exec_driver_sql(rows).scalar()
+        return None if value is None else Taken(id, table.key[0], int(value), "refused")
 
     # -- reading for check and rejoin
 

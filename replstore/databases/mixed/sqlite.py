@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine
 from replstore.databases.base import Entry
 from replstore.databases.carrier import Carrier
 from replstore.databases.catalog import Column, Difference, Table, split_id
+from replstore.databases.counting import Taken
 from replstore.databases.dialect import raw
 from replstore.databases.digests import Digests, Forms, Recipe
 from replstore.databases.mixed import compare, crossing, digests, guards, making_sqlite, reading_sqlite
@@ -132,6 +133,13 @@ class MixedSQLite(SQLite):
     def lagging_sequences(self, connection: Connection, values: Mapping[str, int | None]) -> dict[str, bool | None]:
         found = sequences.lagging(connection, {name_here(id): value for id, value in values.items()})
         return {shared_id(name): used for name, used in found.items()}
+
+    def next_value(self, connection: Connection, id: str) -> int | None:
+        return sequences.next_value(connection, name_here(id))
+
+    def taken(self, connection: Connection, id: str, after: int | None, through: int) -> Taken | None:
+        found = sequences.taken(connection, name_here(id), after, through)
+        return found and replace(found, table=id)
 
     # -- reading for check and rejoin
 

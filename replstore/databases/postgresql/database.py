@@ -18,6 +18,7 @@ from sqlalchemy.pool import QueuePool
 from replstore.control import Control
 from replstore.databases.base import Entry, Fault, NodeState, Unshipped
 from replstore.databases.catalog import Table
+from replstore.databases.counting import Taken
 from replstore.databases.database import Database
 from replstore.databases.dialect import raw
 from replstore.databases.digests import Digests, Forms, Recipe
@@ -278,6 +279,12 @@ class PostgreSQL(Database):
     def lagging_sequences(self, connection: Connection, values: Mapping[str, int | None]) -> dict[str, bool | None]:
         return sequences.lagging(connection, values)
 
+    def next_value(self, connection: Connection, id: str) -> int | None:
+        return sequences.next_value(connection, id)
+
+    def taken(self, connection: Connection, id: str, after: int | None, through: int) -> Taken | None:
+        return sequences.taken(connection, id, after, through)
+
     def in_force(self, connection: Connection, tables: Sequence[Table]) -> list[Restore]:
         return suspended.in_force(connection, tables)
 
@@ -323,6 +330,9 @@ class PostgreSQL(Database):
     def _key_of(self, table: Table) -> str:
         """The expression of the key of a row ``t``, as ``rows`` gives it."""
         return reading_rows.key_of(table)
+
+    def last_transactions(self, connection: Connection) -> Iterator[tuple[str, int]]:
+        return reading_changes.last_transactions(connection)
 
     def journaled(self, connection: Connection) -> set[str]:
         return reading_rows.journaled(connection)

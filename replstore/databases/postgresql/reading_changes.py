@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from sqlalchemy import Connection
 
@@ -26,10 +26,18 @@ def last_changes(connection: Connection, table: Table, keys: Collection[str]) ->
     whole = f"(SELECT max(j.id) FROM replstore.journal j WHERE {of} AND j.keys IS NULL)"
     with raw(connection.connection).cursor() as cursor:
         cursor.execute(
-            f"SELECT l.n, {_TX}, j.at::text FROM (SELECT g.n, greatest(l.id, {whole}) AS id FROM {_numbered(given)} LEFT JOIN ({last}) l ON l.n = g.n) l "
+            f"SELECT l.n, {_TX}, j.at::text, j.id FROM (SELECT g.n, greatest(l.id, {whole}) AS id FROM {_numbered(given)} LEFT JOIN ({last}) l ON l.n = g.n) l "
             "JOIN replstore.journal j ON j.id = l.id"
         )
-        return {given[n - 1]: Entry(table.id, given[n - 1], tx, at) for n, tx, at in cursor.fetchall()}
+        return {given[n - 1]: Entry(table.id, given[n - 1], tx, at, place=id) for n, tx, at, id in cursor.fetchall()}
+
+
+def last_transactions(connection: Connection) -> Iterator[tuple[str, int]]:
+    """See ``Database.last_transactions``."""
+    found = connection.exec_driver_sql(
+        "SELECT m.id, j.id FROM replstore.journal j JOIN replstore.marker m ON m.xid = j.xid AND m.outcome = 'committed' ORDER BY j.id DESC"
+    )
+    return ((row[0], row[1]) for row in found)
 
 
 def written_since(connection: Connection, table: Table, keys: Collection[str], position: str, key: str) -> dict[str, bool]:

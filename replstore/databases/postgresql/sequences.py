@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from replstore.control import Control
 from replstore.databases.catalog import Table, quote, split_id, table_id
+from replstore.databases.counting import Taken
 from replstore.databases.postgresql.reading import USER_SCHEMA, literal, qualified
 
 #: Those that this role may read, or also set: another one's, in another schema say, must not keep a follower from taking over.
@@ -29,7 +30,9 @@ ORDER BY 1, 2"""
 
 #: Columns of whole numbers that a sequence belongs to, or whose default takes its values.
 _COLUMNS = """
-SELECT DISTINCT n.nspname, c.relname, a.attname FROM (
+SELECT DISTINCT n.nspname, c.relname, a.attname, EXISTS (
+    SELECT FROM pg_catalog.pg_index i
+    WHERE i.indrelid = c.oid AND i.indisunique AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum AND i.indpred IS NULL) FROM (
     SELECT d.refobjid, d.refobjsubid FROM pg_catalog.pg_depend d
     WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = {sequence} AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.deptype IN ('a', 'i')
     UNION ALL SELECT f.adrelid, f.adnum FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_attrdef f ON f.oid = d.objid
@@ -55,10 +58,14 @@ class _Sequence:
     def id(self) -> str:
         return table_id(self.schema, self.name)
 
+    @property
+    def here(self) -> int:
+        """Where it stands: the value before the next one."""
+        return self.start - self.increment if self.value is None else self.value
+
     def is_ahead(self, value: int) -> bool:
         """Whether a value lies further in this sequence's direction than where it stands."""
-        here = self.start - self.increment if self.value is None else self.value
-        return value > here if self.increment > 0 else value < here
+        return value > self.here if self.increment > 0 else value < self.here
 
     def setval(self, value: int) -> str:
         """The call after which ``value`` counts as handed out, or the sequence's end if that lies before it."""
@@ -114,9 +121,8 @@ def jump_sequences(connection: Connection, control: Control, margin: int) -> Non
     """
     calls = []
     for each in _read(connection, control.schema, None, set=True):
-        here = each.start - each.increment if each.value is None else each.value
-        left = ((each.highest if each.increment > 0 else each.lowest) - here) // each.increment
-        calls.append(each.setval(here + min(margin, left // 2) * each.increment))
+        left = ((each.highest if each.increment > 0 else each.lowest) - each.here) // each.increment
+        calls.append(each.setval(each.here + min(margin, left // 2) * each.increment))
     _set(connection, calls)
 
 
@@ -137,17 +143,46 @@ def lagging(connection: Connection, values: Mapping[str, int | None]) -> dict[st
 
 def _used(connection: Connection, sequence: _Sequence, there: int) -> bool | None:
     """Whether some row holds a value between where the sequence stands and ``there``."""
-    columns = connection.exec_driver_sql(_COLUMNS.format(sequence=sequence.regclass), execution_options={"no_parameters": True}).all()
+    columns = _columns(connection, sequence)
     if not columns:
         return None
-    here = sequence.start - sequence.increment if sequence.value is None else sequence.value
-    between = "> {here} AND {column} <= {there}" if sequence.increment > 0 else "< {here} AND {column} >= {there}"
-    for schema, table, column in columns:
-        condition = f"{quote(column)} {between.format(here=here, there=there, column=quote(column))}"
-        rows = f"SELECT EXISTS (SELECT FROM {qualified(schema, table)} WHERE {condition})"
+    for schema, table, column, _ in columns:
+        rows = f"SELECT EXISTS (SELECT FROM {qualified(schema, table)} WHERE {_between(sequence, column, sequence.here, there)})"
         if connection.exec_driver_sql(rows, execution_options={"no_parameters": True}).scalar():
             return True
     return False
+
+
+def next_value(connection: Connection, id: str) -> int | None:
+    """What the next row gets; None: the sequence has come to its end, or isn't this role's to read."""
+    found = _read(connection, None, [id])
+    value = found[0].here + found[0].increment if found else None
+    return value if value is not None and found[0].lowest <= value <= found[0].highest else None
+
+
+def taken(connection: Connection, id: str, after: int | None, through: int) -> Taken | None:
+    """The first row that holds a value of a sequence after ``after`` and no later than ``through``."""
+    for sequence in _read(connection, None, [id]):
+        start = sequence.start - sequence.increment if after is None else after
+        first = "min" if sequence.increment > 0 else "max"
+        for schema, table, column, refused in _columns(connection, sequence):
+            rows = f"SELECT {first}({quote(column)}) FROM {qualified(schema, table)} WHERE {_between(sequence, column, start, through)}"
+            value = connection.exec_driver_sql(rows, execution_options={"no_parameters": True}).scalar()
+            if value is not None:
+                return Taken(table_id(schema, table), column, int(value), "refused" if refused else "twice")
+    return None
+
+
+def _columns(connection: Connection, sequence: _Sequence) -> list[tuple[str, str, str, bool]]:
+    """The columns that take their values from it: schema, table, column, and whether an index refuses a value twice."""
+    found = connection.exec_driver_sql(_COLUMNS.format(sequence=sequence.regclass), execution_options={"no_parameters": True})
+    return [(row[0], row[1], row[2], row[3]) for row in found]
+
+
+def _between(sequence: _Sequence, column: str, here: int, there: int) -> str:
+    """The condition for a value that comes after ``here`` and no later than ``there``."""
+    after, until = (">", "<=") if sequence.increment > 0 else ("<", ">=")
+    return f"{quote(column)} {after} {here} AND {quote(column)} {until} {there}"
 
 
 def _read(connection: Connection, control: str | None, only: Collection[str] | None, *, set: bool = False) -> list[_Sequence]:

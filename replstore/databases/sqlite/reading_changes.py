@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from sqlalchemy import Connection
 
@@ -27,4 +27,10 @@ def last_changes(connection: Connection, table: Table, last: Mapping[str, int]) 
     driver = raw(connection.connection)
     facts = markers(driver)
     whose = {seq: (driver.execute(WHOSE, (seq,)).fetchone() or (None,))[0] for seq in {*last.values()}}
-    return {key: Entry(table.id, key, whose[seq], facts(whose[seq])[0]) for key, seq in last.items()}
+    return {key: Entry(table.id, key, whose[seq], facts(whose[seq])[0], place=seq) for key, seq in last.items()}
+
+
+def last_transactions(connection: Connection) -> Iterator[tuple[str, int]]:
+    """See ``Database.last_transactions``."""
+    found = connection.exec_driver_sql("SELECT k1, seq FROM replstore_journal WHERE tbl = ? ORDER BY seq DESC", (MARKER,))
+    return ((row[0], row[1]) for row in found)

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from replstore.control import Control
 from replstore.databases.catalog import Table, quote
+from replstore.databases.counting import Taken
 from replstore.databases.sqlite.parse import parse_table
 
 HIGHEST = 2**63 - 1
@@ -87,6 +88,22 @@ def lagging(connection: Connection, values: Mapping[str, int | None]) -> dict[st
             rows = f"SELECT EXISTS (SELECT 1 FROM {quote(name)} WHERE _rowid_ > ? AND _rowid_ <= ?)"
             found[name] = bool(connection.exec_driver_sql(rows, (value, there)).scalar())
     return found
+
+
+def next_value(connection: Connection, name: str) -> int | None:
+    """What the next row gets: SQLite goes on from the counter, or from the highest key if that is higher."""
+    highest = connection.exec_driver_sql(f"SELECT max(_rowid_) FROM {quote(name)}").scalar() or 0
+    last = max(highest, _values(connection).get(name) or 0)
+    return last + 1 if last < HIGHEST else None
+
+
+def taken(connection: Connection, name: str, after: int | None, through: int) -> Taken | None:
+    """The first row with such a key; none is ever given twice while its row is there."""
+    lowest = connection.exec_driver_sql(f"SELECT min(_rowid_) FROM {quote(name)} WHERE _rowid_ > ? AND _rowid_ <= ?", (after or 0, through)).scalar()
+    if lowest is None:
+        return None
+    key = connection.exec_driver_sql("SELECT name FROM pragma_table_info(?) WHERE pk = 1", (name,)).scalar()
+    return Taken(name, str(key), lowest, "skipped")
 
 
 def _counted(connection: Connection) -> list[str]:

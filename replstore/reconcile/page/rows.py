@@ -117,7 +117,7 @@ def _difference(difference: Difference, values: Values) -> Html:
     facts = difference.as_dict()
     about = [tag("span", KINDS[difference.kind], class_=f"badge {difference.kind}")]
     origin = difference.origin
-    if origin.cause in ("behind_guard", "conversion"):
+    if origin.cause in ("behind_guard", "conversion", "restored"):
         about.append(tag("span", visible(str(origin)), class_="cause"))
     elif origin.cause:
         about.append(tag("span", cause(origin.cause), class_="cause"))

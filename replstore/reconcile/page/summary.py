@@ -146,7 +146,7 @@ def _sequences(report: Report) -> Html | None:
             tag("th", visible(each.name), scope="row"),
             last(each.primary),
             last(each.standby),
-            tag("td", f"{each.behind} is behind: it would give out values that were given before"),
+            tag("td", visible(each.sentence)),
         )
         for each in report.sequences
     ]
