@@ -2,14 +2,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 3
+# Some environments forbid it, and each of the tests' many processes would compile everything anew.
+export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test bench bench-check bench-native lint format wheel clean
+.PHONY: demo test test-all bench bench-check bench-native lint format wheel clean
 
 demo: .venv/ready  ## Two nodes, several writers, one of the nodes killed: what is lost? (Nothing.)
 	@$(BIN)/replstore demo $(ARGS)
 
-test: .venv/ready  ## All tests, on real databases
+test: .venv/ready  ## All rules on real databases, in less than ten minutes: of tests with many cases the first and the last
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q $(ARGS)
+
+test-all: export REPLSTORE_TESTS := all
+test-all: test  ## Every case of every test, and what takes long
 
 bench: .venv/ready  ## Measurements, about six minutes: docs/benchmarks.md (ARGS=--quick: one)
 	@$(BIN)/python -m benchmarks.journal $(ARGS)

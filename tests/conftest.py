@@ -7,6 +7,7 @@ from pathlib import Path
 
 #: In the order in which they import one another: pytest rewrites the assertions of those that it imports first.
 pytest_plugins = (
+    "tests.fix_everyday",
     "tests.fix_shared",
     "tests.fix_pairs",
     "tests.fix_streaming",

@@ -57,6 +57,7 @@ class PostgresServer(Server):
         self.settings: dict[str, str] = {**SETTINGS, **here, **(settings or {})}
         self._running = self.directory / "running"  # for the watchdog
         self._process: subprocess.Popen[bytes] | None = None
+        self._frozen = False
         self._owner = os.getpid()
         self._watchdog = system.watch(self.directory)
         atexit.register(self.close)
@@ -152,18 +153,23 @@ class PostgresServer(Server):
 
     def _ended(self) -> None:
         self._process = None
+        self._frozen = False
         self._running.unlink(missing_ok=True)
 
     def freeze(self) -> None:
+        self._frozen = True
         system.send([self.pid], signal.SIGSTOP)
         system.send(system.children(self.pid), signal.SIGSTOP)
 
     def freeze_postmaster(self) -> None:
         """Stop the postmaster alone: sessions go on, new connections are accepted by the kernel and never answered. ``thaw`` ends it."""
+        self._frozen = True
         system.send([self.pid], signal.SIGSTOP)
 
     def thaw(self) -> None:
-        system.send([*system.children(self.pid), self.pid], signal.SIGCONT)
+        if self._frozen:
+            system.send([*system.children(self.pid), self.pid], signal.SIGCONT)
+            self._frozen = False
 
     def close(self) -> None:
         if os.getpid() != self._owner or not self.directory.exists():  # the exit of a fork must not end its parent's server

@@ -107,7 +107,7 @@ def end_watch(watchdog: subprocess.Popen[bytes]) -> None:
 def children(pid: int) -> list[int]:
     """The processes that a process has started."""
     if Path("/proc/self/stat").exists():
-        pairs = [(int(entry.name), _stat(int(entry.name))) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+        pairs = [(int(name), _stat(int(name))) for name in os.listdir("/proc") if name.isdigit()]
         return [child for child, stat in pairs if stat and int(stat[1]) == pid]
     table = subprocess.run(["ps", "-A", "-o", "pid=", "-o", "ppid="], capture_output=True, text=True, check=True).stdout
     return [int(child) for child, parent in (line.split() for line in table.splitlines()) if int(parent) == pid]
@@ -128,7 +128,8 @@ def alive(pid: int) -> bool:
 def _stat(pid: int) -> list[str] | None:
     """State, parent, … of a process: what follows its name, which may hold blanks and parentheses."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
 

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.fix_everyday import ALL
+
 PROGRAM = Path(__file__).with_name("at_every_statement.py")
-#: REPLSTORE_CRASHES=all kills at every statement, also where that can make no difference to what is in the files.
-EVERY = ["--all"] if os.environ.get("REPLSTORE_CRASHES") == "all" else []
+#: A run of all tests kills at every statement, also where that can make no difference to what is in the files.
+EVERY = ["--all"] if ALL else []
 
 
 @pytest.mark.parametrize(
