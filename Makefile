@@ -10,11 +10,11 @@ export PYTHONDONTWRITEBYTECODE :=
 demo: .venv/ready  ## Two nodes, several writers, one of the nodes killed: what is lost? (Nothing.)
 	@$(BIN)/replstore demo $(ARGS)
 
-test: .venv/ready  ## All rules on real databases, in less than ten minutes: of tests with many cases the first and the last
+test: .venv/ready  ## One case of each test, on real databases, in less than ten minutes
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q $(ARGS)
 
 test-all: export REPLSTORE_TESTS := all
-test-all: test  ## Every case of every test, and what takes long
+test-all: test  ## Every case, in less than an hour
 
 bench: .venv/ready  ## Measurements, about six minutes: docs/benchmarks.md (ARGS=--quick: one)
 	@$(BIN)/python -m benchmarks.journal $(ARGS)

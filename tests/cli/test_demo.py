@@ -84,6 +84,7 @@ def test_two_files_lose_nothing(run: Run, temporary: Path) -> None:
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_two_servers_lose_nothing(run: Run) -> None:
     done = run("demo", "--database", "postgresql", *SHORT, "--format", "json", REPLSTORE_LOCAL=SERVERS)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -118,6 +119,7 @@ def test_lost_and_doubled_orders_are_found(demo: Callable[..., subprocess.Popen[
     assert "This must not be" in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_leaves_nothing(demo: Callable[..., subprocess.Popen[str]], temporary: Path, number: signal.Signals) -> None:
     process = demo(*SHORT)

@@ -56,6 +56,7 @@ def test_the_installed_wheel_makes_a_pair_and_checks_it(installed: Path, tmp_pat
     assert "<style>:root" in (tmp_path / "page.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_runs_the_demo(installed: Path, tmp_path: Path) -> None:
     shown = run(installed, tmp_path, "demo", "--workers", "2")
     assert shown.returncode == 0, shown.stdout + shown.stderr

@@ -29,6 +29,7 @@ def sizes(lab: Lab) -> dict[str, int]:
     return {f"{node} {table}": rows(lab, node, table) for node in ("primary", "standby") for table in ("journal", "marker", "tick")}
 
 
+@pytest.mark.slow
 def test_after_many_transactions_and_changes_of_roles_everything_is_small(lab: Lab, at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The keeper itself prunes, of a Store whose programs write; each round is a day, and ends with a switchover or a lost writer."""
     store = lab.migrated(durability="async", takeover_timeout=20.0)
