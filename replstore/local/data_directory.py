@@ -10,10 +10,13 @@ import math
 import os
 import shlex
 import signal
+import struct
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from replstore.errors import ConfigError, ReplstoreError
@@ -22,6 +25,9 @@ from replstore.local.server import STOP_SIGNALS, StopMode
 
 #: What a server in recovery finds in its directory at start: it follows another.
 STANDBY_SIGNAL = "standby.signal"
+#: How ``global/pg_control`` begins (system identifier, version, catalog's version, state, time, checkpoint), in which versions of it (PostgreSQL 13 to 18),
+#: and the state of a primary that was shut down.
+_CONTROL, _CONTROL_VERSIONS, _SHUT_DOWN = struct.Struct("=QIIi4xqQ"), (1300, 1800), 1
 #: Stands in a server's command line before what was given for one start only.
 ONCE = "replstore.once=on"
 
@@ -118,6 +124,19 @@ class DataDirectory:
             rewindable=said["wal_log_hints setting"] == "on" or said["Data page checksum version"] != "0",
         )
 
+    def _ended_at(self) -> str | None:
+        """Where the last record of its log begins, if the server that ran in it as a primary has written that and writes no more; read without the process
+        that ``control`` takes, for whom somebody waits."""
+        read = (self.path / "global" / "pg_control").read_bytes
+        before, found = (_CONTROL.unpack_from(read()) for _ in range(2))
+        if found != before:  # it is being written
+            return None
+        _, version, _, state, _, checkpoint = found
+        if version in _CONTROL_VERSIONS:
+            return f"{checkpoint >> 32:X}/{checkpoint & 0xFFFFFFFF:X}" if state == _SHUT_DOWN else None
+        control = self.control()
+        return control.checkpoint if control.state == "shut down" else None
+
     @property
     def follows(self) -> bool:
         """Whether a server that starts in it follows another one: a promotion takes the mark away."""
@@ -172,6 +191,54 @@ class DataDirectory:
             system.send([pid], STOP_SIGNALS[mode])  # as pg_ctl does, without its process
             self._await(lambda: not system.alive(pid), seconds, f"stop (process {pid})")
 
+    def end_log(self, seconds: float = 60.0) -> str:
+        """Shut down the primary that runs in it in order, and return as soon as its log is complete: the server still sends that, and ends.
+
+        Returns:
+            Where the last record of the log begins.
+
+        Raises:
+            ReplstoreError: that didn't happen in time, or the server ended otherwise.
+        """
+        pid, place = self.pid, None
+
+        def ended() -> bool:
+            nonlocal place
+            alive = pid is not None and system.alive(pid)
+            place = self._ended_at()
+            return place is not None or not alive
+
+        if pid is not None:
+            system.send([pid], STOP_SIGNALS["fast"])
+        self._await(ended, seconds, "end its log")
+        if place is None:
+            raise ReplstoreError(f"the server in {self.path} ended, and wasn't shut down in order: its log says why")
+        return place
+
+    def end_sessions(self, those: Callable[[], Iterable[int]], seconds: float = 5.0) -> None:
+        """Take no new sessions from now on, and end some of those there are. A server that is stopped afterwards ends the others, in whatever order.
+
+        Args:
+            those: gives the ids of the processes of those that are there still; asked until there are none.
+            seconds: how long they may take; what isn't gone then is left.
+        """
+        pid, deadline = self.pid, time.monotonic() + seconds
+        if pid is None:
+            return
+        system.send([pid], STOP_SIGNALS["smart"])
+        with suppress(ReplstoreError):
+            self._await(lambda: self._status() == "stopping", seconds, "refuse new sessions")
+            while ended := [each for each in those() if system.is_child(each, pid)]:
+                system.send(ended, signal.SIGTERM)
+                self._await(partial(_gone, ended), deadline - time.monotonic(), "end its sessions")
+
+    def _status(self) -> str:
+        """What the postmaster says of itself in its pid file's eighth line."""
+        try:
+            return (self.path / "postmaster.pid").read_text().splitlines()[7].strip()
+        except (FileNotFoundError, IndexError):
+            return ""
+
     def promote(self, seconds: float = 60.0) -> None:
         """Make the follower that runs in it a writer of its own; returns when it is one. Does nothing if it is already.
 
@@ -202,7 +269,11 @@ class DataDirectory:
         while not done():
             if time.monotonic() > deadline:
                 raise ReplstoreError(f"the server in {self.path} did not {what} within {seconds:g} s; its log says why")
-            time.sleep(0.005)
+            time.sleep(0.001)
+
+
+def _gone(pids: Iterable[int]) -> bool:
+    return not any(map(system.alive, pids))
 
 
 def _last_started(path: Path) -> tuple[Path | None, tuple[str, ...]]:

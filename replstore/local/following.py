@@ -15,7 +15,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -110,7 +110,7 @@ def _leader_has_log_for(node: DataDirectory, leader: str) -> bool:
     at = max(int(high, 16) << 32 | int(low, 16) for high, low in (place.split("/") for place in (control.checkpoint, control.replayed)))
     per_number = (1 << 32) // control.segment
     wanted = f"{at // control.segment // per_number:08X}{at // control.segment % per_number:08X}"
-    with _connected(leader) as session:
+    with connected(leader) as session:
         return any(file[8:] == wanted for (file,) in session.execute("SELECT pg_ls_dir('pg_wal', true, false)"))
 
 
@@ -120,7 +120,7 @@ def examine_leader(node: DataDirectory, leader: str) -> None:
     Raises:
         ReplstoreError: it doesn't answer, is a standby itself, or is another cluster.
     """
-    with _connected(leader) as session:
+    with connected(leader) as session:
         row = session.execute("SELECT pg_is_in_recovery(), system_identifier FROM pg_control_system()").fetchone()
     assert row is not None
     if row[0]:
@@ -155,7 +155,7 @@ def checkpoint(leader: str) -> None:
     Raises:
         ReplstoreError: it doesn't answer, or the role may not.
     """
-    with _connected(leader) as session:
+    with connected(leader) as session:
         session.execute("CHECKPOINT")
 
 
@@ -200,7 +200,7 @@ def timelines_of(leader: str) -> dict[int, int | None]:
     """
     from psycopg.conninfo import make_conninfo
 
-    with _connected(make_conninfo(leader, replication="true")) as session:
+    with connected(make_conninfo(leader, replication="true")) as session:
         row = session.execute("IDENTIFY_SYSTEM").fetchone()
         assert row is not None
         latest = int(row[1])
@@ -230,7 +230,7 @@ def await_streaming(leader: str, name: str, seconds: float) -> None:
         ReplstoreError: it didn't.
     """
     deadline = time.monotonic() + seconds
-    with _connected(leader) as session:
+    with connected(leader) as session:
         while session.execute(_STREAMS, [name]).fetchone() == (0,):
             if time.monotonic() > deadline:
                 raise ReplstoreError(f"{name} doesn't stream from {_place(leader)} after {seconds:g} s: its log says why")
@@ -243,12 +243,16 @@ def await_replay(follower: str, lsn: str, seconds: float) -> None:
     Raises:
         ReplstoreError: it hasn't.
     """
+    with connected(follower) as session:
+        _await_replay(session, lsn, seconds)
+
+
+def _await_replay(follower: Connection[Any], lsn: str, seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    with _connected(follower) as session:
-        while session.execute("SELECT coalesce(pg_last_wal_replay_lsn() > %s::pg_lsn, false)", [lsn]).fetchone() != (True,):
-            if time.monotonic() > deadline:
-                raise ReplstoreError(f"{_place(follower)} hasn't replayed {lsn} after {seconds:g} s")
-            time.sleep(0.005)
+    while follower.execute("SELECT coalesce(pg_last_wal_replay_lsn() > %s::pg_lsn, false)", [lsn]).fetchone() != (True,):
+        if time.monotonic() > deadline:
+            raise ReplstoreError(f"the server at port {follower.info.port} hasn't replayed {lsn} after {seconds:g} s")
+        time.sleep(0.001)
 
 
 def hand_over(
@@ -278,13 +282,26 @@ def hand_over(
         ReplstoreError: the follower didn't receive everything, and the writer was started again; or, after the promotion, the former writer couldn't follow.
     """
     its_server = servers[0] if servers else writer
-    promote_in_order(writer, follower, to, server=its_server, seconds=seconds)
+    with connected(to) as session:
+        promote_in_order(writer, follower, session, server=its_server, seconds=seconds)
     follower.promote(seconds)
     follow(writer, to, name=name, server=its_server, sync=sync, seconds=seconds)
 
 
-def promote_in_order(writer: DataDirectory, follower: DataDirectory, to: str, *, server: Runs | None = None, seconds: float = 60.0) -> None:
+def promote_in_order(
+    writer: DataDirectory,
+    follower: DataDirectory,
+    session: Connection[Any],
+    *,
+    server: Runs | None = None,
+    first: Callable[[], Iterable[int]] | None = None,
+    seconds: float = 60.0,
+) -> None:
     """The first half of :func:`hand_over`: the writer is shut down, the follower gets the last of its log and is told to become the writer.
+
+    Args:
+        session: with the follower's server, opened before anybody has to wait.
+        first: gives the ids of the processes of those sessions that must have ended before any other does; see ``DataDirectory.end_sessions``.
 
     Raises:
         ReplstoreError: the follower didn't receive everything, and the writer was started again.
@@ -292,11 +309,13 @@ def promote_in_order(writer: DataDirectory, follower: DataDirectory, to: str, *,
     its_server = server or writer
     if not (writer.pid and follower.pid and follower.follows) or writer.follows:
         raise ReplstoreError(f"{writer.path} and {follower.path} can't change places: one must run as primary, the other as its standby")
-    its_server.stop()
     try:
-        await_replay(to, writer.control().checkpoint, seconds)  # its shutdown's own record, the last it has written
+        if first is not None:
+            writer.end_sessions(first)
+        _await_replay(session, writer.end_log(seconds), seconds)
     except BaseException:
         if follower.follows:  # nobody else has promoted it
+            its_server.stop()  # it may have been told already to take no new sessions
             its_server.start()
         raise
     follower.begin_promotion()
@@ -362,7 +381,8 @@ def _place(conninfo: str) -> str:
 
 
 @contextlib.contextmanager
-def _connected(conninfo: str) -> Iterator[Connection[Any]]:
+def connected(conninfo: str) -> Iterator[Connection[Any]]:
+    """A session with a server; the driver's errors in the block become ``ReplstoreError``."""
     import psycopg
 
     try:

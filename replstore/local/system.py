@@ -125,6 +125,14 @@ def alive(pid: int) -> bool:
     return True
 
 
+def is_child(pid: int, parent: int) -> bool:
+    """Whether a process is there, and was started by another one."""
+    if Path("/proc/self/stat").exists():
+        stat = _stat(pid)
+        return stat is not None and int(stat[1]) == parent
+    return pid in children(parent)
+
+
 def _stat(pid: int) -> list[str] | None:
     """State, parent, … of a process: what follows its name, which may hold blanks and parentheses."""
     try:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-
-from sqlalchemy.pool import QueuePool
 
 from replstore.databases.native.state import lsn
 from replstore.errors import DurabilityUnavailable, StaleRead, TokenLost
@@ -18,6 +15,7 @@ from replstore.pair.freeing import Freeing
 from replstore.pair.link import Link, still_lost
 from replstore.pair.native_rules import decide, is_one_server, is_unconfirmed
 from replstore.pair.promotion import native, promote, record
+from replstore.pair.ready import keep_ready
 from replstore.pair.token import Token
 from replstore.pair.view import Action, Decision, Reach, Role, View, named
 from replstore.replication.native.proof import Proof
@@ -124,7 +122,7 @@ class NativeLink(Link):
             ahead, behind = (self._pair.watch.states[node.name].state for node in (lead.node, lead.follower))
             if ahead is not None and behind is not None:
                 self._retention.work(lead.node, ahead, behind, self.shipping.age(behind))
-                self._keep_ready(lead.follower)
+                keep_ready(lead.follower, behind.boot)
             self._look_elsewhere(self._pair.other(lead.node))
         return False
 
@@ -134,13 +132,6 @@ class NativeLink(Link):
         if self._one_server and now - self._reconnected > RECONNECT * self._pair.settings.probe_interval:
             self._reconnected = now
             node.reconnect()
-
-    def _keep_ready(self, node: Node) -> None:
-        """Sees to it that there is a connection to the standby: the first ones to a server take as long as half a promotion."""
-        pool = node.engine.pool
-        if isinstance(pool, QueuePool) and not pool.checkedin() + pool.checkedout():
-            with suppress(Exception), node.engine.connect():  # whoever reads or writes there meets what is wrong with it
-                pass
 
     # -- acting
 

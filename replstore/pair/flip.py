@@ -24,8 +24,8 @@ Result = TypeVar("Result")
 
 #: s to wait for transactions that passed the guard, before replstore's own frozen sessions among them are ended.
 PATIENCE = 0.5
-#: s that a statement has at least, however late it is.
-LEAST = 0.05
+#: s that a statement has at least, however late it is; and before another connection is taken in place of one that was lost.
+LEAST, AGAIN = 0.05, 0.02
 
 
 def under_role_lock(node: Node, change: Callable[[Connection, NodeState], Result], *, seconds: float) -> Result:
@@ -41,11 +41,12 @@ def under_role_lock(node: Node, change: Callable[[Connection, NodeState], Result
         NodeLost: the node hasn't answered for so long.
         Exception: what ``change`` or the driver raised.
     """
-    deadline = time.monotonic() + seconds
+    deadline, locked = time.monotonic() + seconds, False
     while True:
         try:
             with node.begin(max(LEAST, deadline - time.monotonic()), while_silent=True) as connection:
                 node.database.lock_roles(connection, seconds=min(PATIENCE, max(LEAST, deadline - time.monotonic())))
+                locked = True
                 state = node.database.state(connection)
                 if state is None:
                     raise NotTheWriter(f"{node.name} has no control tables")
@@ -54,6 +55,9 @@ def under_role_lock(node: Node, change: Callable[[Connection, NodeState], Result
             fault = node.database.classify(error)
             if fault.connection_is_gone and time.monotonic() >= deadline:
                 raise NodeLost(f"{node.name}'s role can't change: {node.name} hasn't answered for {seconds:g} s") from error
+            if fault is Fault.LOST_CONNECTION and not locked:  # an idle one that ended with the server's last run: nothing was done on it
+                time.sleep(AGAIN)
+                continue
             if fault not in (Fault.TIMEOUT, Fault.TRANSIENT):
                 raise
             if time.monotonic() >= deadline:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
@@ -19,22 +20,25 @@ from sqlalchemy import Connection
 from replstore.databases.base import NodeState
 from replstore.errors import NotTheWriter, NoWriter, ReplstoreError, SwitchoverFailed
 from replstore.local.data_directory import DataDirectory
-from replstore.local.following import checkpoint, follow, promote_in_order
+from replstore.local.following import checkpoint, connected, follow, promote_in_order
 from replstore.node import Node, one_line
 from replstore.pair.by_hand import alone
 from replstore.pair.directories import directory_of, leader_of, name_of
 from replstore.pair.flip import under_role_lock
 from replstore.pair.native_steps import switching_over
-from replstore.pair.promotion import record
+from replstore.pair.promotion import await_promotion, native, record
+from replstore.pair.ready import in_use, keep_ready
 from replstore.pair.view import Action, Decision, Reach, Role, Term, named
 
 if TYPE_CHECKING:
+    import psycopg
+
     from replstore.pair.lead import Lead
     from replstore.pair.pair import Pair
 
 log = logging.getLogger("replstore.pair")
 #: s between two looks for what others do, and for what the new writer says.
-PAUSE, LOOK = 0.25, 0.005
+PAUSE, LOOK = 0.25, 0.002
 #: s that a server may take to stop, to get the last of the log, to be promoted; and to follow.
 STEP, FOLLOW = 30.0, 60.0
 
@@ -61,15 +65,16 @@ def switchover(pair: Pair, seconds: float, told: Callable[[str], Any] | None) ->
         SwitchoverFailed: somebody keeps a transaction open; the follower doesn't follow; or others run the servers, with what they have to run.
     """
     deadline = time.monotonic() + seconds
-    with alone(pair, "a switchover", deadline):
-        lead = pair.settle(deadline)
-        places = _places(pair, lead)
-        if places is not None:
-            _refuse_unfit(pair, lead)
-            _change(pair, places, deadline)
+    lead = pair.settle(deadline)
+    places = _places(pair, lead)
     if places is None:
         _by_others(pair, lead, deadline, told)
         return
+    _refuse_unfit(pair, lead, deadline)
+    _prepare(pair, places, deadline)
+    with connected(places.to) as follower, alone(pair, "a switchover", deadline):
+        _refuse_unfit(pair, lead, deadline)
+        _change(pair, places, follower, deadline)
     _let_follow(pair, places)
 
 
@@ -88,27 +93,37 @@ def _places(pair: Pair, lead: Lead) -> _Places | None:
     return _Places(lead, former, new, at, to)
 
 
-def _refuse_unfit(pair: Pair, lead: Lead) -> None:
-    """The follower must have this writer's timeline, and be there."""
+def _refuse_unfit(pair: Pair, lead: Lead, deadline: float) -> None:
+    """The follower must have this writer's timeline, and be there; one that is slow to answer is asked again."""
     view, decision = pair.look()
-    seen = named(view, lead.follower.name)
+    while (seen := named(view, lead.follower.name)).reach is Reach.SILENT and time.monotonic() < deadline:
+        view, decision = pair.look()
     if seen.reach is not Reach.UP or seen.role is not Role.FOLLOWER or seen.stream is None or not seen.stream.receiving or seen.term != lead.term:
         why = seen.error or ("it receives nothing" if seen.reach is Reach.UP else str(seen.reach))
         raise SwitchoverFailed(f"{lead.node.name} still writes: {lead.follower.name} doesn't follow it ({why}); {decision.reason}")
 
 
-def _change(pair: Pair, places: _Places, deadline: float) -> None:
+def _prepare(pair: Pair, places: _Places, deadline: float) -> None:
+    """What takes its time, while nobody waits: so that the shutdown has little left to write, and the follower little to replay."""
+    for server in (places.at, places.to):  # the role is one that can do what comes
+        checkpoint(server)
+    checkpoint(places.at)  # what was written meanwhile
+    pair.ship_from(places.lead.node, deadline)
+    seen = pair.watch.states[places.lead.follower.name].state
+    keep_ready(places.lead.follower, seen.boot if seen is not None else "", in_use(places.lead.node))
+
+
+def _change(pair: Pair, places: _Places, follower: psycopg.Connection[Any], deadline: float) -> None:
     """Until the follower of before is the writer, as this process sees it."""
     lead = places.lead
-    for server in (places.at, places.to):
-        checkpoint(server)  # so that the shutdown, for which writers wait, has little left to write; and the role is one that can do what comes
-    pair.ship_from(lead.node, deadline)
 
     def change(connection: Connection, state: NodeState) -> None:
         if state.role != Role.WRITER or (state.term_no, state.term_uuid) != (lead.term.number, lead.term.uuid):
             raise NotTheWriter(f"{lead.node.name} is no longer the writer of {lead.term}")
         try:
-            promote_in_order(places.former, places.new, places.to, seconds=STEP)
+            # first whoever waits for the lock: of a server that is shut down this session may be the first to end, and would let them in
+            waiting = partial(native(lead.node).sessions, connection)
+            promote_in_order(places.former, places.new, follower, first=waiting, seconds=STEP)
         finally:
             connection.invalidate()  # its server has ended
         raise _Promoted
@@ -129,6 +144,8 @@ def _take_up(node: Node) -> Term:
     deadline = time.monotonic() + STEP
     while True:
         try:
+            with node.begin(limit=STEP) as connection:
+                await_promotion(node, connection, deadline - time.monotonic())
             return record(node)
         except Exception as error:
             if time.monotonic() >= deadline:

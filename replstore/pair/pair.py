@@ -88,7 +88,7 @@ class Pair:
         self.settling = Turn()
         self.maintenance = threading.Lock()
         """Held by a migration, so that the keeper doesn't take its half-way state for a fault."""
-        self._changed = threading.Condition()  # on a lock that its owner may take again
+        self._changed = threading.RLock()
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
         self.acts = True
         """False: this program neither takes over nor goes solo by itself; a command that ends at once may have a wrong URL."""
@@ -152,7 +152,7 @@ class Pair:
             if old is not None and (lead is None or lead.term != old.term):
                 self._interrupt(old.node)
             self.lead, self.decision = lead, decision
-            self._changed.notify_all()
+        self.settling.told()
         for seen in (view.primary, view.standby):
             if seen.reach is Reach.SILENT and seen.silent_for >= self.policy.detection_time:
                 self._interrupt(self.nodes[seen.name])  # nobody waits for TCP
@@ -184,7 +184,7 @@ class Pair:
         with self._changed:
             now, seen = time.monotonic(), self._last_seen(node)
             self.lead = Lead(node, self.other(node), term, decision.acknowledge, now, decision.reason, now, seen.boot if seen else "")
-            self._changed.notify_all()
+        self.settling.told()
 
     def settle(self, deadline: float, *, above: int = 0) -> Lead:
         """Looks and acts until some node may write.
@@ -198,13 +198,21 @@ class Pair:
             NotAPair: the two databases have never been a pair.
         """
         entered = time.monotonic()
+
+        def found() -> Lead | None:  # by another thread, while this one waits for its turn
+            lead = self.lead
+            return lead if lead is not None and lead.confirmed >= entered and lead.term.number >= above else None
+
         while True:
             try:
                 # a deadline that has passed leaves time for one look
-                with self.settling.taken("a look at both nodes", max(deadline - time.monotonic(), 2 * self.settings.probe_timeout)):
-                    lead = self.lead
-                    if lead is not None and lead.confirmed >= entered and lead.term.number >= above:
-                        return lead  # another thread has looked while this one waited for its turn
+                limit = max(deadline - time.monotonic(), 2 * self.settings.probe_timeout)
+                with self.settling.taken("a look at both nodes", limit, unless=lambda: found() is not None) as mine:
+                    if not mine:
+                        lead = found()
+                        if lead is not None:
+                            return lead
+                        continue
                     _, decision = self.look_and_act()
                     lead = self.lead
                     if lead is not None and lead.term.number >= above:

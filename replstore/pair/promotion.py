@@ -6,6 +6,8 @@ import logging
 import time
 from uuid import uuid4
 
+from sqlalchemy import Connection
+
 from replstore.databases.native.base import Native
 from replstore.errors import TakeoverRefused
 from replstore.node import Node
@@ -14,7 +16,7 @@ from replstore.timestamps import now
 
 log = logging.getLogger("replstore.pair")
 #: s that a promotion may take, and between two looks at it: an idle standby writes 25 to 45 ms after it was told to.
-PROMOTION, LOOK = 10.0, 0.005
+PROMOTION, LOOK = 10.0, 0.002
 #: s for which what was seen of a standby is good to promote it by.
 FRESH = 3.0
 
@@ -59,14 +61,23 @@ def promote(node: Node, seen: NodeView, *, refused: bool, force: bool = False, w
         )
         if refusal is not None:
             raise TakeoverRefused(f"{node.name} isn't promoted: {refusal}")
-        deadline = time.monotonic() + seconds
-        while native(node).in_recovery(connection):  # in the same transaction: its lock says that somebody promotes
-            if time.monotonic() >= deadline:
-                raise TakeoverRefused(f"{node.name} was told to become the primary and hasn't within {seconds:g} s; its server's log says why")
-            time.sleep(LOOK)
+        await_promotion(node, connection, seconds)  # in the same transaction: its lock says that somebody promotes
     new = record(node)
     log.warning("%s was promoted, timeline %d", node.name, new.number)
     return new
+
+
+def await_promotion(node: Node, connection: Connection, seconds: float) -> None:
+    """Waits until a standby that was told to become the primary is one.
+
+    Raises:
+        TakeoverRefused: it isn't in time.
+    """
+    deadline = time.monotonic() + seconds
+    while native(node).in_recovery(connection):
+        if time.monotonic() >= deadline:
+            raise TakeoverRefused(f"{node.name} was told to become the primary and hasn't within {seconds:g} s; its server's log says why")
+        time.sleep(LOOK)
 
 
 def record(node: Node) -> Term:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+import traceback
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from replstore import ConfigError, SwitchoverFailed
+from replstore.local import system
+from replstore.local.data_directory import DataDirectory
+from replstore.pair import native_switchover
+from replstore.pair.view import Action, Decision
 from replstore.store import Store
-from tests.fix_native import NativeLab
-from tests.fix_stores import put
+from tests.fix_native import NativeLab, ended, in_thread
+from tests.fix_stores import put, until
 from tests.fix_streaming import on_an_installed_server_too
 
 
@@ -36,7 +43,7 @@ class Writers:
                 else:
                     self._store.run(put(id))
             except Exception as error:
-                self.failed.append(f"{type(error).__name__}: {error}")
+                self.failed.append("".join(traceback.format_exception(error)))
                 continue
             self.acknowledged.append(id)
             self.pause, last = max(self.pause, time.monotonic() - last), time.monotonic()
@@ -54,7 +61,8 @@ class Writers:
 
 @on_an_installed_server_too
 def test_no_transaction_fails_and_none_is_lost_in_a_switchover_there_and_back(native_lab: NativeLab) -> None:
-    store = native_lab.migrated(promote=False, takeover_timeout=60.0, **native_lab.here())
+    # a busy machine's pause is no loss of the writer, which would end who works there
+    store = native_lab.migrated(promote=False, takeover_timeout=60.0, detection_time=10.0, **native_lab.here())
     with Writers(store) as writers:
         for writer in ("standby", "primary"):
             time.sleep(0.2)
@@ -66,6 +74,60 @@ def test_no_transaction_fails_and_none_is_lost_in_a_switchover_there_and_back(na
     assert set(writers.acknowledged) == set(native_lab.accounts("primary"))
     store.sync()
     assert native_lab.accounts("standby") == native_lab.accounts("primary")
+
+
+def test_who_waits_for_the_lock_is_ended_before_the_server_is_shut_down(native_lab: NativeLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is shut down ends its sessions in any order: whoever waits would get the lock from the session that has it, begin, and be ended then."""
+    store = native_lab.migrated(promote=False, takeover_timeout=60.0, detection_time=10.0, **native_lab.here())
+    left: list[str] = []
+
+    def waiting(data: DataDirectory) -> list[str]:
+        titles = []
+        for pid in system.children(data.pid or 0):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                titles.append(Path(f"/proc/{pid}/cmdline").read_text())
+        return [title for title in titles if " waiting" in title]
+
+    def promote_in_order(former: DataDirectory, *args: Any, **options: Any) -> None:
+        until(lambda: waiting(former), "somebody waits for the lock")
+        promoting(former, *args, **options)
+
+    def end_log(data: DataDirectory, seconds: float) -> str:
+        left.extend(waiting(data))
+        return shutting_down(data, seconds)
+
+    promoting, shutting_down = native_switchover.promote_in_order, DataDirectory.end_log
+    monkeypatch.setattr(native_switchover, "promote_in_order", promote_in_order)
+    monkeypatch.setattr(DataDirectory, "end_log", end_log)
+    with Writers(store) as writers:
+        store.switchover(timeout=30.0)
+    assert (left, writers.failed) == ([], [])
+
+
+def test_connections_that_have_ended_do_not_keep_it_from_beginning(native_lab: NativeLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = native_lab.migrated(background=False, promote=False, takeover_timeout=30.0, **native_lab.here())
+    locking = native_switchover.under_role_lock
+
+    def under_role_lock(*args: Any, **options: Any) -> Any:
+        native_lab.pair.primary.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'replstore service'")
+        return locking(*args, **options)
+
+    monkeypatch.setattr(native_switchover, "under_role_lock", under_role_lock)
+    store.switchover(timeout=30.0)
+    assert store.status().writer == "standby"
+
+
+def test_who_waits_for_a_look_goes_on_as_soon_as_the_new_writer_is_known(native_lab: NativeLab) -> None:
+    store = native_lab.migrated(background=False, takeover_timeout=60.0)
+    lead = store.pair.settle(time.monotonic() + 5.0)
+    store.pair.doubt(lead)
+    with store.pair.settling.taken("a look at both nodes"):
+        call, results = in_thread(lambda: store.run(put(1)))
+        call.join(0.2)
+        assert call.is_alive()
+        store.pair.took_over(lead.node, lead.term, Decision(Action.WRITE, None, lead.node.name, lead.acknowledge, "it has taken over"))
+        ended(call)
+    assert results == [None]
 
 
 def test_who_keeps_a_transaction_open_is_waited_for_and_named(native_lab: NativeLab) -> None:

@@ -94,5 +94,9 @@ class Native(ABC):
         """Which server processes wait for a standby at their COMMIT, by their ids; they are given by id and start."""
 
     @abstractmethod
+    def sessions(self, connection: Connection) -> set[int]:
+        """The ids of the server processes of all sessions, whoever's, but for this one and those that replicate; an ordinary role may ask."""
+
+    @abstractmethod
     def patroni(self, connection: Connection) -> str | None:
         """The name of the cluster, where the server looks as if Patroni ran it; None: it doesn't."""

@@ -28,6 +28,9 @@ CONTROL_STATEMENTS = [
 PATRONI = """
 SELECT current_setting('cluster_name') FROM pg_settings WHERE name IN ('cluster_name', 'wal_level', 'max_wal_senders', 'max_connections')
     AND source = 'command line' HAVING count(*) = 4"""
+#: Of others' sessions an ordinary role sees no more than this.
+SESSIONS = """
+SELECT pid FROM pg_stat_activity WHERE datid IS NOT NULL AND pid <> pg_backend_pid() AND pid NOT IN (SELECT pid FROM pg_stat_replication)"""
 #: A Store's transaction inserts its marker first: whoever has this lock is alone, and whoever waits for it has changed nothing yet.
 ALONE = "LOCK TABLE replstore.marker IN SHARE MODE"
 #: ms for which the lock is kept while its holder says nothing: the server is being shut down meanwhile, or the program stands still (HAZARDS 9).
@@ -130,6 +133,9 @@ class NativePostgreSQL(PostgreSQL, Native):
     def running(self, connection: Connection) -> tuple[frozenset[int], int]:
         _, following, running = str(connection.exec_driver_sql("SELECT pg_current_snapshot()::text").scalar_one()).split(":")
         return frozenset(int(xid) % 2**32 for xid in running.split(",") if xid), int(following) % 2**32  # rows have 32 bits of it
+
+    def sessions(self, connection: Connection) -> set[int]:
+        return set(connection.exec_driver_sql(SESSIONS).scalars())
 
     def patroni(self, connection: Connection) -> str | None:
         found = connection.exec_driver_sql(PATRONI).scalar()
