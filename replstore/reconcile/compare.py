@@ -21,7 +21,7 @@ from replstore.reconcile.resuming import Log
 from replstore.reconcile.rows import compare_rows
 from replstore.reconcile.schema import Definitions, compare_schema, definitions, without_key
 from replstore.reconcile.sequences import compare_sequences, missing_sequences, read_sequences, writer_behind
-from replstore.reconcile.snapshots import Both, both_nodes
+from replstore.reconcile.snapshots import ONE_OF_THEM, Both, both_nodes
 from replstore.reconcile.wishes import Wishes
 from replstore.replication.journal.verified import KEYS
 
@@ -132,7 +132,8 @@ def _notes(both: Both, found: Definitions) -> list[str]:
     writer, follower = both.writer.state, both.follower.state
     notes = []
     if both.inexact:
-        notes.append(f"{both.inexact}: they were compared as they are, and nothing counts as on its way")
+        why = both.inexact.removesuffix(ONE_OF_THEM) if both.restored else both.inexact
+        notes.append(f"{why}: they were compared as they are, and nothing counts as on its way")
     if both.restored:
         notes.append(str(both.restored))
     if follower.copying and not both.inexact:

@@ -44,7 +44,7 @@ class Batch:
 
     def __str__(self) -> str:
         """In a few words."""
-        return f"batch {self.number:,} of {self.at}"
+        return f"batch {self.number:,} of {self.at[:19].replace('T', ' ')} UTC"
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Restored:
     def __str__(self) -> str:
         """What is the matter, and what proves it."""
         other = "standby" if self.node == "primary" else "primary"
-        knows = f"the last batch that it knows of is {self.common.number:,}, of {self.common.at}" if self.common else "it knows of no batch"
+        knows = f"the last one that it knows of is {self.common}" if self.common else "it knows of no batch"
         more = f", and {other} has {self.other}" if self.other else f", and {other} has a later one"
         return (
             f"{self.node} went back in time (a backup was brought back, its files were replaced by older ones, or a dump was loaded): {knows}{more}"

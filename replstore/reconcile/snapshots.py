@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 #: How often both snapshots are opened: roles may change, or the journal be pruned, between the first and the second.
 ATTEMPTS = 5
+ONE_OF_THEM = ": one of them went back in time"
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,7 @@ def why_inexact(writer: Side, follower: Side) -> str:
     if pruned is not None and not writer.node.database.covers(behind.position, pruned):
         return f"{writer.name}'s journal no longer reaches back to what {follower.name} has, which needs a copy"
     if tick is None:
-        return f"{writer.name} doesn't know the last batch that {follower.name} holds: one of them went back in time"
+        return f"{writer.name} doesn't know the last batch that {follower.name} holds{ONE_OF_THEM}"
     if not writer.node.database.covers(here, behind.position):
         return f"{writer.name}'s numbers stand before what {follower.name} holds, although it knows its last batch: a dump of it was loaded into another server"
     return ""

@@ -38,6 +38,11 @@ def ticks(lab: Lab, node: str) -> list[tuple[int, str]]:
     return lab.sql(node, f"SELECT batch, at FROM {lab.name('tick')} ORDER BY at DESC, batch DESC")  # type: ignore[return-value]
 
 
+def said(batch: tuple[int, str]) -> str:
+    """How a sentence names a batch."""
+    return f"batch {batch[0]} of {batch[1][:10]} {batch[1][11:19]} UTC"
+
+
 def restored_writer(lab: Lab) -> tuple[Store, tuple[int, str]]:
     """A primary that went back behind rows that the standby has, and wrote on; with its last batch."""
     store = lab.migrated(background=False)
@@ -62,7 +67,7 @@ def test_a_restored_writer_is_named_with_the_last_batch_that_both_have(restorabl
     assert (report.restored.common.number, report.restored.common.at) == last
     assert (report.restored.other.number, report.restored.other.at) == (lab.state("standby").batch, lab.state("standby").shipped_at)
     assert report.restored.other.number > last[0]
-    assert any("primary went back in time" in note and last[1] in note for note in report.notes)
+    assert any("primary went back in time" in note and said(last) in note for note in report.notes)
     assert report.as_dict()["restored"]["common"] == {"batch": last[0], "at": last[1]}
 
 
@@ -74,7 +79,7 @@ def test_rows_that_a_restored_writer_has_as_in_the_backup_are_told_from_those_it
     assert found[1].change is not None
     assert found[1].change.node == "primary"
     assert found[1].as_dict()["common"] == {"batch": last[0], "at": last[1]}
-    assert str(found[1]) == f"primary was restored from a backup, as of batch {last[0]} of {last[1]}"
+    assert str(found[1]) == f"primary was restored from a backup, as of {said(last)}"
     assert found[5].as_dict()["common"] is None
 
 

@@ -118,10 +118,28 @@ def test_the_page_says_all_that_the_report_says() -> None:
     for words in (
         str(WHOLE), "postgresql://a/shop", "sqlite:///b.db", "2026-11-30 10:00:00 UTC", "2.5 s", "Standby is being copied.", "writer", "follower",
         "column note: on standby only", "item_id_seq", "1,000", "never used", "standby is behind: the next row there gets 1, and once it comes to 4",
-        "primary was restored from a backup, as of batch 41 of 2026-11-30T09:00:00", "one node went back in time", "not compared: see the schema", "0198-tx",
+        "primary was restored from a backup, as of batch 41 of 2026-11-30 09:00:00 UTC", "one node went back in time", "not compared: see the schema", "0198-tx",
         "orphan", "its changes weren't captured", "1 changed, 1 only on primary, 1 only on standby", "no row", "8 more columns",
     ):  # fmt: skip
         assert words in text, words
+
+
+def test_a_long_name_breaks_where_a_person_would_break_it_and_reads_as_it_is() -> None:
+    html = page(report(schema=(SchemaDifference("public.order_line", "x"),)))
+    assert "public.<wbr>order_<wbr>line" in html
+    assert "public.order_line" in Page(html).text("th")
+
+
+def test_in_a_narrow_window_a_value_says_what_it_is() -> None:
+    html = Page(page(WHOLE))
+    assert [given["data-label"] for given in html.of("td") if "data-label" in given] == ["last on primary: ", "last on standby: "]
+    assert "attr(data-label)" in CSS.partition("@media (max-width")[2]
+
+
+def test_an_orphan_s_transaction_and_the_last_change_are_told_apart() -> None:
+    orphan = Origin("orphan", Change("tx-1", "12:00", "standby"), last=Change("tx-2", "13:00", "primary"))
+    html = page(report(table("t", changed(1, "a", "b", origin=orphan))))
+    assert 'not copied: transaction <code>tx-1</code> at 12:00 on standby</span><span class="cause last">last captured change: ' in html
 
 
 def test_an_equal_pair_is_said_to_be_equal() -> None:

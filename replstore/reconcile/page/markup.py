@@ -7,7 +7,7 @@ from html import escape
 from typing import TypeAlias
 
 #: Elements that have no end.
-VOID = {"br", "col", "input", "meta"}
+VOID = {"br", "col", "input", "meta", "wbr"}
 
 
 class Html(str):

@@ -120,10 +120,9 @@ def _difference(difference: Difference, values: Values) -> Html:
     if origin.cause in ("behind_guard", "conversion", "restored"):
         about.append(tag("span", visible(str(origin)), class_="cause"))
     elif origin.cause:
-        about.append(tag("span", cause(origin.cause), class_="cause"))
-        about += [tag("span", *_change(origin.change), class_="cause")] if origin.change else []
+        about.append(tag("span", cause(origin.cause), *([": ", *_change(origin.change)] if origin.change else []), class_="cause"))
     if origin.last:
-        about.append(tag("span", "last captured change: ", *_change(origin.last), class_="cause"))
+        about.append(tag("span", "last captured change: ", *_change(origin.last), class_="cause last"))
     heading = tag("tr", tag("th", tag("span", _key(facts["key"], values), class_="key"), " ", *about, colspan=3, scope="rowgroup"), class_="head")
     lines = _changed(difference, facts, values) if difference.kind == "changed" else _missing(facts, values)
     return tag("tbody", heading, *lines, class_=difference.kind)

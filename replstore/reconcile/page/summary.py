@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from replstore.reconcile.page.drawing import strip, telling
 from replstore.reconcile.page.markup import Html, markup, tag
-from replstore.reconcile.page.values import visible
+from replstore.reconcile.page.values import named, visible
 from replstore.reconcile.page.words import KINDS, count, late, rows_of, seconds
 from replstore.reconcile.report import Report, TableReport
 
@@ -79,7 +79,7 @@ def _nodes(report: Report) -> Html | None:
         for name in NODES
     ]
     head = ["Node", *(["Role"] if report.pair else []), "Database"]
-    return _scrolled("Nodes", tag("table", _head(head), tag("tbody", *rows), class_="nodes"))
+    return _scrolled("Nodes", tag("table", _head(head), tag("tbody", *rows), class_="nodes stacked"))
 
 
 def _tables(report: Report, names: Mapping[str, str]) -> Html | None:
@@ -112,7 +112,7 @@ def _table(report: Report, table: TableReport, names: Mapping[str, str], *, draw
         if table.primary is not None and table.standby is not None
         else [tag("td", "not compared: see the schema", colspan=3, class_="quiet")]
     )
-    name = visible(table.name)
+    name = named(table.name)
     kinds = ", ".join(f"{number:,} {KINDS[kind]}" for kind, number in table.map.kinds.items() if number) if table.map and table.total else ""
     map = telling(table)
     state = "quiet" if table.primary is None else "bad" if table.total else "good"
@@ -132,20 +132,20 @@ def _table(report: Report, table: TableReport, names: Mapping[str, str], *, draw
 
 
 def _schema(report: Report) -> Html | None:
-    rows = [tag("tr", tag("th", visible(each.table), scope="row"), tag("td", visible(each.text))) for each in report.schema]
+    rows = [tag("tr", tag("th", named(each.table), scope="row"), tag("td", visible(each.text))) for each in report.schema]
     return _section("Schema", "schema", _head(["Table", "Difference"]), rows)
 
 
 def _sequences(report: Report) -> Html | None:
-    def last(value: int | None) -> Html:
-        return tag("td", "never used" if value is None else f"{value:,}", class_="number")
+    def last(node: str, value: int | None) -> Html:
+        return tag("td", "never used" if value is None else f"{value:,}", class_="number", data_label=f"last on {node}: ")
 
     rows = [
         tag(
             "tr",
-            tag("th", visible(each.name), scope="row"),
-            last(each.primary),
-            last(each.standby),
+            tag("th", named(each.name), scope="row"),
+            last("primary", each.primary),
+            last("standby", each.standby),
             tag("td", visible(each.sentence)),
         )
         for each in report.sequences
@@ -156,7 +156,9 @@ def _sequences(report: Report) -> Html | None:
 def _section(heading: str, name: str, head: Html, rows: Sequence[Html]) -> Html | None:
     if not rows:
         return None
-    return tag("section", tag("h2", heading, id=name), _scrolled(heading, tag("table", head, tag("tbody", *rows))), aria_labelledby=name)
+    return tag(
+        "section", tag("h2", heading, id=name), _scrolled(heading, tag("table", head, tag("tbody", *rows), class_="stacked")), aria_labelledby=name
+    )
 
 
 def _list(heading: str, name: str, lines: Sequence[Html]) -> Html | None:

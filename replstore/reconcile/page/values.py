@@ -75,6 +75,11 @@ def visible(text: str) -> Html:
     return markup(*(part if number % 2 == 0 else [_sign(sign) for sign in part] for number, part in enumerate(parts)))
 
 
+def named(text: str) -> Html:
+    """The name of a table, sequence or column; a narrow window breaks it behind a dot or a low line."""
+    return markup(*([part, tag("wbr")] if part in (".", "_") else visible(part) for part in re.split(r"([._])", text)))
+
+
 def _sign(sign: str) -> str:
     if sign.isprintable():
         return sign

@@ -6,7 +6,7 @@ from replstore.reconcile.report import Report, TableReport
 
 KINDS = {"changed": "changed", "missing_on_standby": "only on primary", "missing_on_primary": "only on standby"}
 CAUSES = {
-    "orphan": "orphan: committed on a former writer and not copied",
+    "orphan": "orphan, committed on a former writer and not copied",
     "conversion": "a value that the other kind of database can't hold",
     "capture_missing": "its changes weren't captured",
     "behind_guard": "written past the triggers since an earlier check",
