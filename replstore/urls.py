@@ -29,7 +29,14 @@ _LOCAL_HOSTS = frozenset({"", "localhost", "127.0.0.1", "::1", "/tmp", "/var/run
 _NOWHERE = "/nowhere/replstore"
 #: Letters beyond ASCII as a URL writes them.
 _ENCODED = re.compile(r"(?:%[89A-F][0-9A-F])+")
-_PASSWORD_IN_TEXT = re.compile(r"(?<=/)([^/\s:@]*):[^\s]*@|\b((?:ssl)?passw(?:or)?d)=[^\s&]+", re.IGNORECASE)
+_PASSWORD_IN_TEXT = re.compile(
+    r"(?<=/)([^/\s:@]*):[^\s]*@|\b((?:ssl)?passw(?:or)?d)\s*=\s*(?:\\'.*?(?:\\'|$)|''.+?''|'(?:\\.|''|[^'\\])*(?:'|$)|[^\s&]+)", re.IGNORECASE
+)
+#: What PostgreSQL's client says of a connection string that it can't read: with the piece that it stumbled over, which may be one of a password.
+_UNREADABLE = re.compile(
+    r'(missing "=" after |invalid connection option |invalid integer value |invalid port number: |in URI [^"\n]*"?[^"\n]*"?[^"\n]*: |'
+    r'URI query parameter: |percent-encoded (?:token|value): )"(?:[^"\n]*)"'
+)
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,7 @@ def _letters(found: re.Match[str]) -> str:
 
 def redact(text: str) -> str:
     """A text without what looks like a password in a URL or a connection string: the last line of defence, not the first."""
+    text = _UNREADABLE.sub(r'\1"***"', text)
     return _PASSWORD_IN_TEXT.sub(lambda found: f"{found[2]}=***" if found[2] else f"{found[1]}:***@", text)
 
 

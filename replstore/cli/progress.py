@@ -23,16 +23,7 @@ class Bar:
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
-            from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
-            from rich.text import Text
-
-            class Rate(ProgressColumn):
-                def render(self, task: Any) -> Text:
-                    rate = f", {task.speed:,.0f} rows/s" if task.speed else ""
-                    return Text(f"{task.completed:,.0f} rows{rate}")
-
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), Rate(), TimeRemainingColumn(compact=True))
-            self._shown = Progress(*columns, console=console(stderr=True), transient=True)
+            self._shown = _shown()
             self._shown.start()
             self._task = self._shown.add_task("reading both databases", total=None)
         return self
@@ -53,3 +44,18 @@ class Bar:
         if table != self._table:
             self._table = table
             self._shown.reset(self._task, total=None, description=f"comparing {table}")
+
+
+def _shown() -> Any:
+    from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+    from rich.table import Column
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            rate = f", {task.speed:,.0f} rows/s" if task.speed else ""
+            return Text(f"{task.completed:,.0f} rows{rate}", no_wrap=True)
+
+    name = TextColumn("{task.description}", table_column=Column(overflow="ellipsis", no_wrap=True, ratio=1))
+    columns = (SpinnerColumn(), name, BarColumn(10), Rate(table_column=Column(no_wrap=True)), TimeRemainingColumn(compact=True))
+    return Progress(*columns, console=console(stderr=True), transient=True, expand=True)

@@ -23,7 +23,17 @@ def command(
     Native replication: the server in primary_data or standby_data is stopped, rewound or copied anew, and started; where the settings don't name that
     directory, the commands are printed. What only it has must have been exported (`replstore orphans export`), or --discard be given.
     """
+    from replstore.pair.former import follows_already
+
     with opened(options) as store:
+        if (
+            not copy
+            and store.settings.replication == "native"
+            and store.pair.lead is not None
+            and follows_already(store.pair, store.pair.lead.follower)
+        ):
+            tell(options, store, f"The {store.pair.lead.follower.name} follows already.", discarded=0)
+            return
         recorded = store.rejoin(copy=copy, discard=discard)
         lead = store.pair.lead
         who = f"The {lead.follower.name} follows again" if lead else "The node follows again"

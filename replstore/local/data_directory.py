@@ -22,6 +22,7 @@ from pathlib import Path
 from replstore.errors import ConfigError, ReplstoreError
 from replstore.local import programs, system
 from replstore.local.server import STOP_SIGNALS, StopMode
+from replstore.urls import redact
 
 #: What a server in recovery finds in its directory at start: it follows another.
 STANDBY_SIGNAL = "standby.signal"
@@ -179,7 +180,7 @@ class DataDirectory:
             self.run("pg_ctl", "start", "-D", str(self.path), "-l", str(log), "-w", "-t", str(math.ceil(seconds)), *options)
         except ReplstoreError as error:
             tail = log.read_text(errors="replace")[-1000:] if log.exists() else ""
-            raise ReplstoreError(f"the server in {self.path} did not start within {seconds:g} s; the end of {log}: {tail}") from error
+            raise ReplstoreError(f"the server in {self.path} did not start within {seconds:g} s; the end of {log}: {redact(tail)}") from error
 
     def stop(self, mode: StopMode = "fast", seconds: float = 60.0) -> None:
         """Shut the server down in order; a primary sends its connected standbys everything first. Does nothing if it doesn't run.
@@ -295,5 +296,5 @@ def run(program: Path, *arguments: str, directory: Path, user: tuple[int, int] |
     said = process.communicate()[0].decode(errors="replace").strip()
     if process.returncode:
         faults = [line for line in said.splitlines() if "error:" in line or "FATAL:" in line or "detail:" in line]
-        raise ReplstoreError(f"{program.name} failed: {' '.join(faults)[-1000:] or said[-1000:]}")
+        raise ReplstoreError(f"{program.name} failed: {redact(' '.join(faults)[-1000:] or said[-1000:])}")
     return said

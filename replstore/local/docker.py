@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from replstore.errors import ReplstoreError
 from replstore.local.server import SETTINGS, START_TIMEOUT, STOP_SIGNALS, Server, StopMode, free_port
+from replstore.urls import redact
 
 
 def engine_answers() -> bool:
@@ -90,7 +91,7 @@ class DockerPostgres(Server):
                 self.execute("select 1")
             except psycopg.OperationalError as error:
                 if time.monotonic() > deadline:
-                    raise ReplstoreError(f"PostgreSQL did not start in its container: {self.logs[-1000:]}") from error
+                    raise ReplstoreError(f"PostgreSQL did not start in its container: {redact(self.logs[-1000:])}") from error
                 time.sleep(0.05)
             else:
                 return

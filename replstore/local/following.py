@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from replstore.errors import ReplstoreError
 from replstore.local import system
+from replstore.local.conninfo import parsed
 from replstore.local.data_directory import STANDBY_SIGNAL, DataDirectory, run
+from replstore.urls import redact
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 How = Literal["rewound", "copied"]
 
 #: The settings that decide whom a node follows, and how far; ours take the place of any that ALTER SYSTEM, pg_basebackup or pg_rewind left.
+#: What a leader's connection string is in messages.
+LEADER = "where the leader is"
 _OF_FOLLOWING = ("primary_conninfo", "primary_slot_name", "recovery_target")
 
 _STREAMS = "SELECT count(*) FROM pg_stat_replication WHERE application_name = %s AND state = 'streaming'"
@@ -179,9 +183,9 @@ def base_backup(bindir: Path, leader: str, into: Path, *, user: tuple[int, int] 
 
 def point_at(node: DataDirectory, leader: str, name: str) -> None:
     """Write down whom a stopped node follows from its next start on: ``standby.signal``, and ``primary_conninfo`` in ``postgresql.auto.conf``."""
-    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+    from psycopg.conninfo import make_conninfo
 
-    known: dict[str, Any] = {key: value for key, value in conninfo_to_dict(leader).items() if key != "dbname"}
+    known: dict[str, Any] = {key: value for key, value in parsed(leader, LEADER).items() if key != "dbname"}
     text = make_conninfo(**{**known, "application_name": name}).replace("\\", "\\\\").replace("'", "''")
     automatic = node.path / "postgresql.auto.conf"
     lines = [line for line in automatic.read_text().splitlines() if not line.startswith(_OF_FOLLOWING)]
@@ -200,7 +204,7 @@ def timelines_of(leader: str) -> dict[int, int | None]:
     """
     from psycopg.conninfo import make_conninfo
 
-    with connected(make_conninfo(leader, replication="true")) as session:
+    with connected(make_conninfo(**{**parsed(leader, LEADER), "replication": "true"})) as session:
         row = session.execute("IDENTIFY_SYSTEM").fetchone()
         assert row is not None
         latest = int(row[1])
@@ -366,17 +370,15 @@ def _write(node: DataDirectory, file: Path, content: bytes) -> None:
 
 def _without_password(conninfo: str) -> tuple[str, dict[str, str]]:
     """The connection string for a command line, which all can read, and the environment with what it must not hold."""
-    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+    from psycopg.conninfo import make_conninfo
 
-    known: dict[str, Any] = conninfo_to_dict(conninfo)
+    known = parsed(conninfo, LEADER)
     password = known.pop("password", None)
     return make_conninfo(**known), {"PGPASSWORD": str(password)} if password else {}
 
 
 def _place(conninfo: str) -> str:
-    from psycopg.conninfo import conninfo_to_dict
-
-    known = conninfo_to_dict(conninfo)
+    known = parsed(conninfo, LEADER)
     return f"the server at {known.get('host') or 'localhost'}:{known.get('port') or 5432}"
 
 
@@ -385,8 +387,9 @@ def connected(conninfo: str) -> Iterator[Connection[Any]]:
     """A session with a server; the driver's errors in the block become ``ReplstoreError``."""
     import psycopg
 
+    place = _place(conninfo)
     try:
         with psycopg.connect(conninfo, connect_timeout=10, autocommit=True) as session:
             yield session
     except psycopg.Error as error:
-        raise ReplstoreError(f"{_place(conninfo)}: {str(error).strip()}") from error
+        raise ReplstoreError(f"{place}: {redact(str(error).strip())}") from error

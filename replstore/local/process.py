@@ -15,6 +15,7 @@ from typing import Literal
 from replstore.errors import ReplstoreError
 from replstore.local import programs, system
 from replstore.local.server import SETTINGS, START_TIMEOUT, STOP_SIGNALS, Server, StopMode, free_port
+from replstore.urls import redact
 
 #: What the configuration of a data directory ends with; ``local.conf`` is written anew at each start.
 INCLUDED = "include 'local.conf'\n"
@@ -100,7 +101,7 @@ class PostgresServer(Server):
         while not self._ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
-                raise ReplstoreError(f"PostgreSQL did not start on port {self.port}: {self.logs[-1000:]}")
+                raise ReplstoreError(f"PostgreSQL did not start on port {self.port}: {redact(self.logs[-1000:])}")
             time.sleep(0.01)
 
     def _include_settings(self) -> None:

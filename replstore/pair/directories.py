@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.engine import URL
 
 from replstore.errors import ConfigError, ReplstoreError
+from replstore.local.conninfo import parsed
 from replstore.local.data_directory import DataDirectory
 
 if TYPE_CHECKING:
@@ -60,15 +61,17 @@ def leader_of(pair: Pair, leader: Node, *directories: DataDirectory | None) -> s
 
 
 def primary_conninfo(directory: DataDirectory) -> dict[str, Any]:
-    """Whom a directory's server follows, or would follow, by its configuration; empty: nobody."""
-    from psycopg.conninfo import conninfo_to_dict
+    """Whom a directory's server follows, or would follow, by its configuration; empty: nobody.
 
+    Raises:
+        ConfigError: it can't be read.
+    """
     options = ["-c", f"config_file={directory.config_file}"] if directory.config_file else []
     try:
         said = directory.run("postgres", "-C", "primary_conninfo", "-D", str(directory.path), *options)
     except ReplstoreError:  # a configuration that the server wouldn't start with either
         return {}
-    return dict(conninfo_to_dict(said.splitlines()[-1])) if said else {}
+    return parsed(said.splitlines()[-1], f"the primary_conninfo of {directory.path}") if said else {}
 
 
 def name_of(directory: DataDirectory, node: str) -> str:

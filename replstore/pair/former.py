@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Where a data directory keeps how far it was exported; a rewind takes it away.
 EXPORTED = "replstore.exported"
+#: What is wanted of a former primary whose rows are to be kept.
+EXPORT = "an export"
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Former:
     node: Node
     directory: DataDirectory
     writer: Node
-    at: str
+    at: str = field(repr=False)  # perhaps with a password
     timelines: dict[int, int | None]
 
     @cached_property
@@ -85,9 +87,10 @@ def former_of(pair: Pair, *, what: str, copy: bool = False) -> Former:
     node, leader = pair.other(pair.nodes[writer.name]), pair.nodes[writer.name]
     directory = directory_of(pair, node.name)
     if directory is None:
+        by_hand = f"; or, by hand, {following(pair, node, leader, copy=copy)}, which throws away what only {node.name} has" if what != EXPORT else ""
         raise NodeLost(
-            f"{what} needs {node.name}'s data directory, and {node.name}_data doesn't name it: run it where the directory is, or, by hand, "
-            f"{following(pair, node, leader, copy=copy)}"
+            f"{what} needs {node.name}'s data directory, and {node.name}_data doesn't name it: run it where the directory is{by_hand}"
+            + ("; no pg_rewind before that, which throws away what only it has" if what == EXPORT else "")
         )
     at = leader_of(pair, leader, directory, directory_of(pair, leader.name))
     try:

@@ -175,9 +175,9 @@ def await_follower(pair: Pair, node: Node) -> None:
 
 def _by_others(pair: Pair, lead: Lead, deadline: float, told: Callable[[str], Any] | None) -> None:
     steps = switching_over(pair, lead.node, lead.follower)
-    hint = f"{lead.node.name}_data and {lead.follower.name}_data name the data directories where both are on this machine"
+    hint = f"where both data directories are on this machine, name them by {lead.node.name}_data and {lead.follower.name}_data"
     if told is None:
-        raise SwitchoverFailed(f"SQL can't make {lead.node.name} a standby: {steps}; {hint}")
+        raise SwitchoverFailed(f"SQL can't make {lead.node.name} a standby: {hint}; {steps}")
     told(steps)
     while time.monotonic() < deadline:
         time.sleep(PAUSE)

@@ -24,7 +24,7 @@ from replstore.errors import ReplstoreError
 from replstore.local.isolated import PORT, isolated
 from replstore.local.lost_log import Lost, fork, latest
 from replstore.node import Node
-from replstore.pair.former import Former, follows_already, former_of
+from replstore.pair.former import EXPORT, Former, follows_already, former_of
 from replstore.reconcile.report import Difference, Report, TableReport
 from replstore.reconcile.rows import BATCH
 from replstore.reconcile.strangers import check_nodes, strangers
@@ -105,7 +105,7 @@ def export(pair: Pair) -> tuple[Former, Exported, int]:
         NodeLost: nobody writes, the data directory isn't here, or its server doesn't start.
         CannotCheck: the two can't be compared.
     """
-    former = former_of(pair, what="an export")
+    former = former_of(pair, what=EXPORT)
     found = Exported(former.node.name, former.writer.name)
     if follows_already(pair, former.node):
         return former, found, 0

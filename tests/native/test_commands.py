@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.cli.fix_command import Run, forks, run
 from tests.fix_native import NativeLab
-from tests.fix_stores import insert
+from tests.fix_stores import insert, until
 
 __all__ = ["forks", "run"]
 
@@ -70,3 +70,58 @@ def test_orphans_are_exported_to_a_file_and_the_former_primary_follows(native_la
     assert (rejoined.returncode, rejoined.stdout) == (0, "The primary follows again; 1 transaction that only it had is gone from it.\n"), (
         rejoined.stderr
     )
+
+
+def test_a_primary_conninfo_that_cannot_be_read_is_shown_by_no_command(native_lab: NativeLab, run: Run) -> None:
+    """Its text may be a password: whoever wrote it has forgotten the quotes."""
+    settings = {f"REPLSTORE_{name.upper()}": value for name, value in native_lab.here().items()}
+    urls = ("--primary", native_lab.pair.primary_url, "--standby", native_lab.pair.standby_url)
+    native_lab.migrated(background=False).close()
+    standby = native_lab.pair.standby
+    ((way,),) = standby.execute("SHOW primary_conninfo")
+    standby.execute("ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 password=very s3cret'")
+    standby.execute("SELECT pg_reload_conf()")
+    try:
+        until(lambda: "s3cret" in standby.logs, "the server's own log quotes it")
+        for command in (("status",), ("check",), ("switchover",), ("rejoin",), ("orphans", "export", "x.json"), ("takeover", "standby")):
+            for environment in ({}, {"REPLSTORE_DEBUG": "1"}):
+                done = run(*command, *urls, **settings, **environment)
+                assert "s3cret" not in done.stdout + done.stderr, (command, done.stdout, done.stderr)
+                assert "very" not in done.stdout + done.stderr, command
+                assert "mistake in replstore" not in done.stderr, done.stderr
+        refused = run("rejoin", *urls, **settings)
+        assert refused.returncode == 2
+        assert "the primary_conninfo of" in refused.stderr
+        assert "can't be read as a connection string; it isn't shown" in refused.stderr
+    finally:
+        if not standby.running:
+            standby.start()
+        standby.execute(f"ALTER SYSTEM SET primary_conninfo = '{way}'")
+        standby.execute("SELECT pg_reload_conf()")
+
+
+def test_a_rejoin_says_that_nothing_was_to_be_done(native_lab: NativeLab, run: Run) -> None:
+    urls = ("--primary", native_lab.pair.primary_url, "--standby", native_lab.pair.standby_url)
+    native_lab.migrated(background=False).close()
+    done = run("rejoin", *urls)
+    assert (done.returncode, done.stdout) == (0, "The standby follows already.\n"), done.stderr
+
+
+def test_whoever_wants_to_keep_what_only_a_former_primary_has_is_not_told_to_rewind_it(native_lab: NativeLab, run: Run) -> None:
+    urls = ("--primary", native_lab.pair.primary_url, "--standby", native_lab.pair.standby_url)
+    native_lab.migrated(background=False).close()
+    native_lab.kill("primary")
+    assert run("takeover", "--force", *urls).returncode == 0
+    export = run("orphans", "export", "lost.json", *urls).stderr
+    assert "no pg_rewind before that, which throws away what only it has" in export
+    assert "pg_basebackup" not in export
+    rejoin = run("rejoin", *urls).stderr
+    assert "run it where the directory is; or, by hand," in rejoin
+    assert "which throws away what only primary has" in rejoin
+
+
+def test_a_switchover_that_sql_cannot_do_names_the_easiest_way_first(native_lab: NativeLab, run: Run) -> None:
+    urls = ("--primary", native_lab.pair.primary_url, "--standby", native_lab.pair.standby_url)
+    native_lab.migrated(background=False).close()
+    said = run("switchover", *urls).stderr
+    assert "where both data directories are on this machine, name them by primary_data and standby_data; with a provider" in said
