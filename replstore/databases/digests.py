@@ -1,7 +1,8 @@
 """Digests of a table's rows, computed where the rows are: two nodes are compared by them, and only what differs crosses the wire.
 
 Every row has a *position*, a whole number of 64 bits that follows from its key, and a *digest* of 64 bits that follows from all its values.  Rows whose
-keys and values are the same have the same of both, on either node; rows that differ in anything have other digests.  A *bucket* is an aligned range of
+keys and values are the same have the same of both, on either node; rows that differ in anything have other digests, which say nothing of what they have in
+common.  A *bucket* is an aligned range of
 positions, of 2 to the power of ``shift``: its digest says whether the rows in it are the same.
 """
 
@@ -25,23 +26,20 @@ Told = Callable[[int], None]
 
 
 class Bucket(NamedTuple):
-    """What is known of the rows of a bucket: their number, and three ways of adding up their digests.
+    """What is known of the rows of a bucket: their number, and their digests added up.
 
-    An exclusive or misses what is there twice, so of a table without a key there is a sum as well.  A digest follows from its values' hashes by sums and
-    shifts, so that rows which have exchanged values meet in one of the two more often than in a number of 64 bits they should; ``mixed`` is the exclusive or
-    of digests that were scattered once more.
+    An exclusive or misses what is there twice, so of a table without a key there is a sum as well; else that is 0.
     """
 
     rows: int
     sum: int
     xor: int
-    mixed: int
 
     def __add__(self, other: object) -> Bucket:
         """The bucket with the rows of another part of the table as well."""
         if not isinstance(other, Bucket):
             return NotImplemented
-        return Bucket(self.rows + other.rows, self.sum + other.sum, self.xor ^ other.xor, self.mixed ^ other.mixed)
+        return Bucket(self.rows + other.rows, self.sum + other.sum, self.xor ^ other.xor)
 
 
 Buckets = dict[int, Bucket]

@@ -69,9 +69,6 @@ class MixedSQLiteDigests(SQLiteDigests):
     def place(self, key: Values) -> int:
         return _digest(_text(value, kind) for value, kind in zip(key, self._of_key or self._of, strict=True))
 
-    def scattered(self, digest: int) -> int:
-        return 0  # MD5 leaves nothing to scatter
-
     def json(self, key: Sequence[Any]) -> str:
         return key_of_sqlite(key, self._of_key)
 
@@ -116,9 +113,6 @@ class MixedPostgreSQLDigests(PostgreSQLDigests):
         texts = [kind.digested(f"t.{quote(name)}") for name, kind in zip(columns, _kinds(self._table, columns), strict=True)]
         whole = " || ".join(f"coalesce(length({text}) || ':' || {text}, '{NULL}')" for text in texts)
         return f"('x' || substr(md5({whole}), 1, 16))::bit(64)::bigint"
-
-    def _added(self) -> tuple[str, str, str]:
-        return "sum(h)::text", "bit_xor(h)", "0"
 
     def _key(self) -> str:
         return f"{postgresql_key(self._table, 't')}::text"

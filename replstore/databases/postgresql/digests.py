@@ -3,6 +3,9 @@
 The server's hash functions follow equality, which is not identity (HAZARDS 14): 1.0 and 1.00, 0.0 and -0.0, 5 and -5 of ``numeric``, 1 and 4294967296
 of ``bigint`` have one hash.  So they are given only values for which both are the same, and of every other type the bytes of its binary form, or of its
 text where the binary form says more than the value (numbers of types, a bitmap without NULLs) or other things on each server.
+
+Every column's value is hashed by itself, with a seed of the column's own, and a digest scatters the exclusive or of these hashes: to make a row of them
+and hash that takes the server much longer.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from replstore.databases.digests import BITS, TEXT, WHOLE, Bucket, Buckets, Cut,
 from replstore.databases.postgresql.capture import qualified, quote, text
 from replstore.databases.postgresql.reading_rows import FETCH, row_of, text_of
 
-#: By built-in type, what is hashed for a value ``{0}``; of a type that isn't here it is the text.
+#: By built-in type, what has the same bytes, in a binary record, for the same value ``{0}`` only; of a type that isn't here it is the text.
 EXACT = {
     **dict.fromkeys(("bool", "int2", "int4", "date", "uuid", "bytea"), "{0}::pg_catalog.{1}"),
     # both zeros are equal and aren't the same; every NaN is printed alike, whatever its bits
@@ -52,6 +55,23 @@ EXACT = {
 }
 #: A number of fixed scale is known by its digits and its sign; the hash has only the digits.
 SCALED = "{0}::pg_catalog.numeric, {0} < 0"
+#: What hashes a value as it is, with a seed ``{1}``. A seed has 64 bits that all count; of a value of ``bigint`` they don't.
+HASHED = {
+    "bool": "hashint4extended({0}::pg_catalog.int4, {1})",
+    "int2": "hashint2extended({0}, {1})",
+    "int4": "hashint4extended({0}, {1})",
+    "int8": "hashint4extended({2}, {0})",
+    "oid": "hashoidextended({0}, {1})",
+    "uuid": "uuid_hash_extended({0}, {1})",
+    # of NaN and zero the hash is nothing but the seed, and of a power of 10,000 it differs little from that of another: scattered, they don't cancel out
+    "numeric(": "hashint4extended(({0} < 0)::pg_catalog.int4, hash_numeric_extended({0}, {1}))",
+}
+#: Types that are hashed as their text, which is as exact as their binary form and cheaper.
+TEXTS = ("json", "jsonb", "name", "text", "varchar")
+#: Multiplied by a column's number, these give seeds of which no two have much in common.
+_GOLDEN, _GOLDEN_32 = 0x9E3779B97F4A7C15, 0x9E3779B9
+#: From this version on a server has hash functions of bytes and dates that can be called.
+_CALLABLE = 180000
 WHOLE_NUMBERS = ("int2", "int4", "int8")
 _FORMS = """
 WITH RECURSIVE b AS (
@@ -62,7 +82,7 @@ SELECT b.attname, CASE WHEN y.typname = 'numeric' AND b.mod >= 0 THEN format_typ
   y.typnamespace = 'pg_catalog'::regnamespace, {1} FROM b JOIN pg_type y ON y.oid = b.type WHERE y.typtype <> 'd'"""
 #: Hashes of one value of each type that is hashed as it is: they depend on how the machine lays out its numbers.
 _HASHES = (
-    r"""hash_record_extended(ROW(true, 7::int2, 7::int4, 'epoch'::date, '00112233-4455-6677-8899-aabbccddeeff'::uuid, '\x0001'::bytea, 1.5), 0)"""
+    r"""hash_record_extended(ROW(true, 7::int2, 7::int4, 'epoch'::date, '00112233-4455-6677-8899-aabbccddeeff'::uuid, '\x0001'::bytea, 1.5), 7)"""
 )
 #: Bytes of a page.
 _PAGE = "current_setting('block_size')::int"
@@ -92,6 +112,8 @@ class PostgreSQLDigests(Digests):
         self._connection, self._table, self._recipe = connection, table, recipe
         self._name = qualified(table)
         self._sizes: tuple[int, int, int] | None = None
+        info = self._driver.info
+        self._utf8, self._callable = info.parameter_status("server_encoding") == "UTF8", info.server_version >= _CALLABLE
 
     def bounds(self) -> tuple[int, int] | None:
         key = f"t.{quote(self._recipe.key[0])}"
@@ -113,12 +135,12 @@ class PostgreSQLDigests(Digests):
         rows = (
             f"SELECT {self._position()} >> {cut.shift} AS b, {self._digest()} AS h FROM {self._source(cut)}{self._where(*self._within(cut, piece))}"
         )
-        # without OFFSET 0 every aggregate would compute the digest again
+        # without OFFSET 0 each aggregate would compute the digest again, and rows be sorted for the buckets that the planner expects
         found = self._all(
             f"SELECT b, count(*), {', '.join(self._added())} FROM ({rows} OFFSET 0) s GROUP BY b",
             few=cut.within is not None and self._recipe.numbered,
         )
-        buckets = {number: Bucket(count, int(sum), xor, mixed) for number, count, sum, xor, mixed in found}
+        buckets = {number: Bucket(count, int(sum), xor) for number, count, sum, xor in found}
         told(sum(bucket.rows for bucket in buckets.values()))
         return buckets
 
@@ -179,9 +201,9 @@ class PostgreSQLDigests(Digests):
         parts = (text_of(name) if self._recipe.columns[name] in (TEXT, "json", "jsonb") else f"t.{quote(name)}" for name in self._recipe.key)
         return f"jsonb_build_array({', '.join(parts)})::text"
 
-    def _added(self) -> tuple[str, str, str]:
-        """A bucket's sum, exclusive or, and exclusive or of scattered digests; only what has no key can be there twice, and needs a sum."""
-        return "0" if self._recipe.key else "sum(h)::text", "bit_xor(h)", "bit_xor(hashint8extended(h, 1))"
+    def _added(self) -> tuple[str, str]:
+        """A bucket's sum, and exclusive or; only what has no key can be there twice, and needs a sum."""
+        return "0" if self._recipe.key else "sum(h)::text", "bit_xor(h)"
 
     def _position(self) -> str:
         if self._recipe.numbered:
@@ -192,10 +214,26 @@ class PostgreSQLDigests(Digests):
         return self._hash(tuple(self._recipe.columns))
 
     def _hash(self, columns: Sequence[str]) -> str:
-        row = f"ROW({', '.join(_hashed(name, self._recipe.columns[name]) for name in columns)})"
         if self._recipe.portable:
-            return f"('x' || substr(md5(record_send({row})), 1, 16))::bit(64)::bigint"
-        return f"hash_record_extended({row}, 0)"
+            row = ", ".join(_exact(name, self._recipe.columns[name]) for name in columns)
+            return f"('x' || substr(md5(record_send(ROW({row}))), 1, 16))::bit(64)::bigint"
+        hashes = [self._hashed(name, self._recipe.columns[name], number) for number, name in enumerate(columns, 1)]
+        # scattered, because values that rows have exchanged would take one another out of a bucket's digest
+        return hashes[0] if len(hashes) == 1 else f"hashint4extended(0, {_xor(hashes)})"
+
+    def _hashed(self, column: str, form: str, number: int) -> str:
+        """The hash of a column's value; 0 of NULL."""
+        name, seed = f"t.{quote(column)}", _signed(number * _GOLDEN)
+        text = text_of(column) if form == TEXT else f"{name}::pg_catalog.text" if form in TEXTS else ""
+        if text and self._utf8:
+            hashed = f'hashtextextended(({text}) COLLATE pg_catalog."C", {seed})'
+        elif (kind := form.partition("(")[0] + "(" * ("(" in form)) in HASHED:
+            hashed = HASHED[kind].format(name, seed, number * _GOLDEN_32 & 0x7FFFFFFF)
+        else:
+            given = f"textsend({text})" if text else EXACT[form].format(name, form)
+            by_name = "hashdateextended" if form == "date" else "hashbyteaextended"
+            hashed = f"{by_name}({given}, {seed})" if self._callable else f"hash_record_extended(ROW({given}), {seed})"
+        return f"coalesce({hashed}, 0)"
 
     def _source(self, cut: Cut) -> str:
         if cut.within is None or not self._recipe.numbered:
@@ -221,12 +259,25 @@ class PostgreSQLDigests(Digests):
         return f" WHERE {' AND '.join(given)}" if given else ""
 
 
-def _hashed(column: str, form: str) -> str:
-    """What is hashed for a column: one expression, or two."""
+def _exact(column: str, form: str) -> str:
+    """What has a column's value in a binary record: one expression, or two."""
     name = f"t.{quote(column)}"
     if form == TEXT:
         return f"textsend({text_of(column)})"
     return SCALED.format(name) if form.startswith("numeric(") else EXACT[form].format(name, form)
+
+
+def _xor(terms: Sequence[str]) -> str:
+    """The exclusive or of many; in halves, for a parser goes down into each operand."""
+    if len(terms) == 1:
+        return terms[0]
+    half = len(terms) // 2
+    return f"({_xor(terms[:half])} # {_xor(terms[half:])})"
+
+
+def _signed(number: int) -> int:
+    """The lowest 64 bits as the server's ``bigint``."""
+    return ((number + (1 << 63)) & ((1 << 64) - 1)) - (1 << 63)
 
 
 assert BITS == 64  # a bigint's

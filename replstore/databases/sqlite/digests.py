@@ -57,10 +57,6 @@ class SQLiteDigests(Digests):
         """The digest of a row's values, in the order of the recipe's columns; 64 bits with a sign."""
         return hash(marshal.dumps(values, FORMAT))
 
-    def scattered(self, digest: int) -> int:
-        """The digest once more, in another way."""
-        return hash((digest,))
-
     def place(self, key: Values) -> int:
         """The position of a key that isn't its own; the same in every process, so that two reports have one order."""
         return (crc32(marshal.dumps(key, FORMAT)) << 32) - (1 << BITS - 1)
@@ -104,7 +100,7 @@ class SQLiteDigests(Digests):
 
     def _buckets(self, cut: Cut, told: Told) -> Buckets:
         found: dict[int, list[int]] = {}
-        position, digest, scattered, shift = self._position(), self.digest, self.scattered, cut.shift
+        position, digest, shift, keyed = self._position(), self.digest, cut.shift, bool(self._key)
         within, numbers = cut.within or (0, None)
         rows = self._read(cut)
         while block := list(islice(rows, STEP)):
@@ -113,15 +109,14 @@ class SQLiteDigests(Digests):
                 if numbers is not None and place >> within not in numbers:
                     continue
                 number, of = place >> shift, digest(values)
-                mixed = scattered(of)
                 bucket = found.get(number)
                 if bucket is None:
-                    found[number] = [1, of, of, mixed]
-                else:
-                    bucket[0] += 1
+                    found[number] = [1, 0 if keyed else of, of]
+                    continue
+                bucket[0] += 1
+                bucket[2] ^= of
+                if not keyed:
                     bucket[1] += of
-                    bucket[2] ^= of
-                    bucket[3] ^= mixed
             told(len(block))
         return {number: Bucket(*bucket) for number, bucket in found.items()}
 
