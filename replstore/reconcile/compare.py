@@ -11,7 +11,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from replstore.reconcile.anchored import check_anchored
 from replstore.reconcile.changed import MANY, compare_changed
 from replstore.reconcile.reading import Sessions, sessions
 from replstore.reconcile.remembering import Memory, Since
@@ -46,6 +45,8 @@ def check(pair: Pair, wishes: Wishes | None = None) -> Report:
     """
     wishes, began = wishes or Wishes(), datetime.now(UTC)
     if not pair.primary.database.captures:
+        from replstore.reconcile.anchored import check_anchored
+
         return check_anchored(pair, wishes)
     limit, wishes = wishes.limit, replace(wishes, limit=max(wishes.limit, KEYS))
     with both_nodes(pair) as both, sessions(wishes.workers) as more, _log(both, wishes).done() as log:

@@ -19,7 +19,7 @@ from replstore.reconcile.reading import Meter, Progress, Reader, Sessions, at_on
 from replstore.reconcile.report import Difference, TableReport, Values, key_values
 from replstore.reconcile.resuming import Log
 from replstore.reconcile.schema import Definitions
-from replstore.reconcile.snapshots import Both, Side, reading
+from replstore.reconcile.snapshots import Both, Side, reading, together
 from replstore.reconcile.wishes import Wishes
 
 __all__ = ["Progress", "compare_rows"]
@@ -107,11 +107,13 @@ class _Told:
 def readers_of(both: Both, tables: Definitions, name: str, wishes: Wishes, sessions: Sessions) -> tuple[Reader, Reader]:
     """What reads a table on the primary and on the standby."""
     primary, standby = tables.primary[name], tables.standby[name]
-    recipe = agreed(_forms(both.sides[0], primary), _forms(both.sides[1], standby), primary.key, wishes.where)
+    here, there = together(_forms, zip(both.sides, (primary, standby), strict=True))
+    recipe = agreed(here, there, primary.key, wishes.where)
     return Reader(both.sides[0], primary, recipe, sessions), Reader(both.sides[1], standby, recipe, sessions)
 
 
-def _forms(side: Side, table: Table) -> Forms:
+def _forms(of: tuple[Side, Table]) -> Forms:
+    side, table = of
     with reading(side.node):
         return side.node.database.forms(side.connection, table)
 
@@ -121,11 +123,19 @@ def _differing(readers: tuple[Reader, Reader], sessions: Sessions, found: Found)
     if cut is None:
         return iter(())
     if found.left <= FEW:
-        return differing(*at_once(readers, sessions, lambda reader: reader.rows(cut)))
+        return differing(*map(sorted, _unlike(*at_once(readers, sessions, lambda reader: reader.rows(cut)))))
     streams = [_rows(reader, cut) for reader in readers]
     # the first row comes when a server has sorted them all
     firsts = at_once(readers, sessions, lambda reader: list(islice(streams[readers.index(reader)], 1)))
     return differing(*(chain(first, stream) for first, stream in zip(firsts, streams, strict=True)))
+
+
+def _unlike(primary: Sequence[Row], standby: Sequence[Row]) -> tuple[Collection[Row], Collection[Row]]:
+    """Rows without those that both nodes have, which are nearly all of them; all, where a row may be there twice."""
+    here, there = set(primary), set(standby)
+    if len(here) < len(primary) or len(there) < len(standby):
+        return primary, standby
+    return here - there, there - here
 
 
 def _rows(reader: Reader, cut: Cut) -> Iterator[Row]:
@@ -158,7 +168,8 @@ def _named(readers: tuple[Reader, Reader], found: Sequence[Differing], known: Ca
         if not recipe.key:
             yield from (_without_key(each, recipe) for each in batch)
             continue
-        primary, standby = (values_of(reader, {each.key for each in batch}) for reader in readers)
+        keys = {each.key for each in batch}
+        primary, standby = together(partial(values_of, keys=keys), readers)
         for each in batch:
             mine = _next(primary, each.key) if each.kind != "missing_on_primary" else None
             theirs = _next(standby, each.key) if each.kind != "missing_on_standby" else None

@@ -37,6 +37,8 @@ def compare_sequences(both: Both, tables: Definitions, ahead: Standing, *, chose
         settle: s to wait for a sequence that can't be told from rows.
     """
     ahead = of_tables(tables, ahead) if chosen else ahead
+    if not ahead:
+        return []
     behind = _behind(both, ahead)
     deadline = time.monotonic() + settle
     while _unclear(behind) and time.monotonic() < deadline and not both.waits and not both.inexact:

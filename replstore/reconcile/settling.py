@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import islice
 
 from replstore.reconcile.reading import Reader
 from replstore.reconcile.report import Difference, Values
 from replstore.reconcile.rows import BATCH, values_of
+from replstore.reconcile.snapshots import together
 
 #: Differences of a table that are read again, whatever number is to be shown.
 AT_LEAST = 10_000
@@ -18,7 +20,7 @@ def lasting(readers: tuple[Reader, Reader], found: Sequence[Difference]) -> Iter
     """Those differences that are as they were: the same rows on both nodes, or the same one on one of them."""
     left = iter(found)
     while batch := list(islice(left, BATCH)):
-        primary, standby = (values_of(reader, {each.form for each in batch}) for reader in readers)
+        primary, standby = together(partial(values_of, keys={each.form for each in batch}), readers)
         yield from (each for each in batch if _lasts(each, primary[each.form], standby[each.form]))
 
 

@@ -8,10 +8,11 @@ back to the follower's position, and a writer whose time never went back; where 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import Connection, select
 
@@ -25,6 +26,8 @@ from replstore.replication.mirror import to_copy
 if TYPE_CHECKING:
     from replstore.pair.pair import Pair
 
+Of = TypeVar("Of")
+Found = TypeVar("Found")
 #: How often both snapshots are opened: roles may change, or the journal be pruned, between the first and the second.
 ATTEMPTS = 5
 ONE_OF_THEM = ": one of them went back in time"
@@ -102,6 +105,12 @@ def reading(node: Node) -> Iterator[None]:
         raise
     except Exception as error:
         raise CannotCheck(f"{node.name} can't be read: {one_line(error)}") from error
+
+
+def together(act: Callable[[Of], Found], of: Iterable[Of]) -> list[Found]:
+    """Does the same for both nodes at once; what fails is told when both have come to their end."""
+    with ThreadPoolExecutor(2, "replstore check") as pool:
+        return list(pool.map(act, of))
 
 
 @contextmanager

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 from sqlalchemy import select
 from sqlalchemy.engine import URL
@@ -23,9 +23,9 @@ from replstore.reconcile.report import About, Difference, Report, TableReport
 from replstore.reconcile.resuming import Log
 from replstore.reconcile.rows import compare_rows, readers_of
 from replstore.reconcile.schema import Definitions, chosen, compare_schema, without_key
-from replstore.reconcile.sequences import compare_sequences, missing_sequences, read_sequences
+from replstore.reconcile.sequences import Standing, compare_sequences, missing_sequences, read_sequences
 from replstore.reconcile.settling import AT_LEAST, in_both, lasting
-from replstore.reconcile.snapshots import Both, Side, end_of, reading
+from replstore.reconcile.snapshots import Both, Side, end_of, reading, together
 from replstore.reconcile.wishes import Wishes
 from replstore.urls import parse, same_database, shown
 
@@ -70,7 +70,7 @@ def strangers(primary: str | URL, standby: str | URL) -> Iterator[tuple[Node, No
 
 def are_a_pair(nodes: tuple[Node, Node]) -> bool:
     """Whether both have replstore's control tables, and are the two nodes of one pair."""
-    pairs = [_pair_of(node) for node in nodes]
+    pairs = together(_pair_of, nodes)
     return pairs[0] is not None and pairs[0] == pairs[1]
 
 
@@ -93,9 +93,10 @@ class _Check:
         urls = (shown(node.url) for node in self.nodes)
         with self._snapshots() as (both, more), Log(self.wishes.resume, self.wishes.identity(*urls)).done() as log:
             since = time.monotonic()
-            found = chosen(*self._tables(both), self.wishes.tables, self.wishes.exclude)
+            read = together(_catalog, both.sides)
+            found = chosen(*self._beside(*(tables for tables, _ in read)), self.wishes.tables, self.wishes.exclude)
             schema = compare_schema(found, self.nodes[0].database)
-            standing = {side.name: read_sequences(side) for side in both.sides}
+            standing = {side.name: sequences for side, (_, sequences) in zip(both.sides, read, strict=True)}
             if self.wishes.tables is None:
                 schema += missing_sequences(standing["primary"], standing["standby"])
             rows = _crossing(found, self.nodes)
@@ -119,19 +120,14 @@ class _Check:
     @contextmanager
     def _snapshots(self) -> Iterator[tuple[Both, Sessions]]:
         with ExitStack() as stack:
-            standby, primary = (_side(stack, node) for node in reversed(self.nodes))
+            standby, primary = together(partial(_side, stack), reversed(self.nodes))
             with sessions(self.wishes.workers) as more:
                 yield Both(primary, standby, "", {}, copying=False), more
 
-    def _tables(self, both: Both) -> tuple[dict[str, Table], dict[str, Table]]:
-        def tables(side: Side) -> list[Table]:
-            with reading(side.node):
-                return side.node.database.tables(side.connection)
-
-        with ThreadPoolExecutor(2, "replstore check") as pool:
-            read = list(pool.map(tables, both.sides))
-        primary, standby = (node.database.beside(mine, theirs) for node, mine, theirs in zip(self.nodes, read, reversed(read), strict=True))
-        return {table.id: table for table in primary}, {table.id: table for table in standby}
+    def _beside(self, primary: list[Table], standby: list[Table]) -> tuple[dict[str, Table], dict[str, Table]]:
+        """By id, the tables of each node as they can be compared with the other's."""
+        here = self.nodes[0].database.beside(primary, standby), self.nodes[1].database.beside(standby, primary)
+        return {table.id: table for table in here[0]}, {table.id: table for table in here[1]}
 
     def _table(self, both: Both, found: Definitions, name: str, more: Sessions, since: float, log: Log) -> TableReport:
         if not found.comparable(name):
@@ -181,6 +177,12 @@ def _side(stack: ExitStack, node: Node) -> Side:
         connection = stack.enter_context(node.snapshot())
         stack.push(end_of(connection))
     return Side(node, connection, None)
+
+
+def _catalog(side: Side) -> tuple[list[Table], Standing]:
+    with reading(side.node):
+        tables = side.node.database.tables(side.connection)
+    return tables, read_sequences(side)
 
 
 def _crossing(found: Definitions, nodes: tuple[Node, Node]) -> Definitions:

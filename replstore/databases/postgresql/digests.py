@@ -145,7 +145,7 @@ class PostgreSQLDigests(Digests):
         return buckets
 
     def listed(self, cut: Cut, piece: Piece) -> list[Row]:
-        return [Row(*row) for row in self._all(self._selected(cut, piece), few=self._recipe.numbered)]
+        return list(map(Row._make, self._all(self._selected(cut, piece), few=self._recipe.numbered)))
 
     def rows(self, cut: Cut) -> Iterator[Row]:
         with self._driver.cursor("replstore_rows") as cursor:
