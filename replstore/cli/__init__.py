@@ -27,7 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     try:
-        from replstore.cli.app import run
+        from replstore.cli.quick import importing
+
+        with importing():
+            from replstore.cli.app import run
 
         return run(arguments)
     except KeyboardInterrupt:  # while that was being imported

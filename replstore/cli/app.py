@@ -15,6 +15,7 @@ import typer
 from replstore.cli.common import with_options
 from replstore.cli.failures import report
 from replstore.cli.help import CONTEXT, SectionedCommand, SectionedGroup
+from replstore.cli.quick import importing
 
 SET_UP, LOOK, ACT = "Set up", "Look", "Act"
 
@@ -56,7 +57,8 @@ class Later(SectionedCommand):
 
     def make_context(self, *arguments: Any, **extra: Any) -> Any:
         assert self.name is not None
-        return load(self.name).make_context(*arguments, **extra)
+        with importing():  # typer imports what checks options when it has some to check
+            return load(self.name).make_context(*arguments, **extra)
 
 
 class Commands(SectionedGroup):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from replstore.cli.common import Options, console, print_json
 from replstore.cli.opening import opened
 from replstore.cli.page_file import PageFile
 from replstore.cli.progress import Bar
+from replstore.cli.quick import importing
 from replstore.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -88,10 +90,12 @@ def _check(options: Options, one: str | None, other: str | None, wanted: dict[st
     if one is not None:
         if other is None or options.primary or options.standby:
             raise ConfigError("check takes two URLs, or a pair's settings: `replstore check URL URL`, or --primary URL --standby URL")
-        from replstore.reconcile.strangers import are_a_pair, check_nodes, strangers
-        from replstore.reconcile.wishes import Wishes
+        with ExitStack() as stack:
+            with importing():
+                from replstore.reconcile.strangers import are_a_pair, check_nodes, strangers
+                from replstore.reconcile.wishes import Wishes
 
-        with strangers(one, other) as nodes:
+                nodes = stack.enter_context(strangers(one, other))
             if not are_a_pair(nodes):
                 return check_nodes(nodes, Wishes(**wanted))
         options = replace(options, primary=one, standby=other)

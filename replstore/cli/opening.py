@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from replstore.cli.common import Options
 from replstore.cli.failures import NODE
+from replstore.cli.quick import importing
 from replstore.errors import NotAPair, ReplstoreError
 
 if TYPE_CHECKING:
@@ -29,9 +30,10 @@ def opened(options: Options, *, background: bool = False, made: bool = True) -> 
         NotAPair: they aren't, and ``made`` says that they must be.
         ConfigError: the settings, or the databases, can't be used.
     """
-    from replstore.databases.carrier import CompareFailed
-    from replstore.store import Store
-    from replstore.urls import shown
+    with importing():
+        from replstore.databases.carrier import CompareFailed
+        from replstore.store import Store
+        from replstore.urls import shown
 
     # what happened is what the command prints; without a handler Python would print log lines besides
     logging.getLogger("replstore").addHandler(logging.NullHandler())
