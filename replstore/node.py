@@ -155,7 +155,7 @@ class Node:
         return replace(seen, since=asked)
 
     def _observe(self) -> Observation:
-        deadline = time.monotonic() + 0.5
+        deadline, pause = time.monotonic() + 0.5, 0.0
         while True:
             try:
                 with self.service.connect() as connection:
@@ -169,9 +169,10 @@ class Node:
                 return Observation(state, answered=time.monotonic())
             except Exception as error:
                 fault = self.database.classify(error)
-                # an old connection died: whether the node did, a new one tells
+                # an old connection died: whether the node did, a new one tells, at once
                 if fault in (Fault.LOST_CONNECTION, Fault.TRANSIENT) and time.monotonic() < deadline:
-                    time.sleep(0.02)
+                    time.sleep(pause)
+                    pause = 0.02
                     continue
                 return Observation(None, fault, one_line(error), answered=time.monotonic())
             finally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from sqlalchemy import update
@@ -27,6 +27,8 @@ REACH = {
     Fault.TIMEOUT: Reach.SILENT,
     Fault.TRANSIENT: Reach.SILENT,
 }
+#: s after which a node that has answered is asked on, while the other one owes its answer.
+MEANWHILE = 0.1
 
 
 @dataclass
@@ -82,7 +84,7 @@ class Watch:
     def view(self) -> View:
         """Asks both nodes, and the witness, and returns what is known now."""
         known = self._highest
-        observations = list(self._askers.map(lambda node: node.observe(self._timeout), self.nodes))
+        observations = self._observe()
         for n, seen in enumerate(observations):
             if self._is_restarted_writer(self.nodes[n], seen):
                 observations[1 - n] = self.nodes[1 - n].observe(self._timeout)
@@ -90,6 +92,17 @@ class Watch:
             primary, standby = (self._node_view(node, seen) for node, seen in zip(self.nodes, observations, strict=True))
             self.states = {node.name: seen for node, seen in zip(self.nodes, observations, strict=True)}
         return self._view(primary, standby, known)
+
+    def _observe(self) -> list[Observation]:
+        """Asks both nodes.  One that has answered is asked on while the other one owes its answer: its place would else be known for as much less time."""
+        asked = [self._askers.submit(node.observe, self._timeout) for node in self.nodes]
+        while owing := wait(asked, timeout=MEANWHILE).not_done:
+            for n, node in enumerate(self.nodes):
+                if len(owing) == 1 and asked[n] not in owing and (seen := asked[n].result()).state is not None:
+                    with self._lock:
+                        self._node_view(node, seen)
+                    asked[n] = self._askers.submit(node.observe, self._timeout)
+        return [each.result() for each in asked]
 
     def _is_restarted_writer(self, node: Node, seen: Observation) -> bool:
         """Native: whether it answers as the writer for the first time since its start.  While it was away the other one may have been promoted, and what that

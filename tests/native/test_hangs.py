@@ -21,7 +21,7 @@ from replstore import NoWriter, Store, TransactionLost
 from replstore.local import system
 from replstore.local.process import PostgresServer
 from replstore.pair.view import Reach, named
-from tests.fix_native import NativeLab, refuses
+from tests.fix_native import NativeLab, ended, in_thread, refuses
 from tests.fix_proxy import MakeProxy
 from tests.fix_stores import Account, put, until
 from tests.fix_streaming import on_an_installed_server_too
@@ -43,6 +43,24 @@ def reach(store: Store, node: str) -> Reach:
 
 
 # ---------------------------------------------------------------------------- a primary that is lost
+
+
+def test_since_when_the_standby_stands_still_is_known_although_the_primary_owes_its_answer(native_lab: NativeLab, proxy: MakeProxy) -> None:
+    lab = native_lab
+    way = proxy(lab.pair.primary_url)
+    store = lab.migrated(primary=way.url, background=False, detection_time=5.0, probe_timeout=3.0)
+    store.pair.look()
+    way.black_hole()
+    look, seen = in_thread(store.pair.look)
+    time.sleep(0.3)
+    lab.pair.primary.execute("SELECT pg_logical_emit_message(false, 'somebody', '', true)")
+    lab.pair.catch_up()
+    moved = time.monotonic()
+    ended(look)
+    stood = time.monotonic() - moved
+    ((view, _),) = seen
+    assert view.primary.reach is Reach.SILENT
+    assert view.standby.still_for > stood - 1.0 > 0.0
 
 
 @on_an_installed_server_too
