@@ -95,7 +95,7 @@ class Store(Upkeep):
 
         Args:
             durability: ``replicated`` or ``async`` for this transaction; by default the pair's.
-            isolation: isolation level, such as ``SERIALIZABLE``; by default the database's.
+            isolation: isolation level, such as ``SERIALIZABLE``; by default the database's.  A SET TRANSACTION in the block comes too late for it.
 
         Raises:
             NoWriter: no node may write now.

@@ -78,3 +78,58 @@ def test_a_control_table_that_is_gone_is_named_by_a_read_too(native_lab: NativeL
     native_lab.sql("primary", "DROP SCHEMA replstore CASCADE")
     with pytest.raises(ReplstoreError), store.read():
         pass
+
+
+SERIALIZABLE = text("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+
+
+def isolation_of(session: Session) -> str:
+    return str(session.scalar(text("SHOW transaction_isolation")))
+
+
+@pytest.mark.parametrize("way", ["run", "attempts", "sessionmaker"])
+def test_what_must_be_a_transactions_first_statement_goes_before_the_marker(native_lab: NativeLab, way: str) -> None:
+    store = native_lab.migrated(background=False)
+    levels: list[str] = []
+
+    def body(session: Session) -> None:
+        session.execute(SERIALIZABLE)
+        session.execute(text("SET TRANSACTION READ WRITE, DEFERRABLE"))
+        session.execute(INSERT, {"id": 1})
+        levels.append(isolation_of(session))
+
+    if way == "run":
+        store.run(body)
+    elif way == "attempts":
+        for attempt in store.attempts():
+            with attempt as session:
+                body(session)
+    else:
+        with store.sessionmaker().begin() as session:
+            body(session)
+    assert levels == ["serializable"]
+    assert native_lab.accounts("primary") == {1: 0}
+    assert native_lab.sql("primary", "SELECT count(*) FROM replstore.marker") == [(1,)]
+    assert store.run(isolation_of) == "read committed"
+
+
+def test_nothing_is_written_without_a_marker_behind_a_commit_of_what_went_before_it(native_lab: NativeLab) -> None:
+    store = native_lab.migrated(background=False)
+
+    def careless(session: Session) -> None:
+        session.execute(SERIALIZABLE)
+        session.execute(text("COMMIT"))
+        session.execute(INSERT, {"id": 1})
+
+    with pytest.raises(DBAPIError, match="of the caller's own has ended the transaction"):
+        store.run(careless)
+    assert native_lab.accounts("primary") == {}
+
+
+def test_a_transaction_that_only_gives_itself_an_isolation_level_leaves_nothing(native_lab: NativeLab) -> None:
+    store = native_lab.migrated(background=False)
+    store.run(lambda session: session.execute(SERIALIZABLE))
+    assert native_lab.sql("primary", "SELECT count(*) FROM replstore.marker") == [(0,)]
+    assert native_lab.sql("primary", "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'") == [(0,)]
+    store.run(put(1))
+    assert native_lab.accounts("primary") == {1: 0}

@@ -159,6 +159,15 @@ def test_savepoints_roll_back_alone(store: Store) -> None:
     assert on_both(store) == (2, 2)
 
 
+def test_an_isolation_level_may_be_a_transactions_first_statement(pg: Store) -> None:
+    def level(session: Session) -> str:
+        session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        add(session)
+        return str(session.scalar(text("SHOW transaction_isolation")))
+
+    assert pg.run(level) == "repeatable read"
+
+
 def test_an_isolation_level_holds_for_its_transaction_only(pg: Store) -> None:
     def level(session: Session) -> str:
         return str(session.scalar(text("SHOW transaction_isolation")))

@@ -7,6 +7,7 @@ A transaction that never executes a statement costs nothing and leaves no marker
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Generator, Sequence
 from functools import cache, partial
 from typing import Any, TypeVar
@@ -33,6 +34,12 @@ CARRIES = all(hasattr(psycopg.Cursor, name) for name in ("_execute_gen", "_execu
     psycopg.Connection, "_deallocate"
 )
 
+#: What PostgreSQL takes as a transaction's first statements only, in one statement that does nothing else.  READ ONLY isn't among it: a marker is written.
+_GOES_FIRST = re.compile(
+    r"\s*SET\s+(?:TRANSACTION(?:\s*,?\s+(?:ISOLATION\s+LEVEL\s+(?:SERIALIZABLE|REPEATABLE\s+READ|READ\s+(?:UN)?COMMITTED)|READ\s+WRITE|(?:NOT\s+)?DEFERRABLE|"
+    r"SNAPSHOT\s+'[^'\\]*'))+|(?:LOCAL\s+)?transaction_isolation\s*(?:=|\sTO\s)\s*(?:'[a-z ]+'|\w+))\s*;?\s*",
+    re.IGNORECASE,
+)
 ENDED = "a COMMIT or ROLLBACK of the caller's own has ended the transaction before its block did"
 
 #: What a new connection asks first.  A client's host that loses its power says nothing any more: unless the server is told to ask sooner than after two
@@ -53,7 +60,7 @@ class StoreConnection(psycopg.Connection[Any], HookedConnection):
     """A connection in autocommit whose BEGIN waits for the first statement."""
 
     pending: str | None = None
-    """The BEGIN that has not been sent yet."""
+    """The BEGIN that has not been sent yet; empty: it has been, and what is to go behind it hasn't."""
     manual: bool = True
     """False: SQLAlchemy was asked for AUTOCOMMIT, no BEGIN is sent."""
     one_snapshot: bool = False
@@ -64,10 +71,11 @@ class StoreConnection(psycopg.Connection[Any], HookedConnection):
     def opening(self) -> list[tuple[str, tuple[Any, ...]]]:
         """The statements that must go before the next one; they count as sent from now on."""
         begin, self.pending = self.pending, None
-        if begin is None:
+        if not begin:
             self.refuse_ended()
+        if begin is None:
             return []
-        statements: list[tuple[str, tuple[Any, ...]]] = [(begin, ())]
+        statements: list[tuple[str, tuple[Any, ...]]] = [(begin, ())] if begin else []
         hook = self.hook
         if hook is not None:
             hook.began = True
@@ -98,13 +106,28 @@ class StoreConnection(psycopg.Connection[Any], HookedConnection):
         """Sends it together with a statement of replstore's own, in one round trip, and returns that one's rows."""
         return self._ask([*self.opening(), (statement, ())]).rows
 
-    def open_before(self, caller: Callable[[], Generator[Any, Any, None]]) -> None:
+    def goes_first(self, query: Any) -> bool:
+        """Whether a statement gives the transaction a characteristic that it must have before any query, so that it can't go behind the marker."""
+        return (
+            bool(self.pending)
+            and self.hook is not None
+            and self.hook.marker is not None
+            and isinstance(query, str)
+            and bool(_GOES_FIRST.fullmatch(query))
+        )
+
+    def open_before(self, caller: Callable[[], Generator[Any, Any, None]], *, alone: bool = False) -> None:
         """Sends it together with a statement of the caller's, in one round trip.
 
         Args:
             caller: makes the driver's generator that executes the statement.
+            alone: BEGIN alone; what is to go behind it goes before the next statement.
         """
-        statements = self.opening()
+        if alone:
+            statements: list[tuple[str, tuple[Any, ...]]] = [(str(self.pending), ())]
+            self.pending = ""
+        else:
+            statements = self.opening()
 
         def carry(wire: Pipeline) -> None:
             with self.lock:
@@ -176,6 +199,11 @@ class StoreCursor(psycopg.Cursor[Any]):
         connection: Any = self.connection
         if connection.pending is None:
             connection.refuse_ended()
+            return super().execute(query, params, prepare=prepare, binary=binary)
+        if CARRIES and connection.goes_first(query):
+            connection.open_before(partial(self._execute_gen, query, params, prepare=prepare, binary=binary), alone=True)
+            return self
+        if connection.pending == "" and _GOES_FIRST.fullmatch(str(query)):
             return super().execute(query, params, prepare=prepare, binary=binary)
         # without parameters it may hold several statements, which a pipeline refuses
         if not params or connection.hook is None or not CARRIES:
@@ -267,8 +295,8 @@ class StorePostgreSQL(HookedDialect, PGDialect_psycopg):
             connection.pending = begin_statement(connection)
 
     def commit(self, connection: Any) -> None:
-        if connection.pending is not None:
-            connection.pending = None
+        begin, connection.pending = connection.pending, None
+        if begin:
             return
         status = connection.pgconn.transaction_status
         if status == TransactionStatus.INERROR:
