@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import TimeoutExpired
+from typing import TypeVar
 
 from replstore.demo.crew import Crew
 from replstore.demo.orders import Base, customers
@@ -26,6 +27,7 @@ from replstore.reconcile.report import TableReport
 from replstore.store import Store
 
 CUSTOMERS = 40
+T = TypeVar("T")
 #: s within which each step must come about.
 PATIENCE = 20.0
 #: What part of the writing time is spent before the kill, without the primary, in sync again, and after the switchover back.
@@ -56,7 +58,8 @@ class Outcome:
     Attributes:
         verdict: what the count says.
         kill, switchover: pauses; None: it didn't come to it.
-        orphans: rows that the lost primary had committed alone.
+        orphans: rows, or transactions, that the lost primary had committed alone.
+        fate: what became of these.
         troubles: how many calls ended in which error, with an example of its message.
         seconds: how long it all took.
     """
@@ -65,6 +68,7 @@ class Outcome:
     kill: Pause | None
     switchover: Pause | None
     orphans: int
+    fate: str
     troubles: dict[str, tuple[int, str]]
     seconds: float
 
@@ -87,6 +91,7 @@ class Demo:
     faults: list[str] = field(default_factory=list)
     kill: Pause | None = None
     switchover: Pause | None = None
+    gone: int = 0
 
     def run(self) -> Outcome:
         """Does it all; whatever happens, no process, server or file stays behind."""
@@ -96,10 +101,13 @@ class Demo:
             self._pair = KINDS[self.plan.database]()
             with self.screen.busy(f"Making a pair ({self.plan.database}) …"):
                 self._pair.open()
-            stack.callback(self._pair.local.close)
+            stack.callback(self._pair.close)
+            self.screen.term = self._pair.term
             self.screen.say(self._pair.made)
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="replstore-demo-")))
-            self._store = stack.enter_context(Store(primary=self._pair.local.primary_url, standby=self._pair.local.standby_url))
+            self._store = stack.enter_context(
+                Store(primary=self._pair.local.primary_url, standby=self._pair.local.standby_url, **self._pair.settings)
+            )
             self._migrate()
             jobs = self._jobs(directory)
             self._tally = Tally([Path(job.log) for job in jobs])
@@ -119,7 +127,15 @@ class Demo:
         dice = random.Random(self.plan.seed)
         pair = self._pair.local
         return [
-            Job(number, pair.primary_url, pair.standby_url, str(directory / f"worker-{number}.log"), dice.getrandbits(32), CUSTOMERS)
+            Job(
+                number,
+                pair.primary_url,
+                pair.standby_url,
+                str(directory / f"worker-{number}.log"),
+                dice.getrandbits(32),
+                CUSTOMERS,
+                settings=self._pair.settings,
+            )
             for number in range(1, self.plan.workers + 1)
         ]
 
@@ -147,19 +163,33 @@ class Demo:
         killed = time.monotonic()
         self._pair.local.kill("primary")
         self.screen.mark(self._pair.killed)
-        self._until(lambda: self._tally.pause(killed, 2) is not None, "not every process has written an order since the primary was lost")
-        self.kill = self._tally.pause(killed, 2)
+        self._killed = killed
+        if self._pair.alone:
+            self._acknowledge_again()
+            return
+        self._until(lambda: self._status().writer == "standby", "the standby isn't promoted")
+        after = milliseconds((time.monotonic() - killed) * 1000)
+        self.screen.say(f"The standby is promoted, {after} later; it acknowledges what a follower has replayed.")
+
+    def _acknowledge_again(self) -> None:
+        self._until(lambda: self._tally.pause(self._killed, 2) is not None, "not every process has written an order since the primary was lost")
+        self.kill = self._tally.pause(self._killed, 2)
         assert self.kill is not None
-        self.screen.say(f"The standby writes, term 2: {milliseconds(self.kill.overall)} without an acknowledged order.")
+        self.screen.say(f"The standby writes, {self._pair.term} 2: {milliseconds(self.kill.overall)} without an acknowledged order.")
         self.screen.pause = self.kill
         self._write_for(1)
 
     def _bring_it_back(self) -> None:
         self.screen.mark(self._pair.back)
-        self._while(lambda: self._pair.local.start("primary"))
         began = time.monotonic()
+        try:
+            self.gone = self._while(lambda: self._pair.bring_back(self._store))
+        except ReplstoreError as error:
+            raise Broken(f"the primary doesn't follow: {error}") from error
         self._until(self._in_sync, "the primary isn't in sync again")
         self.screen.say(f"The primary follows and is in sync, {milliseconds((time.monotonic() - began) * 1000)} later.")
+        if not self._pair.alone:
+            self._acknowledge_again()
         self._write_for(2)
 
     def _switch_over(self) -> None:
@@ -174,7 +204,7 @@ class Demo:
         self.switchover = self._tally.pause(began, term)
         assert self.switchover is not None
         self.screen.pause = self.switchover
-        self.screen.say(f"The primary writes, term {term}: {milliseconds(self.switchover.overall)} without an acknowledged order.")
+        self.screen.say(f"The primary writes, {self._pair.term} {term}: {milliseconds(self.switchover.overall)} without an acknowledged order.")
         self._write_for(3)
 
     def _in_sync(self) -> bool:
@@ -196,13 +226,13 @@ class Demo:
                 raise Broken(f"after {PATIENCE:g} s {otherwise}")
             self._look()
 
-    def _while(self, act: Callable[[], None]) -> None:
+    def _while(self, act: Callable[[], T]) -> T:
         """Shows what goes on while something is done."""
         with ThreadPoolExecutor(1, thread_name_prefix="demo") as pool:
             done = pool.submit(act)
             while not done.done():
                 self._look()
-            done.result()
+            return done.result()
 
     def _look(self) -> None:
         self._tally.read()
@@ -220,7 +250,7 @@ class Demo:
         with self.screen.busy("Comparing both nodes …"):
             try:
                 self._store.sync()
-                orphans = self._status().orphans
+                orphans = self._status().orphans + self.gone
                 divergences = self._check()
             except Exception as error:
                 self.faults.append(f"the nodes could not be compared: {error}")
@@ -232,7 +262,7 @@ class Demo:
             )
         notes = self._tally.trouble_notes()
         troubles = {name: (count, notes[name]) for name, count in self._tally.troubles.items()}
-        return Outcome(verdict, self.kill, self.switchover, orphans, troubles, time.monotonic() - began)
+        return Outcome(verdict, self.kill, self.switchover, orphans, self._pair.orphans, troubles, time.monotonic() - began)
 
     def _check(self) -> list[str]:
         """What ``replstore check`` finds."""

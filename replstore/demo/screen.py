@@ -37,6 +37,7 @@ class Screen:
         self._live: Live | None = None
         self._tally: Tally | None = None
         self.pause: Pause | None = None
+        self.term = "term"
 
     def say(self, sentence: str, *, good: bool = True) -> None:
         """A step that is done."""
@@ -102,7 +103,7 @@ class Screen:
 
     def _headline(self, last: Event | None) -> Text:
         assert self._tally is not None
-        parts = [f"{last.node} writes, term {last.term}" if last else "the processes start"]
+        parts = [f"{last.node} writes, {self.term} {last.term}" if last else "the processes start"]
         if self.pause is not None:
             parts.append(f"last pause {self.pause.overall:,.0f} ms")
         if troubles := self._tally.troubles:

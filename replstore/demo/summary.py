@@ -53,7 +53,7 @@ def show(console: Console, outcome: Outcome) -> None:
     table.add_row("pause in ms", *_paused(outcome.kill, "after the kill"))
     table.add_row("", *_paused(outcome.switchover, "at the switchover back"))
     table.add_row("divergences", *_counted(verdict.divergences, "rows that differ between the nodes"))
-    table.add_row("orphans", f"{outcome.orphans:,}", "rows only the lost primary had: kept aside")
+    table.add_row("orphans", f"{outcome.orphans:,}", outcome.fate)
     for name, (count, note) in outcome.troubles.items():
         table.add_row("not acknowledged", f"{count:,}", f"{name}: {note}")
     console.print()

@@ -14,7 +14,8 @@ import random
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -38,6 +39,7 @@ class Job:
         seed: for chance.
         customers: how many there are.
         rest: s between two orders.
+        settings: of its Store, besides the URLs.
     """
 
     worker: int
@@ -47,6 +49,7 @@ class Job:
     seed: int
     customers: int
     rest: float = 0.005
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The line that the process reads."""
@@ -103,7 +106,7 @@ class Worker:
 
     def work(self, stop: threading.Event) -> None:
         """Writes until it is told to stop."""
-        with Store(primary=self._job.primary, standby=self._job.standby) as store:
+        with Store(primary=self._job.primary, standby=self._job.standby, **self._job.settings) as store:
             count = 0
             while not stop.is_set():
                 count += 1

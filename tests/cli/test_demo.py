@@ -97,6 +97,26 @@ def test_two_servers_lose_nothing(run: Run) -> None:
     assert 0 < facts["switchover_pause_ms"]["overall"] <= facts["switchover_pause_ms"]["longest_of_one_process"]
 
 
+@pytest.mark.slow
+def test_a_primary_and_its_streaming_standby_lose_nothing(run: Run, temporary: Path) -> None:
+    done = run("demo", "--native", *SHORT, TMPDIR=str(temporary), REPLSTORE_LOCAL=SERVERS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert int(line(done.stdout, "writes acknowledged")) == int(line(done.stdout, "found")) > 0
+    assert [line(done.stdout, label) for label in ("lost", "doubled", "half written", "divergences")] == ["0"] * 4
+    steps = (
+        "The standby is promoted",
+        "The former primary is rewound",
+        "The primary follows",
+        "The standby writes, timeline 2",
+        "The primary writes, timeline 3",
+    )
+    places = [done.stdout.index(step) for step in steps]
+    assert places == sorted(places)
+    assert line(done.stdout, "pause in ms") != "–"
+    assert working_in(temporary, b"postgres") == []
+
+
 def test_lost_and_doubled_orders_are_found(demo: Callable[..., subprocess.Popen[str]], temporary: Path) -> None:
     """Another program takes one order away and writes one again, on the writer, so that the nodes stay equal."""
     process = demo(*SHORT, "--format", "table")
@@ -134,12 +154,12 @@ def test_an_interrupted_demo_leaves_nothing(demo: Callable[..., subprocess.Popen
     assert list(temporary.iterdir()) == []
 
 
-def working_in(temporary: Path) -> list[int]:
-    """The demo's writing processes with this directory for temporary files."""
+def working_in(temporary: Path, program: bytes = b"replstore.demo.worker") -> list[int]:
+    """The demo's writing processes, or other ones, with this directory for temporary files."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if b"replstore.demo.worker" in (entry / "cmdline").read_bytes() and f"TMPDIR={temporary}".encode() in (entry / "environ").read_bytes():
+            if program in (entry / "cmdline").read_bytes() and f"TMPDIR={temporary}".encode() in (entry / "environ").read_bytes():
                 found.append(int(entry.name))
     return found
 
@@ -166,6 +186,12 @@ def test_bad_options_are_refused(run: Run, arguments: list[str]) -> None:
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     assert arguments[0] in done.stderr
+
+
+def test_sqlite_has_no_replication_of_its_own(run: Run) -> None:
+    done = run("demo", "--native", "--database", "sqlite")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "replstore: --native is PostgreSQL's own replication, which SQLite has not: leave --database sqlite out\n"
 
 
 # -- the verdict
