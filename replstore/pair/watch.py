@@ -96,12 +96,15 @@ class Watch:
     def _observe(self) -> list[Observation]:
         """Asks both nodes.  One that has answered is asked on while the other one owes its answer: its place would else be known for as much less time."""
         asked = [self._askers.submit(node.observe, self._timeout) for node in self.nodes]
-        while owing := wait(asked, timeout=MEANWHILE).not_done:
-            for n, node in enumerate(self.nodes):
-                if len(owing) == 1 and asked[n] not in owing and (seen := asked[n].result()).state is not None:
-                    with self._lock:
-                        self._node_view(node, seen)
-                    asked[n] = self._askers.submit(node.observe, self._timeout)
+        late = wait(asked, timeout=MEANWHILE).not_done
+        if len(late) == 1:
+            (owing,) = late
+            n = 1 - asked.index(owing)
+            while not owing.done() and (seen := asked[n].result()).state is not None:
+                with self._lock:
+                    self._node_view(self.nodes[n], seen)
+                asked[n] = self._askers.submit(self.nodes[n].observe, self._timeout)
+                wait([owing], timeout=MEANWHILE)
         return [each.result() for each in asked]
 
     def _is_restarted_writer(self, node: Node, seen: Observation) -> bool:
