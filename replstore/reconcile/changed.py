@@ -9,13 +9,15 @@ from replstore.reconcile.causes import causes
 from replstore.reconcile.pairing import Differing
 from replstore.reconcile.reading import Meter, Sessions, at_once
 from replstore.reconcile.report import Kind, TableReport, Values
-from replstore.reconcile.rows import BATCH, difference, forms_of, readers_of, values_of, waiting_keys_of
+from replstore.reconcile.rows import difference, forms_of, readers_of, texts_of, values_in, waiting_keys_of
 from replstore.reconcile.schema import Definitions
 from replstore.reconcile.snapshots import Both
 from replstore.reconcile.wishes import Wishes
 
 #: Keys of a table beyond which reading all of it is quicker than looking each of them up.
 MANY = 100_000
+#: Keys that are looked up in one statement.
+AT_ONCE = 2000
 
 
 def compare_changed(both: Both, tables: Definitions, name: str, keys: Collection[str], wishes: Wishes, sessions: Sessions) -> TableReport:
@@ -34,19 +36,24 @@ def compare_changed(both: Both, tables: Definitions, name: str, keys: Collection
     """
     meter = Meter(name, wishes.progress, wishes.expected, wishes.max_load)
     meter.expect(len(keys))
+    if not keys:
+        return TableReport(name, 0, 0, (), 0, 0, changed=0)
     readers = readers_of(both, tables, name, wishes, sessions)
-    waiting_keys = waiting_keys_of(both, tables, name) if keys else set()
+    waiting_keys = waiting_keys_of(both, tables, name)
+    numbered = readers[0].recipe.numbered  # then a key has one form
     found = list[tuple[Differing, Values | None, Values | None]]()
     counts, total, waiting, seen = {"primary": 0, "standby": 0}, 0, 0, set[str]()
-    for piece in pieces(keys, BATCH):
-        forms = forms_of(both, tables, name, piece) - seen
+    for piece in pieces(keys, AT_ONCE):
+        forms = (set(piece) if numbered else forms_of(both, tables, name, piece)) - seen
         seen |= forms
-        rows = at_once(readers, sessions, lambda reader, forms=forms: values_of(reader, forms))  # type: ignore[misc]
-        primary, standby = ({key: each[0] for key, each in some.items() if each} for some in rows)
+        rows = at_once(readers, sessions, lambda reader, forms=forms: texts_of(reader, forms))  # type: ignore[misc]
+        primary, standby = (dict(reversed(some)) for some in rows)  # of two rows under one key, the first
         counts["primary"] += len(primary.keys() & forms)
         counts["standby"] += len(standby.keys() & forms)
         for key in sorted((primary.keys() | standby.keys()) & forms):
-            mine, theirs = primary.get(key), standby.get(key)
+            if primary.get(key) == standby.get(key):
+                continue
+            mine, theirs = (values_in(row, readers[0].recipe) if row is not None else None for row in (primary.get(key), standby.get(key)))
             if mine == theirs:
                 continue
             if waiting_keys is None or key in waiting_keys:

@@ -20,7 +20,7 @@ from replstore.reconcile.resuming import Log
 from replstore.reconcile.rows import compare_rows
 from replstore.reconcile.schema import Definitions, compare_schema, definitions, without_key
 from replstore.reconcile.sequences import compare_sequences, missing_sequences, read_sequences, writer_behind
-from replstore.reconcile.snapshots import ONE_OF_THEM, Both, both_nodes
+from replstore.reconcile.snapshots import ONE_OF_THEM, Both, both_nodes, together
 from replstore.reconcile.wishes import Wishes
 from replstore.replication.journal.verified import KEYS
 
@@ -83,7 +83,7 @@ def compared(both: Both, found: Definitions, wishes: Wishes, more: Sessions, log
         began: when the check began.
         since: only what has changed since an earlier check; None: all rows.
     """
-    standing = {side.name: read_sequences(side) for side in both.sides}
+    standing = {side.name: standing for side, standing in zip(both.sides, together(read_sequences, both.sides), strict=True)}
     schema = compare_schema(found, both.writer.node.database)
     if wishes.tables is None:
         schema += missing_sequences(standing["primary"], standing["standby"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from uuid import uuid4
 
 from sqlalchemy import Connection, delete, select
@@ -20,7 +21,7 @@ from replstore.node import one_line
 from replstore.reconcile.origin import Origin
 from replstore.reconcile.report import Report
 from replstore.reconcile.schema import Definitions
-from replstore.reconcile.snapshots import Both, Side, reading
+from replstore.reconcile.snapshots import Both, Side, reading, together
 from replstore.replication.journal import verified
 from replstore.replication.journal.verified import Mark
 
@@ -68,7 +69,7 @@ class Memory:
             not both.inexact and both.writer.state.role == "writer" and both.follower.state.position is not None and not both.follower.state.copying
         )
         self._whole = whole
-        self._common = verified.common(*map(self._read, both.sides)) if self._able else {}
+        self._common = verified.common(*together(self._read, both.sides)) if self._able else {}
 
     def _read(self, side: Side) -> dict[str, Mark]:
         with reading(side.node):
@@ -119,10 +120,14 @@ class Memory:
         return "" if self._reaches(mark) else f"the journal no longer reaches back to the check of {mark.at}"
 
     def _reaches(self, mark: Mark) -> bool:
+        return self._pruned is None or self._both.writer.node.database.covers(mark.position, self._pruned)
+
+    @cached_property
+    def _pruned(self) -> str | None:
+        """Through which position the writer's journal was pruned, in its snapshot."""
         writer = self._both.writer
         with reading(writer.node):
-            pruned = writer.connection.execute(select(writer.node.database.control.retention.c.pruned_through)).scalar()
-        return pruned is None or writer.node.database.covers(mark.position, pruned)
+            return writer.connection.execute(select(writer.node.database.control.retention.c.pruned_through)).scalar()
 
     def begin(self) -> None:
         """From now on the journal is kept, as far as that goes: the next check notices if it wasn't."""

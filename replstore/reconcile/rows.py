@@ -153,11 +153,15 @@ def waiting_keys_of(both: Both, tables: Definitions, name: str) -> set[str] | No
 
 def forms_of(both: Both, tables: Definitions, name: str, keys: Collection[str]) -> set[str]:
     """Under which keys rows may be there that are equal to these, to the database of either node."""
-    forms = set(keys)
-    for side, table in zip(both.sides, (tables.primary[name], tables.standby[name]), strict=True):
+
+    def same(of: tuple[Side, Table]) -> Collection[str]:
+        side, table = of
         with reading(side.node):
-            forms |= set(side.node.database.same_keys(side.connection, table, keys))
-    return forms
+            return side.node.database.same_keys(side.connection, table, keys)
+
+    if not keys:
+        return set()
+    return set(keys).union(*together(same, zip(both.sides, (tables.primary[name], tables.standby[name]), strict=True)))
 
 
 def _named(readers: tuple[Reader, Reader], found: Sequence[Differing], known: Causes) -> Iterator[Difference]:
@@ -180,11 +184,21 @@ def _named(readers: tuple[Reader, Reader], found: Sequence[Differing], known: Ca
 def values_of(reader: Reader, keys: Collection[str]) -> dict[str, list[Values]]:
     """By key, the rows that have it."""
     found: dict[str, list[Values]] = defaultdict(list)
-    with reading(reader.side.node):
-        for key, row in reader.digests.values(keys):
-            values = json.loads(row)
-            found[key].append({name: values[name] for name in reader.recipe.columns if name in values})
+    for key, row in texts_of(reader, keys):
+        found[key].append(values_in(row, reader.recipe))
     return found
+
+
+def texts_of(reader: Reader, keys: Collection[str]) -> list[tuple[str, str]]:
+    """Rows by their keys, as JSON: equal ones have equal texts where both databases are of one kind."""
+    with reading(reader.side.node):
+        return reader.digests.values(keys)
+
+
+def values_in(row: str, recipe: Recipe) -> Values:
+    """The values in a row that is JSON."""
+    values = json.loads(row)
+    return {name: values[name] for name in recipe.columns if name in values}
 
 
 def _next(rows: dict[str, list[Values]], key: str) -> Values:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from sqlalchemy import select
 
@@ -15,7 +16,7 @@ from replstore.databases.catalog import Table
 from replstore.databases.database import Database
 from replstore.errors import ConfigError
 from replstore.reconcile.report import SchemaDifference
-from replstore.reconcile.snapshots import Both, Side, reading
+from replstore.reconcile.snapshots import Both, Side, reading, together
 from replstore.replication.mirror import replicated
 
 
@@ -64,13 +65,10 @@ def definitions(both: Both, wanted: Collection[str] | None, excluded: Collection
     Raises:
         ConfigError: a name that no table has, or several have.
     """
-    primary, standby = (_tables(side) for side in both.sides)
-    faults: dict[str, str] = {}
-    with reading(both.writer.node):
-        shipped = replicated(both.writer.node, both.writer.connection)
-    for side in both.sides:
-        faults.update(_faults(side))
-    found = chosen(primary, standby, wanted, excluded)
+    primary, standby = together(_read, both.sides)
+    faults = {**primary.faults, **standby.faults}
+    shipped = (primary if both.writer is both.sides[0] else standby).replicated
+    found = chosen(primary.tables, standby.tables, wanted, excluded)
     return replace(found, replicated=set(shipped), faults={name: fault for name, fault in faults.items() if name in found.names})
 
 
@@ -86,20 +84,27 @@ def chosen(primary: Mapping[str, Table], standby: Mapping[str, Table], wanted: C
     return Definitions(here, there, ids, {})
 
 
-def _tables(side: Side) -> dict[str, Table]:
+class _Read(NamedTuple):
+    """What one node has: its tables by id, the ids of the shipped ones, and by table what isn't as ``migrate`` left it."""
+
+    tables: dict[str, Table]
+    replicated: Collection[str]
+    faults: dict[str, str]
+
+
+def _read(side: Side) -> _Read:
     database = side.node.database
     with reading(side.node):
         tables = database.whole(side.connection, database.tables(side.connection))
-        return {table.id: table for table in [*tables, database.orphan_table(side.connection)]}
+        shipped = replicated(side.node, side.connection)
+        faults = _faults(side, shipped)
+        return _Read({table.id: table for table in [*tables, database.orphan_table(side.connection)]}, set(shipped), faults)
 
 
-def _faults(side: Side) -> dict[str, str]:
-    """What isn't as ``migrate`` left it, by table."""
+def _faults(side: Side, shipped: Mapping[str, Table]) -> dict[str, str]:
     control = side.node.database.control.replicated.c
-    with reading(side.node):
-        expected = {row.tbl: row.fingerprint for row in side.connection.execute(select(control.tbl, control.fingerprint))}
-        tables = replicated(side.node, side.connection)
-        found = side.node.database.fingerprints(side.connection, list(tables.values()))
+    expected = {row.tbl: row.fingerprint for row in side.connection.execute(select(control.tbl, control.fingerprint))}
+    found = side.node.database.fingerprints(side.connection, list(shipped.values()))
     return {
         name: f"table {name} on {side.name}: "
         + ("the table is gone" if name not in found else "its columns, its guard or its capture triggers are not those that migrate left")

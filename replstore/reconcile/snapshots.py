@@ -145,7 +145,8 @@ def observed(pair: Pair) -> dict[str, NodeState]:
         CannotCheck: a node doesn't answer, or has no control tables.
         NotAPair: the nodes belong to different pairs.
     """
-    answers = {name: _answer(node, pair.settings.probe_timeout + 2.0) for name, node in pair.nodes.items()}
+    limit = pair.settings.probe_timeout + 2.0
+    answers = dict(zip(pair.nodes, together(lambda node: _answer(node, limit), pair.nodes.values()), strict=True))
     faults = [f"{name}: {answer.error}" for name, answer in answers.items() if answer.state is None]
     if faults:
         raise CannotCheck("a check reads both nodes; " + "; ".join(faults))

@@ -146,6 +146,17 @@ def test_partitions_are_read_in_pieces(two_servers: Two, monkeypatch: pytest.Mon
     assert found(two_servers.check()) == [((1,), "changed", ("v",)), ((4001,), "changed", ("v",))]
 
 
+def test_a_row_that_is_there_often_is_counted_over_all_pieces(two_servers: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "PIECE", 1 << 11)
+    often = "INSERT INTO t SELECT 'often' FROM generate_series(1, 1000)"
+    of = "INSERT INTO t SELECT '{0} ' || i FROM generate_series(1, 300) i"
+    two_servers.both("CREATE TABLE t (v text)")
+    two_servers.sql("primary", often, of.format("a"))
+    two_servers.sql("standby", of.format("b"), often)
+    report = only(two_servers.check(limit=0))
+    assert (report.primary, report.standby, report.total) == (1300, 1300, 600)
+
+
 def test_a_node_that_is_lost_ends_the_reading_of_the_other(two_servers: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(two_servers, count=10)
     real = PostgreSQLDigests.buckets
