@@ -128,7 +128,7 @@ class PostgreSQLDigests(Digests):
         pages, whole, _ = self._size()
         if self._table.kind not in ("ordinary", "partitioned") or whole <= size or not pages:
             return [WHOLE]
-        step = max(1, pages * size // whole)
+        step = -(-pages // -(-whole // size))  # all of one size: several sessions read them
         return [Piece(low, low + step if low + step < pages else None) for low in range(0, pages, step)]
 
     def buckets(self, cut: Cut, piece: Piece, told: Told) -> Buckets:
