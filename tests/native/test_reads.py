@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import threading
 import time
-from typing import Any
 
 import pytest
 from sqlalchemy import select, text
@@ -13,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from replstore import Repository
-from tests.fix_native import NativeLab, ended, in_thread
+from tests.fix_native import NativeLab
 from tests.fix_stores import Account, put, until
 from tests.fix_streaming import on_an_installed_server_too
 from tests.native.standby import Call, configured, name_of, replay_paused, resume, served_by
@@ -170,41 +169,6 @@ def test_a_connection_that_a_restart_has_ended_is_replaced_when_a_read_opens(nat
     assert served_by(native_lab, store, node="any") == "standby"
     native_lab.crash("standby")
     assert served_by(native_lab, store, node="any") == "standby"
-
-
-def test_the_end_of_a_read_waits_for_nobody_and_leaves_nothing_open(native_lab: NativeLab) -> None:
-    store = native_lab.migrated(background=False)
-
-    def read() -> None:
-        with store.read(node="follower") as session:
-            assert session.scalar(text("SELECT count(*) FROM account")) == 0
-            native_lab.pair.freeze("standby")
-
-    call, results = in_thread(read)
-    try:
-        ended(call)
-    finally:
-        native_lab.pair.thaw("standby")
-    assert results == [None]
-    opened = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
-    until(lambda: native_lab.pair.standby.execute(opened) == [(0,)], "it is rolled back")
-
-
-def test_who_uses_a_readers_connection_next_finds_it_in_order(native_lab: NativeLab) -> None:
-    store = native_lab.migrated(background=False)
-
-    def process(driver: Any) -> int:
-        return int(driver.cursor().execute("SELECT pg_backend_pid()").fetchone()[0])
-
-    with store.read(node="follower") as session:
-        driver = session.connection().connection.dbapi_connection
-        first = process(driver)
-    assert process(driver) == first  # as a ping of the pool's does, outside of any transaction
-    with store.read(node="follower") as session:
-        assert session.scalar(text("SELECT pg_backend_pid()")) == first
-    with store.read() as session:
-        first = session.scalar(text("SELECT pg_backend_pid()")) or 0
-    assert store.run(lambda session: session.scalar(text("SELECT pg_backend_pid()"))) == first
 
 
 def test_roles_that_changed_places_are_found_out_by_the_read_itself(native_lab: NativeLab) -> None:

@@ -90,7 +90,6 @@ class StoreConnection(psycopg.Connection[Any], HookedConnection):
 
     def refuse_ended(self) -> None:
         """Raises where the transaction has been ended already, by a COMMIT of the caller's own: what came now would be committed by itself."""
-        self.take_left()
         if self.hook is not None and self.pgconn.transaction_status == TransactionStatus.IDLE:
             raise psycopg.errors.NoActiveSqlTransaction(ENDED)
 
@@ -142,19 +141,9 @@ class StoreConnection(psycopg.Connection[Any], HookedConnection):
             raise
 
     def end_reading(self) -> None:
-        """Rolls back a transaction that has only read, and doesn't wait for it: whoever uses the connection next takes the answer.  The driver's own rollback
-        would deallocate all that is prepared, ours too."""
+        """Rolls back a transaction that has only read.  The driver's own rollback would deallocate all that is prepared, ours too."""
         assert self.wire is not None  # it has sent the BEGIN
-        self.wire.leave(b"ROLLBACK")
-
-    def is_left(self) -> bool:
-        """Whether the answer to a rollback hasn't been taken."""
-        return self.wire is not None and self.wire.left
-
-    def take_left(self) -> None:
-        """Takes it, before anything else is sent."""
-        if self.wire is not None and self.wire.left:
-            self.wire.take()
+        self.wire.say(b"ROLLBACK")
 
     def _ask(self, statements: Sequence[tuple[str, tuple[Any, ...]]]) -> Answer:
         """Executes the statements in one round trip, by libpq itself: the driver's own pipeline costs a multiple of its processor time."""
@@ -302,7 +291,6 @@ class StorePostgreSQL(HookedDialect, PGDialect_psycopg):
 
     def begin(self, connection: Any) -> None:
         connection.warned = False
-        connection.take_left()
         if connection.manual:
             connection.pending = begin_statement(connection)
 
@@ -324,8 +312,6 @@ class StorePostgreSQL(HookedDialect, PGDialect_psycopg):
 
     def rollback(self, connection: Any, hook: Hook | None) -> None:
         connection.pending = None
-        if connection.is_left():
-            return
         status = connection.pgconn.transaction_status
         if status == TransactionStatus.INTRANS and hook is not None and hook.read_only and connection.wire is not None:
             connection.end_reading()

@@ -55,8 +55,6 @@ class Pipeline:
         self._sent: deque[str] = deque()
         self.carries = False
         """A statement of the driver's is under way behind those of replstore's own."""
-        self.left = False
-        """The answer of a statement hasn't been taken."""
         self.failed = False
         """There was an error, so what was to be prepared behind it isn't known: the connection is not used again."""
         self._poll = select.poll()
@@ -138,26 +136,6 @@ class Pipeline:
             raise
         if error is not None:
             raise error
-
-    def leave(self, statement: bytes) -> None:
-        """Sends one statement whose answer is taken when the connection is used again (``take``): nobody waits for it, and nothing hangs on it.
-
-        Raises:
-            psycopg.Error: it couldn't be sent.
-        """
-        self._pq.send_query(statement)
-        self._flush()
-        self.left = True
-
-    def take(self) -> None:
-        """Takes the answer of what was left.
-
-        Raises:
-            psycopg.Error: the connection is lost.
-        """
-        self.left = False
-        for result in self._results():
-            _check(result)
 
     # -- a statement of the driver's
 
