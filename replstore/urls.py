@@ -30,12 +30,13 @@ _NOWHERE = "/nowhere/replstore"
 #: Letters beyond ASCII as a URL writes them.
 _ENCODED = re.compile(r"(?:%[89A-F][0-9A-F])+")
 _PASSWORD_IN_TEXT = re.compile(
-    r"(?<=/)([^/\s:@]*):[^\s]*@|\b((?:ssl)?passw(?:or)?d)\s*=\s*(?:\\'.*?(?:\\'|$)|''.+?''|'(?:\\.|''|[^'\\])*(?:'|$)|[^\s&]+)", re.IGNORECASE
+    r"(?<=/)([^/\s:@]*):[^\s]*@|\b((?:ssl)?passw(?:or)?d)\s*=\s*(?:\\'.*?(?:\\'|$)|''.+?''|'(?:\\.|''|[^'\\])*(?:'|$)|(?:\\.|[^\s&\\])+\\?)",
+    re.IGNORECASE,
 )
 #: What PostgreSQL's client says of a connection string that it can't read: with the piece that it stumbled over, which may be one of a password.
 _UNREADABLE = re.compile(
     r'(missing "=" after |invalid connection option |invalid integer value |invalid port number: |in URI [^"\n]*"?[^"\n]*"?[^"\n]*: |'
-    r'URI query parameter: |percent-encoded (?:token|value): )"(?:[^"\n]*)"'
+    r'URI query parameter: |percent-encoded (?:token|value): |unexpected spaces found in )"(?:[^"\n]*)"'
 )
 
 

@@ -71,7 +71,7 @@ def _explain(error: Exception, failure: int) -> tuple[str | None, int]:
 
 
 def _print(text: str) -> None:
-    if any(sign in text.lower() for sign in ("@", "passw", "connection", "uri ", "percent-encoded")):
+    if any(sign in text.lower() for sign in ("@", "passw", "connection", "uri ", "percent-encoded", "unexpected spaces")):
         from replstore.urls import redact
 
         text = redact(text)

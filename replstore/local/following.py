@@ -14,6 +14,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -23,6 +25,7 @@ from replstore.errors import ReplstoreError
 from replstore.local import system
 from replstore.local.conninfo import parsed
 from replstore.local.data_directory import STANDBY_SIGNAL, DataDirectory, run
+from replstore.local.server import StopMode
 from replstore.urls import redact
 
 if TYPE_CHECKING:
@@ -38,12 +41,16 @@ _OF_FOLLOWING = ("primary_conninfo", "primary_slot_name", "recovery_target")
 _STREAMS = "SELECT count(*) FROM pg_stat_replication WHERE application_name = %s AND state = 'streaming'"
 
 
+#: s that a writer may take to end in order before it is taken back into service: everybody waits for it.
+BACK = 5.0
+
+
 class Runs(Protocol):
     """What starts and stops the server of a directory: the directory itself, or the object that began the server."""
 
     def start(self) -> None: ...
 
-    def stop(self) -> None: ...
+    def stop(self, mode: StopMode = "fast", seconds: float = 60.0) -> None: ...
 
 
 def follow(
@@ -252,11 +259,38 @@ def await_replay(follower: str, lsn: str, seconds: float) -> None:
 
 
 def _await_replay(follower: Connection[Any], lsn: str, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while follower.execute("SELECT coalesce(pg_last_wal_replay_lsn() > %s::pg_lsn, false)", [lsn]).fetchone() != (True,):
-        if time.monotonic() > deadline:
-            raise ReplstoreError(f"the server at port {follower.info.port} hasn't replayed {lsn} after {seconds:g} s")
-        time.sleep(0.001)
+    deadline, late = time.monotonic() + seconds, f"the server at port {follower.info.port} hasn't replayed {lsn} after {seconds:g} s"
+    with _ended_after(seconds, follower, late):
+        while follower.execute("SELECT coalesce(pg_last_wal_replay_lsn() > %s::pg_lsn, false)", [lsn]).fetchone() != (True,):
+            if time.monotonic() > deadline:
+                raise ReplstoreError(late)
+            time.sleep(0.001)
+
+
+@contextlib.contextmanager
+def _ended_after(seconds: float, session: Connection[Any], late: str) -> Iterator[None]:
+    """In the block a session is ended when its server hasn't answered for so long; one that stands still would never.
+
+    Raises:
+        ReplstoreError: it was, or was lost.
+    """
+    import psycopg
+
+    with socket.socket(fileno=os.dup(session.fileno())) as wire:
+
+        def end() -> None:
+            with contextlib.suppress(OSError):
+                wire.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except psycopg.Error as error:
+            raise ReplstoreError(late if not timer.is_alive() else f"the server at port {session.info.port} was lost: {error}") from error
+        finally:
+            timer.cancel()
 
 
 def hand_over(
@@ -318,11 +352,21 @@ def promote_in_order(
             writer.end_sessions(first)
         _await_replay(session, writer.end_log(seconds), seconds)
     except BaseException:
-        if follower.follows:  # nobody else has promoted it
-            its_server.stop()  # it may have been told already to take no new sessions
-            its_server.start()
+        _take_back(its_server, follower)
         raise
     follower.begin_promotion()
+
+
+def _take_back(writer: Runs, follower: DataDirectory) -> None:
+    """The writer goes on, unless somebody has promoted the follower.  It may have been told already to take no new sessions."""
+    if not follower.follows:
+        return
+    try:
+        writer.stop(seconds=BACK)
+    except Exception:  # it waits for a follower, or a session, that stands still; what it has committed is in its log
+        writer.stop("immediate")
+    if follower.follows:
+        writer.start()
 
 
 def _copy(node: DataDirectory, leader: str, reason: ReplstoreError, *, keep: bool, sync: bool) -> None:

@@ -135,10 +135,10 @@ class PostgresServer(Server):
             return False
         return len(lines) >= 8 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
 
-    def stop(self, mode: StopMode = "fast") -> None:
+    def stop(self, mode: StopMode = "fast", seconds: float = 60.0) -> None:
         if self._process is not None and self.running:
             self._process.send_signal(STOP_SIGNALS[mode])
-            self._process.wait(60)
+            self._process.wait(seconds)
         self._ended()
 
     def kill(self) -> None:

@@ -11,11 +11,12 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from replstore.databases.base import NodeState
 from replstore.errors import NotTheWriter, NoWriter, ReplstoreError, SwitchoverFailed
@@ -54,8 +55,8 @@ class _Places:
     lead: Lead
     former: DataDirectory
     new: DataDirectory
-    at: str
-    to: str
+    at: str = field(repr=False)
+    to: str = field(repr=False)
 
 
 def switchover(pair: Pair, seconds: float, told: Callable[[str], Any] | None) -> None:
@@ -131,9 +132,9 @@ def _change(pair: Pair, places: _Places, follower: psycopg.Connection[Any], dead
     try:
         with suppress(_Promoted):
             under_role_lock(lead.node, change, seconds=max(0.0, deadline - time.monotonic()))
-    except ReplstoreError as error:
+    except (ReplstoreError, DBAPIError) as error:
         _, decision = pair.look()
-        raise SwitchoverFailed(f"{error}; {decision.reason}{f': {decision.next_step}' if decision.next_step else ''}") from error
+        raise SwitchoverFailed(f"{one_line(error)}; {decision.reason}{f': {decision.next_step}' if decision.next_step else ''}") from error
     term = _take_up(lead.follower)
     reason = f"{lead.follower.name} writes, {lead.node.name} has handed over to it"
     pair.took_over(lead.follower, term, Decision(Action.WRITE, None, lead.follower.name, lead.acknowledge, reason))

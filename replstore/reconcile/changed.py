@@ -17,7 +17,7 @@ from replstore.reconcile.wishes import Wishes
 #: Keys of a table beyond which reading all of it is quicker than looking each of them up.
 MANY = 100_000
 #: Keys that are looked up in one statement.
-AT_ONCE = 2000
+AT_ONCE = 500
 
 
 def compare_changed(both: Both, tables: Definitions, name: str, keys: Collection[str], wishes: Wishes, sessions: Sessions) -> TableReport:

@@ -174,6 +174,9 @@ def _named(readers: tuple[Reader, Reader], found: Sequence[Differing], known: Ca
             continue
         keys = {each.key for each in batch}
         primary, standby = together(partial(values_of, keys=keys), readers)
+        for key in keys:
+            if len(primary[key]) + len(standby[key]) > 2:
+                primary[key], standby[key] = _apart(primary[key], standby[key])
         for each in batch:
             mine = _next(primary, each.key) if each.kind != "missing_on_primary" else None
             theirs = _next(standby, each.key) if each.kind != "missing_on_standby" else None
@@ -199,6 +202,25 @@ def values_in(row: str, recipe: Recipe) -> Values:
     """The values in a row that is JSON."""
     values = json.loads(row)
     return {name: values[name] for name in recipe.columns if name in values}
+
+
+def _apart(one: list[Values], other: list[Values]) -> tuple[list[Values], list[Values]]:
+    """Rows under one key, as there may be where it holds NULL, without those that both nodes have."""
+
+    def text(row: Values) -> str:
+        return json.dumps(row, sort_keys=True)
+
+    def without(rows: list[Values], common: Counter[str]) -> list[Values]:
+        kept = list[Values]()
+        for row in rows:
+            if common[text(row)]:
+                common[text(row)] -= 1
+            else:
+                kept.append(row)
+        return kept
+
+    common = Counter(map(text, one)) & Counter(map(text, other))
+    return without(one, common.copy()), without(other, common.copy())
 
 
 def _next(rows: dict[str, list[Values]], key: str) -> Values:

@@ -8,7 +8,7 @@ on its way and it doesn't catch up.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from replstore.databases.counting import Taken
@@ -66,10 +66,24 @@ def writer_behind(both: Both, tables: Definitions, ahead: Standing, *, chosen: b
     here = read_sequences(writer)
     with reading(writer.node):
         lagging = writer.node.database.lagging_sequences(writer.connection, ahead)
-    with reading(follower.node):
-        taken = follower.node.database.taken
-        behind = [id for id, used in lagging.items() if used or (used is False and taken(follower.connection, id, here.get(id), ahead[id] or 0))]
+    # a row that is on its way to the follower may be removed there by what comes with it
+    sides = (writer,) if both.waits else (writer, follower)
+    behind = [id for id, used in lagging.items() if used is not None and _gives_again(writer, sides, id, here.get(id), ahead[id] or 0)]
     return differences(writer, follower, sorted(behind), ahead)
+
+
+def _gives_again(writer: Side, sides: Sequence[Side], id: str, here: int | None, through: int) -> bool:
+    """Whether a sequence comes to a value, on the way that lies before it, that a row on one of these nodes holds."""
+    with reading(writer.node):
+        following = writer.node.database.next_value(writer.connection, id)
+    if following is None:
+        return False
+    after = following + 1 if here is not None and following < here else following - 1  # past what is skipped, in its own direction
+    for side in sides:
+        with reading(side.node):
+            if side.node.database.taken(side.connection, id, after, through):
+                return True
+    return False
 
 
 def of_tables(tables: Definitions, standing: Standing) -> dict[str, int | None]:

@@ -133,3 +133,20 @@ def test_a_transaction_that_only_gives_itself_an_isolation_level_leaves_nothing(
     assert native_lab.sql("primary", "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'") == [(0,)]
     store.run(put(1))
     assert native_lab.accounts("primary") == {1: 0}
+
+
+def test_what_the_session_has_forgotten_lets_nothing_be_committed_by_itself(native_lab: NativeLab) -> None:
+    """Whose first statement is SET TRANSACTION has begun before the marker is sent: it can't be repeated with a BEGIN of its own."""
+    store = native_lab.migrated(background=False)
+    store.run(put(1))
+    store.run(lambda session: session.execute(text("DEALLOCATE ALL")))
+
+    def late(session: Session) -> str:
+        session.execute(text("SET TRANSACTION DEFERRABLE"))
+        put(2)(session)
+        session.flush()
+        return isolation_of(session)
+
+    assert store.run(late, isolation="SERIALIZABLE") == "serializable"
+    assert native_lab.accounts("primary") == {1: 0, 2: 0}
+    assert native_lab.sql("primary", "SELECT count(*) FROM replstore.marker") == [(3,)]

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from replstore import ConfigError, SwitchoverFailed
-from replstore.local import system
+from replstore.local import following, system
 from replstore.local.data_directory import DataDirectory
 from replstore.pair import native_switchover
 from replstore.pair.view import Action, Decision
@@ -192,3 +193,34 @@ def test_under_patroni_its_own_command_is_told_and_its_directories_are_left_alon
             native_lab.store(background=False, **native_lab.here()).switchover()
     finally:
         (data.path / "patroni.dynamic.json").unlink()
+
+
+def test_a_follower_that_stands_still_in_the_switchover_leaves_the_writer_in_service(
+    own_native_lab: NativeLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab, real = own_native_lab, DataDirectory.end_log
+    store = lab.migrated(promote=False, takeover_timeout=30.0, **lab.here())
+
+    def end_log(directory: DataDirectory, seconds: float = 60.0) -> str:
+        lab.pair.freeze("standby")
+        return real(directory, seconds)
+
+    monkeypatch.setattr(DataDirectory, "end_log", end_log)
+    monkeypatch.setattr(native_switchover, "STEP", 2.0)
+    monkeypatch.setattr(following, "BACK", 1.0)
+    with pytest.raises(SwitchoverFailed, match="hasn't replayed"):
+        store.switchover(timeout=20.0)
+    lab.pair.thaw("standby")
+    until(lambda: store.status().writer == "primary", "the primary writes again", 30.0)
+    store.run(put(1), durability="server")
+    assert lab.accounts("primary") == {1: 0}
+
+
+def test_two_switchovers_at_once_never_have_the_lock_both(native_lab: NativeLab) -> None:
+    lab = native_lab
+    store = lab.migrated(background=False)
+    database = store.pair.nodes["primary"].database
+    with store.pair.nodes["primary"].begin(5.0) as one:
+        database.lock_roles(one, seconds=1.0)
+        with pytest.raises(DBAPIError), store.pair.nodes["primary"].begin(5.0) as other:
+            database.lock_roles(other, seconds=0.2)

@@ -185,3 +185,29 @@ def test_rows_under_keys_of_another_type_are_not_compared(two: Two) -> None:
     assert (only(report).primary, only(report).standby) == (None, None)
     assert any(each.text.startswith("column k: ") for each in report.schema)
     assert not report.equal
+
+
+X, Y, SAME = "(1, NULL, 'x')", "(1, NULL, 'y')", "(1, NULL, 'same')"
+
+
+@pytest.mark.parametrize(
+    ("primary", "standby", "kinds"),
+    [
+        ((X, X), (Y, Y), ["changed", "changed"]),
+        ((X, SAME), (Y, SAME), ["changed"]),
+        ((SAME, X), (SAME, Y), ["changed"]),
+        ((X, SAME), (SAME,), ["missing_on_standby"]),
+        ((SAME,), (SAME, X), ["missing_on_primary"]),
+        ((SAME, SAME, X), (X, SAME), ["missing_on_standby"]),
+        ((X, SAME, Y), (Y, X, SAME), []),
+    ],
+)
+def test_rows_under_one_key_that_holds_null_are_told_apart(
+    two_files: Two, primary: tuple[str, ...], standby: tuple[str, ...], kinds: list[str]
+) -> None:
+    two_files.both("CREATE TABLE t (a INT, b TEXT, v TEXT, PRIMARY KEY (a, b))", "INSERT INTO t VALUES (2, 'k', 'v'), (3, 'k', 'v')")
+    two_files.sql("primary", f"INSERT INTO t VALUES {', '.join(primary)}")
+    two_files.sql("standby", f"INSERT INTO t VALUES {', '.join(standby)}")
+    table = only(two_files.check())
+    assert sorted(each.kind for each in table.differences) == kinds
+    assert table.total == len(kinds)

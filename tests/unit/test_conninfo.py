@@ -75,6 +75,8 @@ def test_a_quoted_password_is_taken_out_of_a_text_whole() -> None:
     assert redact(r"primary_conninfo = 'user=a password=\'b s3cret\' host=c'").count("s3cret") == 0
     assert redact(r"primary_conninfo = 'user=a password=''b s3cret'' host=c'") == "primary_conninfo = 'user=a password=*** host=c'"
     assert redact(r"password = 'b \' s3cret' host=c") == "password=*** host=c"
+    assert redact(r"password=b\ s3cret host=c") == "password=*** host=c"
+    assert "s3cret" not in redact('unexpected spaces found in "s3cret x", use percent-encoded spaces (%20) instead')
     assert redact("host=c password=s3cret&x") == "host=c password=***&x"
 
 

@@ -13,7 +13,7 @@ from replstore.reconcile.keymap import CELLS, KINDS, RANGES, KeyMap, drawn
 
 
 def bucket(rows: int) -> Bucket:
-    return Bucket(rows, 0, 0, 0)
+    return Bucket(rows, 0, 0)
 
 
 def blank(low: int, high: int, *, ordered: bool = True) -> KeyMap:

@@ -32,7 +32,8 @@ SELECT current_setting('cluster_name') FROM pg_settings WHERE name IN ('cluster_
 SESSIONS = """
 SELECT pid FROM pg_stat_activity WHERE datid IS NOT NULL AND pid <> pg_backend_pid() AND pid NOT IN (SELECT pid FROM pg_stat_replication)"""
 #: A Store's transaction inserts its marker first: whoever has this lock is alone, and whoever waits for it has changed nothing yet.
-ALONE = "LOCK TABLE replstore.marker IN SHARE MODE"
+#: Two programs can't have it at once either.
+ALONE = "LOCK TABLE replstore.marker IN SHARE ROW EXCLUSIVE MODE"
 #: ms for which the lock is kept while its holder says nothing: the server is being shut down meanwhile, or the program stands still (HAZARDS 9).
 HELD = 10_000
 INSERTING = (

@@ -36,7 +36,7 @@ CARRIES = all(hasattr(psycopg.Cursor, name) for name in ("_execute_gen", "_execu
 
 #: What PostgreSQL takes as a transaction's first statements only, in one statement that does nothing else.  READ ONLY isn't among it: a marker is written.
 _GOES_FIRST = re.compile(
-    r"\s*SET\s+(?:TRANSACTION(?:\s*,?\s+(?:ISOLATION\s+LEVEL\s+(?:SERIALIZABLE|REPEATABLE\s+READ|READ\s+(?:UN)?COMMITTED)|READ\s+WRITE|(?:NOT\s+)?DEFERRABLE|"
+    r"\s*SET\s+(?:(?:LOCAL\s+)?TRANSACTION(?:(?:\s*,\s*|\s+)(?:ISOLATION\s+LEVEL\s+(?:SERIALIZABLE|REPEATABLE\s+READ|READ\s+(?:UN)?COMMITTED)|READ\s+WRITE|(?:NOT\s+)?DEFERRABLE|"
     r"SNAPSHOT\s+'[^'\\]*'))+|(?:LOCAL\s+)?transaction_isolation\s*(?:=|\sTO\s)\s*(?:'[a-z ]+'|\w+))\s*;?\s*",
     re.IGNORECASE,
 )
@@ -75,6 +75,8 @@ class StoreConnection(psycopg.Connection[Any], HookedConnection):
             self.refuse_ended()
         if begin is None:
             return []
+        if not begin and self.wire is not None:  # a name that isn't known there any more would end the transaction that the caller has begun
+            self.wire.forget()
         statements: list[tuple[str, tuple[Any, ...]]] = [(begin, ())] if begin else []
         hook = self.hook
         if hook is not None:
@@ -157,13 +159,14 @@ class StoreConnection(psycopg.Connection[Any], HookedConnection):
     def _send(self, statements: Sequence[tuple[str, tuple[Any, ...]]], rest: Callable[[Pipeline], Result]) -> Result:
         wire = self.wire = self.wire or Pipeline(self, lambda: None)
         wire.failed = False
+        begins = bool(statements) and statements[0][0].startswith("BEGIN")  # else what is sent again would be a transaction by itself
         for again in (True, False):
             for statement, values in statements:
                 wire.send(statement, *values)
             try:
                 return rest(wire)
             except psycopg.errors.InvalidSqlStatementName:  # the caller has deallocated all that was prepared in the session
-                if not (again and wire.failed):
+                if not (again and wire.failed and begins):
                     raise
                 self.rollback()
                 wire.forget()

@@ -7,7 +7,7 @@ ever moved forward.  Read them after the snapshot that is shipped (HAZARDS 22).
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection
@@ -19,7 +19,7 @@ from replstore.databases.postgresql.reading import USER_SCHEMA, literal, qualifi
 
 #: Those that this role may read, or also set: another one's, in another schema say, must not keep a follower from taking over.
 _LIST = f"""
-SELECT n.nspname, c.relname, s.seqstart, s.seqincrement, s.seqmin, s.seqmax
+SELECT n.nspname, c.relname, s.seqstart, s.seqincrement, s.seqmin, s.seqmax, s.seqcycle
 FROM pg_catalog.pg_sequence s JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE {USER_SCHEMA} AND n.nspname <> %(control)s AND c.relpersistence <> 't'
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_catalog.pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')
@@ -52,6 +52,7 @@ class _Sequence:
     increment: int
     lowest: int
     highest: int
+    cycles: bool
     value: int | None = None
 
     @property
@@ -161,8 +162,10 @@ def next_value(connection: Connection, id: str) -> int | None:
 
 
 def taken(connection: Connection, id: str, after: int | None, through: int) -> Taken | None:
-    """The first row that holds a value of a sequence after ``after`` and no later than ``through``."""
+    """The first row that holds a value of a sequence after ``after`` and no later than ``through``; of one that cycles, none: it gives all of them again."""
     for sequence in _read(connection, None, [id]):
+        if sequence.cycles:
+            continue
         start = sequence.start - sequence.increment if after is None else after
         first = "min" if sequence.increment > 0 else "max"
         for schema, table, column, refused in _columns(connection, sequence):
@@ -203,7 +206,7 @@ def _read(connection: Connection, control: str | None, only: Collection[str] | N
 
 def _with_value(sequence: _Sequence, last: int, called: bool) -> _Sequence:
     value = last if called else None if last == sequence.start else last - sequence.increment
-    return _Sequence(sequence.schema, sequence.name, sequence.start, sequence.increment, sequence.lowest, sequence.highest, value)
+    return replace(sequence, value=value)
 
 
 def _set(connection: Connection, calls: list[str]) -> None:

@@ -100,7 +100,7 @@ class SQLiteDigests(Digests):
 
     def _buckets(self, cut: Cut, told: Told) -> Buckets:
         found: dict[int, list[int]] = {}
-        position, digest, shift, keyed = self._position(), self.digest, cut.shift, bool(self._key)
+        position, digest, shift, keyed = self._position(), self.digest, cut.shift, self._is_keyed()
         within, numbers = cut.within or (0, None)
         rows = self._read(cut)
         while block := list(islice(rows, STEP)):
@@ -111,14 +111,20 @@ class SQLiteDigests(Digests):
                 number, of = place >> shift, digest(values)
                 bucket = found.get(number)
                 if bucket is None:
-                    found[number] = [1, 0 if keyed else of, of]
-                    continue
+                    bucket = found[number] = [0, 0, 0]
                 bucket[0] += 1
                 bucket[2] ^= of
-                if not keyed:
+                if not keyed(values):
                     bucket[1] += of
             told(len(block))
         return {number: Bucket(*bucket) for number, bucket in found.items()}
+
+    def _is_keyed(self) -> Callable[[Values], bool]:
+        """Whether no other row has a row's key: SQLite takes NULL in most keys, as often as one likes."""
+        key = self._key
+        if self._recipe.numbered:
+            return lambda values: True
+        return lambda values: bool(key) and all(values[n] is not None for n in key)
 
     def rows(self, cut: Cut) -> Iterator[Row]:
         key = self._key

@@ -10,7 +10,7 @@ CAUSES = {
     "conversion": "a value that the other kind of database can't hold",
     "capture_missing": "its changes weren't captured",
     "behind_guard": "written past the triggers since an earlier check",
-    "restored": "one node went back in time: a backup, older files or a dump",
+    "restored": "since a node went back in time (a backup, older files, a dump), or written past the triggers",
 }
 
 
