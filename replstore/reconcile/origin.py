@@ -127,7 +127,7 @@ class Origin:
             return f"written past the triggers{f' on {change.node}' if change.node else ''}, after the check of {self.after}"
         if self.cause == "restored" and self.restored:
             then = f"as of {self.restored.common}" if self.restored.common else "from before the first batch"
-            return f"{self.restored.node} was restored from a backup, {then}"
+            return f"{self.restored.node} went back in time, {then}, and no journal has named the row since"
         if self.cause == "conversion":
             return self.reason or ""
         return "its changes weren't captured" if self.cause else "not known"

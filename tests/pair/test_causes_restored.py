@@ -79,7 +79,7 @@ def test_rows_that_a_restored_writer_has_as_in_the_backup_are_told_from_those_it
     assert found[1].change is not None
     assert found[1].change.node == "primary"
     assert found[1].as_dict()["common"] == {"batch": last[0], "at": last[1]}
-    assert str(found[1]) == f"primary was restored from a backup, as of {said(last)}"
+    assert str(found[1]) == f"primary went back in time, as of {said(last)}, and no journal has named the row since"
     assert found[5].as_dict()["common"] is None
 
 
