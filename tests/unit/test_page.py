@@ -118,7 +118,8 @@ def test_the_page_says_all_that_the_report_says() -> None:
     for words in (
         str(WHOLE), "postgresql://a/shop", "sqlite:///b.db", "2026-11-30 10:00:00 UTC", "2.5 s", "Standby is being copied.", "writer", "follower",
         "column note: on standby only", "item_id_seq", "1,000", "never used", "standby is behind: the next row there gets 1, and once it comes to 4",
-        "primary went back in time, as of batch 41 of 2026-11-30 09:00:00 UTC, and no journal has named the row since", "since a node went back in time", "not compared: see the schema", "0198-tx",
+        "primary went back in time, as of batch 41 of 2026-11-30 09:00:00 UTC, and no journal has named the row since",
+        "since a node went back in time", "not compared: see the schema", "0198-tx",
         "orphan", "its changes weren't captured", "1 changed, 1 only on primary, 1 only on standby", "no row", "8 more columns",
     ):  # fmt: skip
         assert words in text, words
