@@ -277,8 +277,10 @@ def _ended_after(seconds: float, session: Connection[Any], late: str) -> Iterato
     import psycopg
 
     with socket.socket(fileno=os.dup(session.fileno())) as wire:
+        ended = threading.Event()
 
         def end() -> None:
+            ended.set()
             with contextlib.suppress(OSError):
                 wire.shutdown(socket.SHUT_RDWR)
 
@@ -288,7 +290,7 @@ def _ended_after(seconds: float, session: Connection[Any], late: str) -> Iterato
         try:
             yield
         except psycopg.Error as error:
-            raise ReplstoreError(late if not timer.is_alive() else f"the server at port {session.info.port} was lost: {error}") from error
+            raise ReplstoreError(late if ended.is_set() else f"the server at port {session.info.port} was lost: {error}") from error
         finally:
             timer.cancel()
 
