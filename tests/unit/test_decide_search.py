@@ -105,6 +105,7 @@ def test_no_acknowledged_write_is_lost(bound: Bound) -> None:
     assert result.states > 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 def test_each_rule_is_needed(rule: str) -> None:
     result = run(NEEDED[rule], rule)
@@ -113,6 +114,7 @@ def test_each_rule_is_needed(rule: str) -> None:
     assert "which was acknowledged" in result.trace[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", WITNESS_RULES)
 def test_each_rule_of_the_witness_is_needed(rule: str) -> None:
     result = run(CUT._replace(witness=True), rule)
