@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 demo: .venv/ready  ## Two nodes, several writers, one of the nodes killed: what is lost? (Nothing.)
 	@$(BIN)/replstore demo $(ARGS)
 
-test: .venv/ready  ## One case of each test, on real databases, in less than ten minutes
+test: .venv/ready  ## One case of each test, on real databases, in about ten minutes
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q $(ARGS)
 
 test-all: export REPLSTORE_TESTS := all
