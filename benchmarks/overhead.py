@@ -132,7 +132,8 @@ def delayed(plan: Plan) -> Section:
 def replicated(plan: Plan) -> list[Section]:
     """Replicated durability next to remote_apply, 1 and 8 processes (4 in a quick run)."""
     counts = (1, 4) if plan.quick else (1, 8)
-    with Streaming() as loose, Streaming(synchronous=True) as strict, Crew(max(counts)) as crew:
+    proved = partial(Streaming, durability="replicated")
+    with proved() as loose, proved(synchronous=True) as strict, Crew(max(counts)) as crew:
         sections = []
         for count in counts:
             turn = partial(_crew_turn, crew, count, plan=plan)

@@ -29,18 +29,19 @@ class Streaming:
 
     Args:
         synchronous: every commit waits until the standby has applied it.
+        durability: the pair's.
         settings: for both servers, on top of ``SETTINGS``.
     """
 
     pair: StreamingPair
 
-    def __init__(self, *, synchronous: bool = False, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(self, *, synchronous: bool = False, durability: str = "server", settings: Mapping[str, str] | None = None) -> None:
         self.closing = ExitStack()
         applied = {"synchronous_commit": "remote_apply"} if synchronous else {}
         self.pair = self.closing.enter_context(
             streaming_pair("wheel", user="app", settings={**SETTINGS, **applied, **(settings or {})}, synchronous=synchronous)
         )
-        with Store(primary=self.pair.url("primary"), standby=self.pair.url("standby"), replication="native") as store:
+        with Store(primary=self.pair.url("primary"), standby=self.pair.url("standby"), replication="native", durability=durability) as store:
             store.migrate(Base.metadata)
             store.run(fill)
             store.sync()
