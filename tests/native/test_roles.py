@@ -58,6 +58,7 @@ def test_while_both_servers_write_nobody_does_through_a_store(native_lab: Native
     lab = native_lab
     store = lab.migrated()
     store.run(put(1))
+    store.sync()
     lab.pair.promote("standby")  # a person's mistake: the primary lives
     with caplog.at_level(logging.ERROR, "replstore.pair"):
         until(lambda: store.pair.decision is not None and store.pair.decision.action == "stop", "it is seen")
