@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 How = Literal["rewound", "copied"]
 
-#: The settings that decide whom a node follows, and how far; ours take the place of any that ALTER SYSTEM, pg_basebackup or pg_rewind left.
 #: What a leader's connection string is in messages.
 LEADER = "where the leader is"
+#: The settings that decide whom a node follows, and how far; ours take the place of any that ALTER SYSTEM, pg_basebackup or pg_rewind left.
 _OF_FOLLOWING = ("primary_conninfo", "primary_slot_name", "recovery_target")
 
 _STREAMS = "SELECT count(*) FROM pg_stat_replication WHERE application_name = %s AND state = 'streaming'"
@@ -290,7 +290,7 @@ def _ended_after(seconds: float, session: Connection[Any], late: str) -> Iterato
         try:
             yield
         except psycopg.Error as error:
-            raise ReplstoreError(late if ended.is_set() else f"the server at port {session.info.port} was lost: {error}") from error
+            raise ReplstoreError(late if ended.is_set() else f"the server at port {session.info.port} was lost: {redact(str(error).strip())}") from error
         finally:
             timer.cancel()
 
