@@ -290,7 +290,9 @@ def _ended_after(seconds: float, session: Connection[Any], late: str) -> Iterato
         try:
             yield
         except psycopg.Error as error:
-            raise ReplstoreError(late if ended.is_set() else f"the server at port {session.info.port} was lost: {redact(str(error).strip())}") from error
+            raise ReplstoreError(
+                late if ended.is_set() else f"the server at port {session.info.port} was lost: {redact(str(error).strip())}"
+            ) from error
         finally:
             timer.cancel()
 
