@@ -228,17 +228,10 @@ class DataDirectory:
             return
         system.send([pid], STOP_SIGNALS["smart"])
         with suppress(ReplstoreError):
-            self._await(lambda: self._status() == "stopping", seconds, "refuse new sessions")
+            self._await(lambda: system.postmaster_status(self.path) == "stopping", seconds, "refuse new sessions")
             while ended := [each for each in those() if system.is_child(each, pid)]:
                 system.send(ended, signal.SIGTERM)
                 self._await(partial(_gone, ended), deadline - time.monotonic(), "end its sessions")
-
-    def _status(self) -> str:
-        """What the postmaster says of itself in its pid file's eighth line."""
-        try:
-            return (self.path / "postmaster.pid").read_text().splitlines()[7].strip()
-        except (FileNotFoundError, IndexError):
-            return ""
 
     def promote(self, seconds: float = 60.0) -> None:
         """Make the follower that runs in it a writer of its own; returns when it is one. Does nothing if it is already.

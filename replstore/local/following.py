@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -276,25 +275,24 @@ def _ended_after(seconds: float, session: Connection[Any], late: str) -> Iterato
     """
     import psycopg
 
-    with socket.socket(fileno=os.dup(session.fileno())) as wire:
-        ended = threading.Event()
+    from replstore.databases.postgresql.sessions import interrupt
 
-        def end() -> None:
-            ended.set()
-            with contextlib.suppress(OSError):
-                wire.shutdown(socket.SHUT_RDWR)
+    ended = threading.Event()
 
-        timer = threading.Timer(seconds, end)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        except psycopg.Error as error:
-            raise ReplstoreError(
-                late if ended.is_set() else f"the server at port {session.info.port} was lost: {redact(str(error).strip())}"
-            ) from error
-        finally:
-            timer.cancel()
+    def end() -> None:
+        ended.set()
+        interrupt(session)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except psycopg.Error as error:
+        lost = f"the server at port {session.info.port} was lost: {redact(str(error).strip())}"
+        raise ReplstoreError(late if ended.is_set() else lost) from error
+    finally:
+        timer.cancel()
 
 
 def hand_over(

@@ -129,11 +129,7 @@ class PostgresServer(Server):
 
     def _ready(self) -> bool:
         """As pg_ctl asks: the postmaster writes its state into the eighth line of its pid file."""
-        try:
-            lines = (self.data / "postmaster.pid").read_text().splitlines()
-        except FileNotFoundError:
-            return False
-        return len(lines) >= 8 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
+        return system.postmaster_lines(self.data)[:1] == [str(self.pid)] and system.postmaster_status(self.data) == "ready"
 
     def stop(self, mode: StopMode = "fast", seconds: float = 60.0) -> None:
         if self._process is not None and self.running:

@@ -149,8 +149,21 @@ def send(pids: Iterable[int], what: signal.Signals) -> None:
             os.kill(pid, what)
 
 
+def postmaster_lines(data: Path) -> list[str]:
+    """What the postmaster has written into its pid file; empty: there is none."""
+    try:
+        return (data / "postmaster.pid").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def postmaster_status(data: Path) -> str:
+    """What the postmaster says of itself, in its pid file's eighth line; empty: nothing yet."""
+    return "".join(postmaster_lines(data)[7:8]).strip()
+
+
 def remove_shared_memory(data: Path) -> None:
     """Remove the System V segment that a killed postmaster has left; it is named in the seventh line of its pid file."""
-    with contextlib.suppress(FileNotFoundError, IndexError, ValueError):
-        segment = int((data / "postmaster.pid").read_text().splitlines()[6].split()[1])
+    with contextlib.suppress(IndexError, ValueError):
+        segment = int(postmaster_lines(data)[6].split()[1])
         ctypes.CDLL(None).shmctl(segment, 0, None)  # 0: IPC_RMID
